@@ -1,0 +1,60 @@
+# Everything that is done with this project, from a machine with only Python 3.11+ and make.
+# The first target that is run sets up .venv with the pinned versions of constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# one thread a process: the tests already run in two, and timings stay comparable
+THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+COUNT ?= 10000
+SEED ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test coverage lint format typecheck soak wheel-check clean
+
+help: ## show this
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(READY) ## the virtual environment
+
+# torch first and pinned: left to the resolver it may become the newest build, with gigabytes of CUDA
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("refimpl needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,jax,data,dev]'
+	touch $@
+
+check: $(READY) ## refimpl check on the article's network and on the handwritten digits
+	$(BIN)/refimpl check
+	@echo
+	$(BIN)/refimpl check --example digits
+
+test: $(READY) ## the whole test suite
+	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+coverage: $(READY) ## the test suite with branch coverage, at least 95 %
+	rm -f .coverage .coverage.*
+	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
+
+lint: $(READY) ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## ruff: put both right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+soak: $(READY) ## random networks through every backend, float64 and float32 (COUNT=10000 SEED=0)
+	$(THREADS) $(BIN)/refimpl soak --count $(COUNT) --seed $(SEED) --dtype float64
+	$(THREADS) $(BIN)/refimpl soak --count $(COUNT) --seed $(SEED) --dtype float32
+
+wheel-check: $(READY) ## sdist → wheel → empty environment: every entry point loads from there
+	$(BIN)/python tests/wheel_check.py
+
+clean: ## remove what the targets made, the environment too
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -1,0 +1,121 @@
+"""refimpl's JAX backend: the forward pass of a spec, differentiated by `jax.value_and_grad` under `jax.jit`, on the CPU or a CUDA device.
+
+float64 is enabled for the call alone, and matrix products run at the highest precision. XLA flushes subnormal numbers to zero on the CPU: that is declared
+(`JaxBackend.arithmetic`), so that this backend is judged by the arithmetic it has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.arithmetic import ARITHMETICS, Arithmetic
+from refimpl.spec import NetworkSpec
+from refimpl_jax.network import cost, forward, targets
+
+Array = NDArray[Any]
+Answer = tuple[float, dict[str, Array]]
+COMPILED = 64  # compiled programs kept
+
+
+class JaxBackend:
+    """Gradients by jax.value_and_grad under jit, float64 and float32, "cpu" and "cuda"."""
+
+    name = "jax"
+
+    def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
+        """True for float64 and float32, on the CPU and on a CUDA device that is there."""
+        if dtype not in ARITHMETICS:
+            return f"dtype {dtype}: use float64 or float32"
+        if device not in ("cpu", "cuda"):
+            return f"device {device}: use cpu or cuda"
+        try:
+            jax.devices(device)
+        except RuntimeError:
+            return f"device {device}: this JAX sees none"
+        return True
+
+    def arithmetic(self, *, dtype: str, device: str) -> Arithmetic:
+        """IEEE arithmetic, but that subnormal numbers are flushed on the CPU."""
+        return dataclasses.replace(ARITHMETICS[dtype], name=f"{dtype}, flushing subnormals", flushes_subnormals=True) if device == "cpu" else ARITHMETICS[dtype]
+
+    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+        """(params, x, y) → (loss, gradients of every W and b)."""
+        compiled = _value_and_grad(spec, dtype)
+
+        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
+            with _scope(dtype, device):
+                loss, grads = compiled({name: params[name] for name in spec.parameter_shapes}, x, y)
+                return float(loss), {name: np.array(grads[name]) for name in spec.parameter_shapes}
+
+        return gradients
+
+    def input_gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+        """(params, x, y) → (loss, gradients of every W and b, and of x in x's shape)."""
+        compiled = _value_and_grad_of_inputs(spec, dtype)
+
+        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
+            with _scope(dtype, device):
+                loss, (grads, x_grad) = compiled({name: params[name] for name in spec.parameter_shapes}, x, y)
+                return float(loss), {**{name: np.array(grads[name]) for name in spec.parameter_shapes}, "x": np.array(x_grad)}
+
+        return gradients
+
+    def intermediates_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]:
+        """(params, x, y) → z2, a2, delta2, z3 …, each (N, n_l)."""
+        compiled = _intermediates(spec, dtype)
+
+        def intermediates(params: Mapping[str, Array], x: Array, y: Array) -> dict[str, Array]:
+            with _scope(dtype, device):
+                shifts = [np.zeros((len(x), layer.size), dtype) for layer in spec.layers]
+                deltas, known = compiled(shifts, dict(params), x, y)
+            values: dict[str, Array] = {}
+            for layer, (z, a, delta) in enumerate(zip(known[0], known[1], deltas, strict=True), start=2):
+                values |= {f"z{layer}": np.array(z), f"a{layer}": np.array(a), f"delta{layer}": np.array(delta)}
+            return values
+
+        return intermediates
+
+
+@lru_cache(maxsize=COMPILED)
+def _value_and_grad(spec: NetworkSpec, dtype: str) -> Callable[..., Any]:
+    return jax.jit(jax.value_and_grad(_loss_of(spec, dtype)))
+
+
+@lru_cache(maxsize=COMPILED)
+def _value_and_grad_of_inputs(spec: NetworkSpec, dtype: str) -> Callable[..., Any]:
+    return jax.jit(jax.value_and_grad(_loss_of(spec, dtype), argnums=(0, 1)))
+
+
+@lru_cache(maxsize=COMPILED)
+def _intermediates(spec: NetworkSpec, dtype: str) -> Callable[..., Any]:
+    def loss(shifts: list[jax.Array], params: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> tuple[jax.Array, Any]:
+        known = forward(spec, params, x, shifts)
+        return cost(spec, known.a[-1], targets(spec, y, dtype)), (known.z, known.a[1:])
+
+    return jax.jit(jax.grad(loss, has_aux=True))
+
+
+def _loss_of(spec: NetworkSpec, dtype: str) -> Callable[..., jax.Array]:
+    def loss(params: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
+        return cost(spec, forward(spec, params, x, []).a[-1], targets(spec, jnp.asarray(y), dtype))
+
+    return loss
+
+
+@contextmanager
+def _scope(dtype: str, device: str) -> Iterator[None]:
+    """float64 where asked for, IEEE float32 in matrix products, and the device, for this call alone."""
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"), jax.default_device(jax.devices(device)[0]):
+        yield
+
+
+backend = JaxBackend()

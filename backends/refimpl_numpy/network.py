@@ -1,0 +1,85 @@
+"""The network in NumPy: the forward pass, and the hand-derived backward pass that runs ``refimpl/equations.py`` layer by layer.
+
+No tape and no graph: `backward` is the recursion as the derivation has it, from the output to the input. refimpl_torch and refimpl_jax have the same
+names in the same order up to `cost`; what stands below it here is what autograd replaces there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.equations import Equations, VectorJacobianProduct
+from refimpl.spec import NetworkSpec
+from refimpl_numpy.functions import ACTIVATION_SLOPES, ACTIVATION_VJPS, ACTIVATIONS, LOSS_SLOPES, LOSSES
+
+Array = NDArray[Any]
+Parameters = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """All that the forward pass computes: z and a of the layers 2 … L+1, and a of layer 1, which is x; each (N, n)."""
+
+    a: list[Array]
+    z: list[Array]
+
+
+def targets(spec: NetworkSpec, y: Array, dtype: str) -> Array:
+    """y (N, n_out): labels become rows of zeros and a one."""
+    return np.eye(spec.n_out, dtype=dtype)[y] if y.ndim == 1 else y
+
+
+def forward(spec: NetworkSpec, params: Parameters, x: Array, equations: Sequence[Equations]) -> Forward:
+    """(E1) and (E2), layer by layer."""
+    a, zs = [x.reshape(len(x), spec.n_in)], []
+    for number, (layer, equation) in enumerate(zip(spec.layers, equations, strict=True), start=1):
+        z = equation.weighted_input(a[-1], params[f"W{number}"], params.get(f"b{number}"))
+        zs.append(z)
+        a.append(ACTIVATIONS[layer.activation.name](z, **layer.activation.kwargs))
+    return Forward(a, zs)
+
+
+def cost(spec: NetworkSpec, s: Array, y: Array) -> Array:
+    """(E3) the loss, summed over outputs and averaged or summed over the batch."""
+    total = LOSSES[spec.loss.name](s, y, **spec.loss.kwargs).sum()
+    return np.asarray(total / len(s) if spec.reduction == "mean" else total, dtype=s.dtype)
+
+
+def cost_gradient(spec: NetworkSpec, s: Array, y: Array) -> Array:
+    """∂C/∂s (N, n_out), the reduction included."""
+    slope = LOSS_SLOPES[spec.loss.name](s, y, **spec.loss.kwargs)
+    return np.asarray(slope / len(s) if spec.reduction == "mean" else slope, dtype=s.dtype)
+
+
+def vector_jacobian_products(spec: NetworkSpec) -> list[VectorJacobianProduct]:
+    """The backward form of every layer's activation."""
+
+    def of(name: str, kwargs: dict[str, float]) -> VectorJacobianProduct:
+        if name in ACTIVATION_VJPS:
+            return ACTIVATION_VJPS[name]
+        return lambda z, a, dC_da: dC_da * ACTIVATION_SLOPES[name](z, **kwargs)
+
+    return [of(layer.activation.name, layer.activation.kwargs) for layer in spec.layers]
+
+
+def backward(spec: NetworkSpec, params: Parameters, known: Forward, y: Array, equations: Sequence[Equations]) -> tuple[dict[str, Array], list[Array]]:
+    """(B1) to (B5): the gradients, and the error signals of the layers 2 … L+1."""
+    vjps, last = vector_jacobian_products(spec), spec.depth - 1
+    grads: dict[str, Array] = {}
+    delta = equations[last].output_error(cost_gradient(spec, known.a[-1], y), known.z[last], known.a[-1], vjps[last])
+    deltas = [delta]
+    for index in range(last, -1, -1):
+        W = params[f"W{index + 1}"]
+        grads[f"W{index + 1}"] = equations[index].weight_gradient(delta, known.a[index])
+        if spec.layers[index].bias:
+            grads[f"b{index + 1}"] = equations[index].bias_gradient(delta)
+        if index > 0:
+            delta = equations[index].hidden_error(W, delta, known.z[index - 1], known.a[index], vjps[index - 1])
+            deltas.insert(0, delta)
+    grads["x"] = equations[0].input_gradient(delta, params["W1"])
+    return grads, deltas

@@ -1,0 +1,70 @@
+"""refimpl: a framework-cross-checked reference implementation of backpropagation.
+
+    spec = refimpl.examples.article()                                  # what the network is
+    params = spec.init(seed=0)
+    loss, grads = refimpl.value_and_grad(spec, params, x, y)           # by one backend
+    truth = refimpl.certify(spec, params, x, y)                        # balls that provably contain the true gradient
+    report = refimpl.check(spec, params, x, y)                         # every backend held against them
+
+Names are imported when they are first used, so that `import refimpl` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from refimpl import examples
+    from refimpl.agreement import Judge, check
+    from refimpl.backend import Backend, value_and_grad
+    from refimpl.certification import Balls, Certificate, certify
+    from refimpl.errors import BackendError, CertificationError, DataError, RefimplError, SpecError
+    from refimpl.report import Report, Row
+    from refimpl.spec import Function, LayerSpec, NetworkSpec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backend",
+    "BackendError",
+    "Balls",
+    "Certificate",
+    "CertificationError",
+    "DataError",
+    "Function",
+    "Judge",
+    "LayerSpec",
+    "NetworkSpec",
+    "RefimplError",
+    "Report",
+    "Row",
+    "SpecError",
+    "__version__",
+    "certify",
+    "check",
+    "examples",
+    "value_and_grad",
+]
+
+_HOME = {
+    "refimpl.agreement": ("Judge", "check"),
+    "refimpl.backend": ("Backend", "value_and_grad"),
+    "refimpl.certification": ("Balls", "Certificate", "certify"),
+    "refimpl.errors": ("BackendError", "CertificationError", "DataError", "RefimplError", "SpecError"),
+    "refimpl.report": ("Report", "Row"),
+    "refimpl.spec": ("Function", "LayerSpec", "NetworkSpec"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "examples":
+        return import_module("refimpl.examples")
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
+    raise AttributeError(f"module 'refimpl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

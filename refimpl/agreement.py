@@ -1,0 +1,252 @@
+"""Backends held against the certified gradient: `check`.
+
+Every element of the loss and of every W and b that a backend returns is compared with the certified ball and given a
+verdict (see :mod:`refimpl.tolerance`): PASS, FAIL or UNDETERMINED, which is never counted as a pass. A backend is judged by the
+arithmetic it declares; by default that is IEEE arithmetic of the asked-for dtype.
+
+Nouns: a `Judge` holds the truth about one network on one batch; a `Row` is the verdict on one array of one backend; a
+:class:`refimpl.report.Report` is all rows. What it does not do: know any framework, or compare two backends with each other. Each
+answers to the truth alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl import backend as backends_module
+from refimpl.arithmetic import ARITHMETICS, Arithmetic
+from refimpl.backend import ArithmeticBackend, Backend, InputGradientBackend, IntermediatesBackend
+from refimpl.batch import Batch, validate
+from refimpl.certification import Balls, Certificate, certify_batch
+from refimpl.errors import BackendError
+from refimpl.report import FAIL, PASS, UNDETERMINED, Report, Row
+from refimpl.spec import NetworkSpec
+from refimpl.tolerance import Tolerance, tolerance
+
+DECISIVE = 0.01  # a bound above this share of an array's largest element decides nothing
+
+Array = NDArray[Any]
+Bools = NDArray[np.bool_]
+
+
+def check(
+    spec: NetworkSpec,
+    params: Mapping[str, Array],
+    x: Array,
+    y: Array,
+    backends: Sequence[str | Backend] | None = None,
+    *,
+    device: str = "cpu",
+    inputs: bool = False,
+    intermediates: bool = False,
+) -> Report:
+    """Hold every backend's loss and gradients against the certified ones.
+
+    Parameters
+    ----------
+    spec, params, x, y : the network, its parameters, and the batch; all arrays float64 or all float32 (labels: integers).
+    backends : names or Backend objects; None for every installed one. With None, one that cannot be used here is reported in
+        `Report.unavailable`; asked for by name it is an error.
+    device : "cpu" or "cuda".
+    inputs : also the gradient of x. intermediates : also z, a and delta of every layer. From the backends that offer them.
+
+    Raises DataError, BackendError, CertificationError.
+    """
+    chosen, unavailable = _choose(spec, backends, str(params[next(iter(params))].dtype) if params else "", device)
+    judge = Judge(spec, validate(spec, dict(params), x, y))
+    rows: list[Row] = []
+    for backend in chosen:
+        rows += judge.rows(backend, device=device, inputs=inputs, intermediates=intermediates)
+    return Report(
+        spec=spec, dtype=judge.batch.dtype, device=device, n=judge.batch.x.shape[0], precision=judge.truth.precision, rows=tuple(rows), unavailable=unavailable
+    )
+
+
+class Judge:
+    """The truth about one network on one batch, certified once, and the tolerance for each arithmetic asked for."""
+
+    def __init__(self, spec: NetworkSpec, batch: Batch) -> None:
+        self.spec, self.batch = spec, batch
+        self.truth: Certificate = certify_batch(spec, batch)
+        self._tolerances: dict[Arithmetic, Tolerance] = {}
+
+    def tolerance(self, arithmetic: Arithmetic) -> Tolerance:
+        """The tolerance of a correct implementation in `arithmetic`."""
+        if arithmetic not in self._tolerances:
+            self._tolerances[arithmetic] = tolerance(self.spec, self.batch, self.truth, arithmetic)
+        return self._tolerances[arithmetic]
+
+    def rows(self, backend: Backend, *, device: str = "cpu", inputs: bool = False, intermediates: bool = False) -> list[Row]:
+        """Run a backend on the batch and judge all it returns. What it raises is a FAIL."""
+        dtype = self.batch.dtype
+        arithmetic = backend.arithmetic(dtype=dtype, device=device) if isinstance(backend, ArithmeticBackend) else ARITHMETICS[dtype]
+        wants_x = inputs and isinstance(backend, InputGradientBackend)
+        prepare = cast(InputGradientBackend, backend).input_gradient_function if wants_x else backend.gradient_function
+        x = self.batch.x.reshape(-1, *self.spec.input_shape)
+        try:
+            answer: Any = prepare(self.spec, dtype=dtype, device=device)(self.batch.params, x, self.batch.y)
+        except Exception as error:  # a stranger's code may raise anything, and its verdict is FAIL
+            return [_refused(backend.name, "loss", f"raised {type(error).__name__}: {_first_line(error)}")]
+        rows = self.judge_answer(backend.name, answer, arithmetic, inputs=wants_x)
+        if intermediates and isinstance(backend, IntermediatesBackend):
+            values = backend.intermediates_function(self.spec, dtype=dtype, device=device)(self.batch.params, x, self.batch.y)
+            names = [f"{kind}{layer}" for layer in range(2, self.spec.depth + 2) for kind in ("z", "a", "delta")]
+            rows += self._judge_arrays(backend.name, values, {name: self.truth.values[name] for name in names}, arithmetic)
+        return rows
+
+    def judge_answer(self, name: str, answer: Any, arithmetic: Arithmetic | None = None, *, inputs: bool = False) -> list[Row]:
+        """The verdicts on an answer `(loss, gradients)`, whoever computed it."""
+        arithmetic = arithmetic or ARITHMETICS[self.batch.dtype]
+        try:
+            loss, grads = answer
+            grads = dict(grads)
+        except (TypeError, ValueError):
+            return [_refused(name, "loss", f"returned {type(answer).__name__}; return (loss, gradients)")]
+        truth = {key: ball for key, ball in self.truth.grads.items() if inputs or key != "x"}
+        return [self._judge_loss(name, loss, arithmetic), *self._judge_arrays(name, grads, truth, arithmetic)]
+
+    def _judge_loss(self, name: str, loss: Any, arithmetic: Arithmetic) -> Row:
+        try:
+            value = np.asarray(loss, dtype=np.float64)
+        except (TypeError, ValueError):
+            return _refused(name, "loss", f"is a {type(loss).__name__}, not a number")
+        if value.shape != ():
+            return _refused(name, "loss", f"has shape {value.shape}; it must be a single number")
+        return self._judge_array(name, "loss", value, self.truth.loss, arithmetic)
+
+    def _judge_arrays(self, name: str, answer: Mapping[str, Any], truth: Mapping[str, Balls], arithmetic: Arithmetic) -> list[Row]:
+        rows = []
+        for key, balls in truth.items():
+            problem = "is missing" if key not in answer else _shape_problem(answer[key], balls.mid.shape, self.batch.dtype)
+            if problem:
+                rows.append(_refused(name, key, problem, size=balls.mid.size))
+            else:
+                rows.append(self._judge_array(name, key, np.asarray(answer[key]), balls, arithmetic))
+        rows += [_refused(name, str(key), "is not a quantity of this network") for key in answer if key not in truth]
+        return rows
+
+    def _judge_array(self, name: str, key: str, values: Array, truth: Balls, arithmetic: Arithmetic) -> Row:
+        bounds = self.tolerance(arithmetic)
+        verdicts = _Verdicts(values, truth, bounds, key, self.batch.dtype)
+        return verdicts.row(name, key)
+
+
+class _Verdicts:
+    """The verdict on every element of one array."""
+
+    def __init__(self, values: Array, truth: Balls, bounds: Tolerance, key: str, dtype: str) -> None:
+        self.values, self.truth, self.dtype = values, truth, dtype
+        self.worst, across = bounds.worst_case[key], bounds.across_kinks[key]
+        self.distance = truth.distance(values)
+        slack = 2 * truth.tail_rad
+        largest = max(float(np.max(np.abs(truth.mid), initial=0.0)), bounds.arithmetic.smallest_normal)
+        decisive = np.isfinite(self.worst) & (self.worst + slack <= DECISIVE * largest)
+        within = self.distance <= self.worst + slack
+        self.failed = ~(within | (self.distance <= across + slack) | np.isinf(across))
+        self.passed = within & decisive
+        self.kinked = ~within & ~self.failed & np.isfinite(self.worst)
+        self.statistical = _statistical(self.distance, bounds.statistical[key] + slack, DECISIVE * largest, ~self.passed & ~self.failed)
+
+    def row(self, name: str, key: str) -> Row:
+        ratio = self._ratio()
+        undetermined = ~(self.passed | self.failed)
+        # the element to show: the worst among the worst verdict's
+        group = self.failed if self.failed.any() else undetermined if undetermined.any() else np.ones_like(self.passed)
+        at = np.unravel_index(int(np.argmax(np.where(group, ratio, -1.0))), ratio.shape) if ratio.size else ()
+        ulps = self._ulps()
+        return Row(
+            backend=name,
+            quantity=key,
+            verdict=FAIL if self.failed.any() else UNDETERMINED if undetermined.any() else PASS,
+            size=int(ratio.size),
+            failed=int(self.failed.sum()),
+            undetermined=int(undetermined.sum()),
+            ratio=float(ratio[at]),
+            ulps=float(ulps[at]),
+            index=tuple(int(i) + 1 for i in at),
+            value=float(self.values[at]),
+            truth=float(self.truth.mid[at]),
+            bound=float(self.worst[at]),
+            reason=self._reason(undetermined, at),
+            statistical=self.statistical,
+        )
+
+    def _ratio(self) -> Array:
+        with np.errstate(all="ignore"):
+            ratio = np.maximum(self.distance - 2 * self.truth.tail_rad, 0.0) / self.worst
+        return np.asarray(np.where(np.isnan(ratio), np.where(np.isfinite(self.values), 0.0, np.inf), ratio))
+
+    def _ulps(self) -> Array:
+        with np.errstate(all="ignore"):
+            ulp = np.spacing(np.abs(self.truth.mid).astype(self.dtype)).astype(np.float64)
+            exact = self.values.astype(np.float64) == self.truth.mid
+            return np.asarray(np.where(exact, np.abs(self.truth.tail) / ulp, self.distance / ulp))
+
+    def _reason(self, undetermined: Bools, at: tuple[Any, ...]) -> str:
+        if self.failed.any():
+            value = float(self.values[at])
+            return "" if np.isfinite(value) else f"{value} where the truth is finite"
+        if not undetermined.any():
+            return ""
+        if np.isinf(self.worst[undetermined]).any():
+            return "an intermediate value may overflow, or its derivative is unbounded, within the rounding errors"
+        if self.kinked.any():
+            return "a kink lies within the rounding errors"
+        return f"the worst-case bound exceeds {DECISIVE:.0%} of the largest element"
+
+
+def _statistical(distance: Array, bound: Array, decisive: float, undetermined: Bools) -> str:
+    """The second verdict, on the elements that the worst case leaves open; "" where there are none."""
+    if not undetermined.any():
+        return ""
+    if (distance[undetermined] > bound[undetermined]).any():
+        return FAIL
+    return PASS if np.isfinite(bound[undetermined]).all() and (bound[undetermined] <= decisive).all() else UNDETERMINED
+
+
+def _refused(name: str, key: str, reason: str, size: int = 1) -> Row:
+    nan = float("nan")
+    return Row(
+        backend=name, quantity=key, verdict=FAIL, size=size, failed=size, undetermined=0, ratio=float("inf"), ulps=float("inf"),
+        index=(), value=nan, truth=nan, bound=nan, reason=reason, statistical="",
+    )  # fmt: skip
+
+
+def _shape_problem(value: Any, shape: tuple[int, ...], dtype: str) -> str:
+    array = np.asarray(value)
+    if array.shape != shape:
+        return f"has shape {array.shape}; it must be {shape}"
+    if str(array.dtype) != dtype:
+        return f"is {array.dtype}; {dtype} was asked for"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else "(no message)"
+
+
+def _choose(spec: NetworkSpec, asked: Sequence[str | Backend] | None, dtype: str, device: str) -> tuple[list[Backend], dict[str, str]]:
+    """The backends to run, and why the others cannot."""
+    if asked is not None:
+        if not asked:
+            raise BackendError("backends: none named; name one, or leave it out for all that are installed")
+        return [_supported(backends_module.load(item) if isinstance(item, str) else item, spec, dtype, device) for item in asked], {}
+    chosen, unavailable = [], {}
+    for name in backends_module.available():
+        try:
+            chosen.append(_supported(backends_module.load(name), spec, dtype, device))
+        except BackendError as error:
+            unavailable[name] = str(error)
+    return chosen, unavailable
+
+
+def _supported(backend: Backend, spec: NetworkSpec, dtype: str, device: str) -> Backend:
+    answer = backend.supports(spec, dtype=dtype, device=device)
+    if answer is not True:
+        raise BackendError(f"backend {backend.name!r} does not support this: {answer or 'no reason given'}")
+    return backend

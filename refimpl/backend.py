@@ -1,0 +1,144 @@
+"""Backends: what one is, and finding those that are installed.
+
+A backend turns a spec into a gradient function. It is found by name through the entry-point group ``refimpl.backends``, ours exactly like a third
+party's; nothing here imports a framework, and a framework is imported only when its backend is loaded. The smallest backend:
+
+    class MyBackend:
+        name = "mine"
+        def supports(self, spec, *, dtype, device): return device == "cpu"
+        def gradient_function(self, spec, *, dtype, device): return lambda params, x, y: my_backprop(spec, params, x, y)
+
+Further abilities are protocols of their own, which a backend may satisfy too: the gradient of x, the intermediate values, and an arithmetic that is not
+IEEE's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.arithmetic import Arithmetic
+from refimpl.batch import validate
+from refimpl.errors import BackendError
+from refimpl.spec import NetworkSpec
+
+GROUP = "refimpl.backends"
+INSTALLED_BY = {"torch": "pip install 'refimpl[torch]'", "jax": "pip install 'refimpl[jax]'"}
+
+Array = NDArray[Any]
+GradientFunction = Callable[[Mapping[str, Array], Array, Array], tuple[float, dict[str, Array]]]
+IntermediatesFunction = Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]
+
+
+class Backend(Protocol):
+    """Something that turns a spec into a gradient function."""
+
+    @property
+    def name(self) -> str:
+        """The name it is asked for by."""
+        ...
+
+    def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
+        """True, or the reason why not."""
+        ...
+
+    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> GradientFunction:
+        """(params, x, y) → (loss, gradients by the parameters' names); NumPy arrays of `dtype` in and out."""
+        ...
+
+
+@runtime_checkable
+class InputGradientBackend(Protocol):
+    """A backend that can give ∂C/∂x too."""
+
+    def input_gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> GradientFunction:
+        """As `gradient_function`; the gradients hold `x` too, in x's shape."""
+        ...
+
+
+@runtime_checkable
+class IntermediatesBackend(Protocol):
+    """A backend that can show z, a and delta."""
+
+    def intermediates_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> IntermediatesFunction:
+        """(params, x, y) → {"z2": …, "a2": …, "delta2": …, "z3": …}, each (N, n_l), in the article's numbering: layer 1 is the input."""
+        ...
+
+
+@runtime_checkable
+class ArithmeticBackend(Protocol):
+    """A backend whose arithmetic is not plain IEEE, and which says so."""
+
+    def arithmetic(self, *, dtype: str, device: str) -> Arithmetic:
+        """The arithmetic by which it is to be judged."""
+        ...
+
+
+def available() -> dict[str, EntryPoint]:
+    """The registered backends by name, ours first. Raises BackendError where two have one name."""
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUP):
+        other = found.setdefault(entry.name, entry)
+        if other.value != entry.value:
+            raise BackendError(f"two backends are called {entry.name!r}: {other.value} and {entry.value}; uninstall one")
+    order = {"numpy": 0, "torch": 1, "jax": 2}
+    return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+
+
+def load(name: str) -> Backend:
+    """The backend of that name. Raises BackendError where it is unknown or its framework is not installed."""
+    known = available()
+    if name not in known:
+        raise BackendError(f"there is no backend {name!r}; known are {', '.join(known) or 'none (is refimpl itself installed?)'}")
+    try:
+        with _global_generators_kept():
+            loaded = known[name].load()
+    except ImportError as error:
+        remedy = INSTALLED_BY.get(name, f"install what {known[name].value} needs")
+        raise BackendError(f"backend {name!r} is not installed: {str(error).splitlines()[0]}; {remedy}") from error
+    backend: Backend = loaded() if isinstance(loaded, type) else loaded
+    return backend
+
+
+@contextmanager
+def _global_generators_kept() -> Iterator[None]:
+    """Importing a framework may draw from the global random generators (JAX does): put them back."""
+    states = np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        np.random.set_state(states[0])
+        random.setstate(states[1])
+
+
+def value_and_grad(
+    spec: NetworkSpec,
+    params: Mapping[str, Array],
+    x: Array,
+    y: Array,
+    *,
+    backend: str | Backend = "numpy",
+    device: str = "cpu",
+    inputs: bool = False,
+) -> tuple[float, dict[str, Array]]:
+    """The loss and its gradients by one backend.
+
+    Parameters: `params` with the spec's keys and shapes, `x` (N, *input_shape), `y` as the loss asks, all float64 or all float32; `inputs`: the
+    gradient of x too. Returns (loss, gradients by name, in the parameters' shapes and dtype). Raises DataError, BackendError.
+    """
+    batch = validate(spec, params, x, y)
+    chosen = load(backend) if isinstance(backend, str) else backend
+    reason = chosen.supports(spec, dtype=batch.dtype, device=device)
+    if reason is not True:
+        raise BackendError(f"backend {chosen.name!r} does not support this: {reason or 'no reason given'}")
+    if not inputs:
+        return chosen.gradient_function(spec, dtype=batch.dtype, device=device)(batch.params, x, batch.y)
+    if not isinstance(chosen, InputGradientBackend):
+        raise BackendError(f"backend {chosen.name!r} does not give the gradient of x; leave inputs out, or use numpy")
+    return chosen.input_gradient_function(spec, dtype=batch.dtype, device=device)(batch.params, x, batch.y)

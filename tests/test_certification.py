@@ -1,0 +1,157 @@
+"""The certified gradient: two routes overlap, the radii are small, ties follow the spec, and mpmath agrees."""
+
+from __future__ import annotations
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import DTYPES, judge, network, problem
+
+from refimpl import CertificationError, certify, examples
+from refimpl.arithmetic import ARITHMETICS
+from refimpl.batch import validate
+from refimpl.certification import Balls, certify_batch, certify_forward
+from refimpl.functions import ACTIVATIONS, LOSSES
+from refimpl.sampling import Problem, random_problem
+
+
+def small_problem(index: int, dtype: str) -> Problem:
+    """The first problem from `index` on that is small enough for the second route."""
+    while True:
+        p = random_problem(99, index, dtype)
+        if p.spec.n_parameters <= 300 and len(p.x) <= 8:
+            return p
+        index += 1
+
+
+@settings(max_examples=60)
+@given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
+def test_reverse_and_forward_mode_overlap(index: int, dtype: str) -> None:
+    p = small_problem(index, dtype)
+    batch = validate(p.spec, p.params, p.x, p.y)
+    truth = certify_batch(p.spec, batch)
+    loss, grads = certify_forward(p.spec, batch, max(400, truth.precision))
+    assert Balls.from_arbs([loss], ()).overlaps(truth.loss).all()
+    assert set(grads) == set(p.spec.parameter_shapes)
+    for name, balls in grads.items():
+        assert Balls.from_arbs(balls, truth.grads[name].mid.shape).overlaps(truth.grads[name]).all(), f"{name} of problem {p.index}"
+
+
+@settings(max_examples=60)
+@given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
+def test_every_radius_is_at_most_2_to_the_minus_80_of_its_value(index: int, dtype: str) -> None:
+    p = small_problem(index, dtype)
+    truth = certify(p.spec, p.params, p.x, p.y)
+    floor = ARITHMETICS[dtype].smallest_normal
+    for name, balls in {"loss": truth.loss, **truth.grads}.items():
+        # tail_rad also holds the rounding of the midpoint to two float64 numbers, at most 2^-105 of it, and float64's own underflow
+        assert (balls.tail_rad <= 2.0**-80 * np.maximum(np.abs(balls.mid), floor) + 5e-324).all(), f"{name} of problem {p.index}"
+
+
+def test_forward_mode_differs_when_the_network_does() -> None:
+    p = small_problem(3, "float64")
+    batch = validate(p.spec, p.params, p.x, p.y)
+    nudged = validate(p.spec, {**p.params, "W1": p.params["W1"] * (1 + 1e-15)}, p.x, p.y)
+    loss, _ = certify_forward(p.spec, nudged)
+    assert not Balls.from_arbs([loss], ()).overlaps(certify_batch(p.spec, batch).loss).all()
+
+
+MPMATH = {
+    "identity": lambda z: z,
+    "relu": lambda z: max(z, mpmath.mpf(0)),
+    "leaky_relu": lambda z: z if z > 0 else mpmath.mpf(0.01) * z,
+    "elu": lambda z: z if z > 0 else mpmath.expm1(z),
+    "selu": lambda z: mpmath.mpf("1.0507009873554804934193349852946") * (z if z > 0 else mpmath.mpf("1.6732632423543772848170429916717") * mpmath.expm1(z)),
+    "gelu": lambda z: z * mpmath.ncdf(z),
+    "gelu_tanh": lambda z: z / 2 * (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * (z + mpmath.mpf("0.044715") * z**3))),
+    "softplus": lambda z: mpmath.log1p(mpmath.exp(z)),
+    "sigmoid": lambda z: 1 / (1 + mpmath.exp(-z)),
+    "tanh": mpmath.tanh,
+    "silu": lambda z: z / (1 + mpmath.exp(-z)),
+    "softsign": lambda z: z / (1 + abs(z)),
+}
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ACTIVATIONS.items() if entry.elementwise])
+@pytest.mark.parametrize("z", [-30.0, -2.5, -0.3, 0.2, 1.7, 20.0])
+def test_activation_and_its_derivative_are_those_of_mpmath(name: str, z: float) -> None:
+    """One neuron with W = 1: a = f(z), and with ∂C/∂a = 1 the delta is f'(z)."""
+    spec = network((1, 1), [name], "absolute_error", "sum", bias=False)
+    one = np.ones((1, 1))
+    truth = certify(spec, {"W1": one}, np.array([[z]]), np.array([[-1e6]]))
+    with mpmath.workdps(120):
+        assert abs(MPMATH[name](mpmath.mpf(z)) - mpmath.mpf(truth.values["a2"].mid.item())) <= truth.values["a2"].rad.item()
+        derivative = mpmath.diff(MPMATH[name], mpmath.mpf(z), h=mpmath.mpf(10) ** -40)
+        distance = abs(derivative - mpmath.mpf(truth.values["delta2"].mid.item()))
+        assert distance <= truth.values["delta2"].rad.item() + mpmath.mpf(10) ** -38
+
+
+def mp_losses(s: list[mpmath.mpf], y: list[mpmath.mpf]) -> dict[str, mpmath.mpf]:
+    r = [a - b for a, b in zip(s, y, strict=True)]
+    log_total = mpmath.log(sum(mpmath.exp(value) for value in s))
+    return {
+        "squared_error": sum(v * v for v in r) / 2,
+        "mean_squared_error": sum(v * v for v in r) / len(r),
+        "absolute_error": sum(abs(v) for v in r),
+        "huber": sum(v * v / 2 if abs(v) <= 1 else abs(v) - mpmath.mpf(1) / 2 for v in r),
+        "cross_entropy": sum(b * (log_total - a) for a, b in zip(s, y, strict=True)),
+        "binary_cross_entropy": sum(mpmath.log1p(mpmath.exp(a)) - a * b for a, b in zip(s, y, strict=True)),
+        "negative_log_likelihood": -sum(b * mpmath.log(a) for a, b in zip(s, y, strict=True)),
+    }
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_loss_is_that_of_mpmath(name: str) -> None:
+    spec = network((3, 3), ["identity"], name, bias=False)
+    x, y = np.array([[0.25, 2.5, 0.125], [1.5, 0.75, 3.0]]), np.array([[0.25, 0.5, 0.25], [0.5, 0.125, 0.375]])
+    truth = certify(spec, {"W1": np.eye(3)}, x, y)
+    with mpmath.workdps(60):
+        rows = [mp_losses([mpmath.mpf(v) for v in s], [mpmath.mpf(v) for v in t])[name] for s, t in zip(x.tolist(), y.tolist(), strict=True)]
+        assert abs(sum(rows) / 2 - mpmath.mpf(truth.loss.mid.item())) <= truth.loss.rad.item()
+
+
+def test_exact_ties_follow_the_convention_of_the_spec() -> None:
+    """z = 0 exactly, by cancellation: relu's derivative is 0 there, leaky_relu's the slope, elu's alpha."""
+    x, y, W = np.array([[1.0, 1.0]]), np.array([[-1e6]]), np.array([[0.1, -0.1]])
+    for name, slope in (("relu", 0.0), ("leaky_relu", 0.01), ({"name": "elu", "alpha": 0.5}, 0.5), ("identity", 1.0)):
+        truth = certify(network((2, 1), [name], "absolute_error", "sum", bias=False), {"W1": W}, x, y)
+        assert truth.values["z2"].mid.item() == 0
+        assert truth.values["delta2"].mid.item() == slope
+        assert truth.undecided == ()
+
+
+def test_a_residual_of_exactly_zero_has_derivative_zero() -> None:
+    truth = certify(network((1, 1), ["identity"], "absolute_error", bias=False), {"W1": np.ones((1, 1))}, np.array([[0.3]]), np.array([[0.3]]))
+    assert truth.grads["W1"].mid.item() == 0
+    assert truth.loss.mid.item() == 0
+
+
+def test_a_tie_that_no_precision_decides_is_listed_and_stays_wide() -> None:
+    """tanh(0.3) − tanh(0.3) is 0, but no finite precision proves it."""
+    spec = network((1, 2, 1), ["tanh", "relu"], "absolute_error", "sum", bias=False)
+    params = {"W1": np.array([[0.3], [0.3]]), "W2": np.array([[1.0, -1.0]])}
+    truth = certify(spec, params, np.array([[1.0]]), np.array([[-1.0]]))
+    assert truth.undecided == ("z3[1,1] at a kink of relu",)
+    assert truth.grads["W2"].rad.max() > 0.1
+    assert judge(Problem(spec, params, np.array([[1.0]]), np.array([[-1.0]]), 0, 0)).truth.undecided
+
+
+def test_a_logarithm_of_a_negative_number_is_an_error_that_says_so() -> None:
+    p = problem(network((3, 2), ["identity"], "negative_log_likelihood"))
+    with pytest.raises(CertificationError, match=r"negative_log_likelihood.*softmax or sigmoid"):
+        certify(p.spec, p.params, p.x, p.y)
+
+
+def test_one_float64_ulp_away_is_told_from_the_truth() -> None:
+    x, y = examples.article_batch()
+    truth = certify(examples.article(), examples.article().init(0), x, y).grads["W2"]
+    assert (truth.distance(truth.mid) <= np.spacing(np.abs(truth.mid))).all()
+    assert (truth.distance(np.nextafter(truth.mid, np.inf)) > 0.4 * np.spacing(np.abs(truth.mid))).all()
+    assert np.isinf(truth.distance(np.full_like(truth.mid, np.nan))).all()
+
+
+def test_repr_says_shape_and_radius() -> None:
+    x, y = examples.article_batch()
+    assert "shape=(2, 4)" in repr(certify(examples.article(), examples.article().init(0), x, y).grads["W1"])
