@@ -137,8 +137,9 @@ def value_and_grad(
     reason = chosen.supports(spec, dtype=batch.dtype, device=device)
     if reason is not True:
         raise BackendError(f"backend {chosen.name!r} does not support this: {reason or 'no reason given'}")
+    rows = batch.x.reshape(x.shape)
     if not inputs:
-        return chosen.gradient_function(spec, dtype=batch.dtype, device=device)(batch.params, x, batch.y)
+        return chosen.gradient_function(spec, dtype=batch.dtype, device=device)(batch.params, rows, batch.y)
     if not isinstance(chosen, InputGradientBackend):
         raise BackendError(f"backend {chosen.name!r} does not give the gradient of x; leave inputs out, or use numpy")
-    return chosen.input_gradient_function(spec, dtype=batch.dtype, device=device)(batch.params, x, batch.y)
+    return chosen.input_gradient_function(spec, dtype=batch.dtype, device=device)(batch.params, rows, batch.y)

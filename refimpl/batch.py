@@ -40,7 +40,7 @@ def validate(spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array)
         raise DataError(f"params must be a dict of arrays by name, got {type(params).__name__}")
     shapes = spec.parameter_shapes
     _check_keys(params, list(shapes))
-    dtype = str(_array(x, "x").dtype)
+    dtype = str(_array(x, "x").dtype.newbyteorder("="))
     if dtype not in ARITHMETICS:
         raise DataError(f"x has dtype {dtype}; use float64 or float32, e.g. x.astype('float64')")
     checked = {name: _real(params[name], name, shape, dtype) for name, shape in shapes.items()}

@@ -17,6 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Activation = Callable[[Array], Array]
 VectorJacobianProduct = Callable[[Array, Array, Array], Array]
 
 
@@ -24,6 +25,22 @@ def weighted_input(a: Array, W: Array, b: Array | None) -> Array:
     """(E1) z of a layer from the activations a of the layer before."""
     z = a @ W.T  # (N, out) = (N, in)(in, out)
     return z if b is None else z + b  # (N, out) + (out,)
+
+
+def activation(z: Array, f: Activation) -> Array:
+    """(E2) a of a layer."""
+    return f(z)  # (N, out)
+
+
+def cost(losses: Array, reduction: str) -> Array:
+    """(E3) C from the losses of the samples (N,), or of their outputs (N, out): the sum, or its mean over the samples."""
+    total: Array = losses.sum()  # ()
+    return total / len(losses) if reduction == "mean" else total
+
+
+def cost_gradient(dlosses_ds: Array, reduction: str) -> Array:
+    """(E3) by s: ∂C/∂s, the only place where N divides."""
+    return dlosses_ds / len(dlosses_ds) if reduction == "mean" else dlosses_ds  # (N, out)
 
 
 def output_error(dC_ds: Array, z: Array, a: Array, vjp: VectorJacobianProduct) -> Array:
@@ -54,9 +71,15 @@ def input_gradient(delta: Array, W: Array) -> Array:
 
 @dataclass(frozen=True)
 class Equations:
-    """The equations that one layer runs. `dataclasses.replace(EQUATIONS, bias_gradient=wrong)` plants a mistake."""
+    """The equations that one layer runs. `dataclasses.replace(EQUATIONS, bias_gradient=wrong)` plants a mistake.
+
+    `cost`, `cost_gradient` and `output_error` are the output layer's; `hidden_error` is run by the layer whose W leads back, for the delta before it.
+    """
 
     weighted_input: Callable[[Array, Array, Array | None], Array] = weighted_input
+    activation: Callable[[Array, Activation], Array] = activation
+    cost: Callable[[Array, str], Array] = cost
+    cost_gradient: Callable[[Array, str], Array] = cost_gradient
     output_error: Callable[[Array, Array, Array, VectorJacobianProduct], Array] = output_error
     hidden_error: Callable[[Array, Array, Array, Array, VectorJacobianProduct], Array] = hidden_error
     weight_gradient: Callable[[Array, Array], Array] = weight_gradient

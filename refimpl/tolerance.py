@@ -64,7 +64,7 @@ from numpy.typing import NDArray
 from refimpl.arithmetic import Arithmetic
 from refimpl.batch import Batch
 from refimpl.certification import Balls, Certificate
-from refimpl.functions import ACTIVATIONS, ELEMENTARY, LOSSES, Activation, Interval, Loss, Series
+from refimpl.functions import ACTIVATIONS, ELEMENTARY, FLUSH_FACTOR, LOSSES, Activation, Interval, Loss, Series
 from refimpl.spec import NetworkSpec
 
 FALSE_ALARM = 2.0**-40  # of the statistical form: the probability of one or more false alarms in one check
@@ -262,11 +262,10 @@ class _Walk:
         local = activation_suprema(function, kwargs, z, radius)
         at = Interval(z.mid - radius, z.mid + radius, value + local.slope * radius, local.slope)
         scale = function.value_scale(at, kwargs)
-        library = np.minimum(scale, self.tiny) if function.smooth_library else self._underflow(scale, 2)
-        error = self._add(local.slope * z_error, function.value_ulps * self.u * scale, library)
+        flush = FLUSH_FACTOR * (1 + at.magnitude) * self.tiny if function.smooth_library else 2 * self.eta
+        error = self._add(local.slope * z_error, function.value_ulps * self.u * scale, np.minimum(scale, flush))
         error = self._overflowing(error, at.value)
         slope_scale = function.slope_scale(at, kwargs)
-        flush = self.tiny if function.smooth_library else 0.0
         slope_rounding = function.slope_ulps * self.u * slope_scale + np.minimum(slope_scale, flush)
         return _LayerBounds(weight, weight_flush, a, a_error, z_error, value, error, local, slope_rounding)
 

@@ -14,13 +14,13 @@ from refimpl import backend as backends
 from refimpl import value_and_grad
 from refimpl.arithmetic import ARITHMETICS
 from refimpl.certification import activate
-from refimpl.functions import ACTIVATIONS, LOSSES, Interval
+from refimpl.functions import ACTIVATIONS, FLUSH_FACTOR, LOSSES, Interval
 from refimpl.report import PASS
 from refimpl.spec import NetworkSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 ELEMENTWISE = [name for name, entry in ACTIVATIONS.items() if entry.elementwise]
-KEEPS_RELATIVE_ACCURACY = ("sigmoid", "tanh", "silu", "softsign", "identity", "relu", "leaky_relu", "softplus", "elu", "selu")
+KEEPS_RELATIVE_ACCURACY = ("sigmoid", "tanh", "silu", "softsign", "identity", "relu", "leaky_relu", "softplus")
 SMALLEST = {"float64": 5e-324, "float32": 1e-45}
 
 
@@ -38,7 +38,7 @@ def at(name: str, activation: Any, z: Any, dtype: str) -> tuple[np.ndarray, np.n
     """(f(z), f'(z)) by a backend: one neuron with W = 1, and a loss with ∂C/∂a = 1."""
     spec = network((1, 1), [activation], "absolute_error", "sum", bias=False)
     z = np.asarray(z, dtype).reshape(-1, 1)
-    _, values = run(spec, name, {"W1": [[1.0]]}, z, np.full_like(z, -1e30), dtype)
+    _, values = run(spec, name, {"W1": [[1.0]]}, z, np.full_like(z, -1e32), dtype)
     return values["a2"].ravel(), values["delta2"].ravel()
 
 
@@ -47,6 +47,7 @@ def at(name: str, activation: Any, z: Any, dtype: str) -> tuple[np.ndarray, np.n
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_backend_has_every_function_of_the_catalogue_and_no_other(backend: str) -> None:
+    backends.load(backend)
     module = __import__(f"refimpl_{backend}.functions", fromlist=["ACTIVATIONS"])
     assert list(module.ACTIVATIONS) == list(ACTIVATIONS)
     assert list(module.LOSSES) == list(LOSSES)
@@ -232,11 +233,11 @@ def test_subnormal_inputs_are_kept_or_their_flushing_is_declared(backend: str, d
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("activation", ["identity", "relu", {"name": "leaky_relu", "negative_slope": 0.25}])
 def test_dyadic_networks_are_hit_bit_for_bit(backend: str, dtype: str, reduction: str, activation: Any, rng: np.random.Generator) -> None:
-    """Small multiples of 1/4, N a power of two: every product and sum is representable, so there is nothing to round."""
+    """Small integers, N a power of two: every product and sum is representable, so there is nothing to round."""
     for bias in (True, False):
         spec = network((3, 4, 2, 2), [activation, activation, "identity"], "squared_error", reduction, bias=bias)
-        params = {name: (rng.integers(-4, 5, shape) / 4).astype(dtype) for name, shape in spec.parameter_shapes.items()}
-        x, y = (rng.integers(-4, 5, (8, 3)) / 2).astype(dtype), (rng.integers(-4, 5, (8, 2)) / 2).astype(dtype)
+        params = {name: rng.integers(-2, 3, shape).astype(dtype) for name, shape in spec.parameter_shapes.items()}
+        x, y = rng.integers(-2, 3, (8, 3)).astype(dtype), rng.integers(-2, 3, (8, 2)).astype(dtype)
         p = type(problem(spec))(spec, params, x, y, 0, 0)
         truth = judge(p).truth
         loss, values = run(spec, backend, params, x, y, dtype)
@@ -280,17 +281,18 @@ def test_every_float16_value_through_every_activation_within_the_stated_ulps(act
     exact = z.astype(np.float64)
     where = Interval(exact, exact, np.abs(value), np.abs(slope))
     arithmetic = ARITHMETICS["float32"]
+    flushed = FLUSH_FACTOR * (1 + np.abs(exact)) * arithmetic.smallest_normal if entry.smooth_library else 0.0
+    value_grant = entry.value_ulps * arithmetic.unit_roundoff * entry.value_scale(where, kwargs) + flushed
+    slope_grant = entry.slope_ulps * arithmetic.unit_roundoff * entry.slope_scale(where, kwargs) + flushed
+    # relative to f' itself; silu's changes sign, and is measured by its two terms there
+    own = np.abs(slope) + (2 * np.abs(value) if activation == "silu" else 0)
+    strict_grant = max(entry.slope_ulps, 16.0) * arithmetic.unit_roundoff * own + flushed
     for backend in BACKENDS:
         values, slopes = at(backend, activation, z, "float32")
-        # products of one weight are exact; ∂C/∂a = 1 is; a subnormal result may be flushed
-        allowed = entry.value_ulps * arithmetic.unit_roundoff * entry.value_scale(where, kwargs) + arithmetic.smallest_normal
-        assert (np.abs(values - value) <= allowed).all(), backend
-        scale = np.abs(slope) if activation in KEEPS_RELATIVE_ACCURACY else entry.slope_scale(where, kwargs)
-        granted = max(entry.slope_ulps, 16.0) if activation in KEEPS_RELATIVE_ACCURACY else entry.slope_ulps
-        cancels = 2 * np.abs(value) + np.abs(slope) if activation == "silu" else scale
-        assert (np.abs(slopes - slope) <= granted * arithmetic.unit_roundoff * cancels + arithmetic.smallest_normal).all(), backend
-        allowed = entry.slope_ulps * arithmetic.unit_roundoff * entry.slope_scale(where, kwargs) + arithmetic.smallest_normal
-        assert (np.abs(slopes - slope) <= allowed).all(), backend
+        assert (np.abs(values - value) <= value_grant).all(), backend
+        assert (np.abs(slopes - slope) <= slope_grant).all(), backend
+        if activation in KEEPS_RELATIVE_ACCURACY:
+            assert (np.abs(slopes - slope) <= strict_grant).all(), backend
 
 
 # Callers' data and state -----------------------------------------------------------------------------------------

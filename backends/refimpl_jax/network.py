@@ -28,7 +28,7 @@ class Forward:
 
 def targets(spec: NetworkSpec, y: Array, dtype: str) -> Array:
     """y (N, n_out): labels become rows of zeros and a one."""
-    return jnp.eye(spec.n_out, dtype=dtype)[y] if y.ndim == 1 else y
+    return (y[:, None] == jnp.arange(spec.n_out)).astype(dtype) if y.ndim == 1 else y
 
 
 def forward(spec: NetworkSpec, params: Parameters, x: Array, shifts: list[Array]) -> Forward:

@@ -1,4 +1,7 @@
-"""refimpl's hand-derived backend: ``refimpl/equations.py`` run with NumPy. The only backend in which backpropagation is written out."""
+"""refimpl's hand-derived backend: ``refimpl/equations.py`` run with NumPy. The only backend in which backpropagation is written out.
+
+Tests and lessons plant mistakes in it: `NumpyBackend(equations)` takes the equations of every layer, from the first to the last.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.equations import EQUATIONS, Equations
+from refimpl.errors import BackendError
 from refimpl.spec import NetworkSpec
 from refimpl_numpy.network import backward, cost, forward, targets
 
@@ -17,10 +21,7 @@ Answer = tuple[float, dict[str, Array]]
 
 
 class NumpyBackend:
-    """Hand-derived backpropagation on the CPU, float64 and float32.
-
-    `equations` gives every layer its equations (default: the right ones); a mistake can be planted in one of them at one layer.
-    """
+    """Hand-derived backpropagation on the CPU, float64 and float32."""
 
     name = "numpy"
 
@@ -35,11 +36,12 @@ class NumpyBackend:
 
     def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b)."""
-        run = self.input_gradient_function(spec, dtype=dtype, device=device)
+        equations = self._equations(spec)
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
-            loss, grads = run(params, x, y)
-            return loss, {name: grads[name] for name in spec.parameter_shapes}
+            with np.errstate(all="ignore"):
+                loss, grads, _ = _run(spec, params, x, targets(spec, y, dtype), equations)
+            return loss, grads
 
         return gradients
 
@@ -49,11 +51,8 @@ class NumpyBackend:
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with np.errstate(all="ignore"):
-                known = forward(spec, params, x, equations)
-                rows = targets(spec, y, dtype)
-                grads, _ = backward(spec, params, known, rows, equations)
-                grads["x"] = grads["x"].reshape(x.shape)
-                return float(cost(spec, known.a[-1], rows)), grads
+                loss, grads, deltas = _run(spec, params, x, targets(spec, y, dtype), equations)
+                return loss, {**grads, "x": equations[0].input_gradient(deltas[0], params["W1"]).reshape(x.shape)}
 
         return gradients
 
@@ -73,7 +72,17 @@ class NumpyBackend:
         return intermediates
 
     def _equations(self, spec: NetworkSpec) -> Sequence[Equations]:
-        return [EQUATIONS] * spec.depth if self.equations is None else self.equations
+        if self.equations is None:
+            return [EQUATIONS] * spec.depth
+        if len(self.equations) != spec.depth:
+            raise BackendError(f"equations has {len(self.equations)} entries; the network has {spec.depth} layers, give one Equations a layer")
+        return self.equations
+
+
+def _run(spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, equations: Sequence[Equations]) -> tuple[float, dict[str, Array], list[Array]]:
+    known = forward(spec, params, x, equations)
+    grads, deltas = backward(spec, params, known, y, equations)
+    return float(cost(spec, known.a[-1], y, equations)), {name: grads[name] for name in spec.parameter_shapes}, deltas
 
 
 backend = NumpyBackend()

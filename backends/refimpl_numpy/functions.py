@@ -31,7 +31,7 @@ def identity_slope(z: Array) -> Array:
 
 
 def relu(z: Array) -> Array:
-    return np.where(z > 0, z, 0).astype(z.dtype)
+    return np.where(z > 0, z, 0)
 
 
 def relu_slope(z: Array) -> Array:
@@ -39,27 +39,27 @@ def relu_slope(z: Array) -> Array:
 
 
 def leaky_relu(z: Array, negative_slope: float) -> Array:
-    return np.where(z > 0, z, z.dtype.type(negative_slope) * z)
+    return np.where(z > 0, z, negative_slope * z)
 
 
 def leaky_relu_slope(z: Array, negative_slope: float) -> Array:
-    return np.where(z > 0, z.dtype.type(1), z.dtype.type(negative_slope))
+    return np.where(z > 0, np.ones_like(z), negative_slope)
 
 
 def elu(z: Array, alpha: float) -> Array:
-    return np.where(z > 0, z, z.dtype.type(alpha) * np.expm1(np.minimum(z, 0)))
+    return np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
 
 
 def elu_slope(z: Array, alpha: float) -> Array:
-    return np.where(z > 0, z.dtype.type(1), z.dtype.type(alpha) * np.exp(np.minimum(z, 0)))
+    return np.where(z > 0, 1, alpha * np.exp(np.minimum(z, 0)))
 
 
 def selu(z: Array) -> Array:
-    return z.dtype.type(SELU_SCALE) * elu(z, SELU_ALPHA)
+    return SELU_SCALE * elu(z, SELU_ALPHA)
 
 
 def selu_slope(z: Array) -> Array:
-    return z.dtype.type(SELU_SCALE) * elu_slope(z, SELU_ALPHA)
+    return SELU_SCALE * elu_slope(z, SELU_ALPHA)
 
 
 def gelu(z: Array) -> Array:
@@ -67,8 +67,8 @@ def gelu(z: Array) -> Array:
 
 
 def gelu_slope(z: Array) -> Array:
-    density = np.exp(-z * z / 2) / z.dtype.type(math.sqrt(2 * math.pi))
-    return _normal_distribution(z) + np.where(density > 0, z, 0).astype(z.dtype) * density
+    density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    return _normal_distribution(z) + np.where(density > 0, z, 0) * density
 
 
 def _normal_distribution(z: Array) -> Array:
@@ -86,17 +86,17 @@ def gelu_tanh(z: Array) -> Array:
 def gelu_tanh_slope(z: Array) -> Array:
     w = 2 * _gelu_argument(z)  # ½(1 + tanh w/2) = σ(w)
     slope = sigmoid_slope(w)
-    dw_dz = z.dtype.type(2 * math.sqrt(2 / math.pi)) * (1 + z.dtype.type(3 * GELU_CUBIC) * z * z)
-    return sigmoid(w) + np.where(slope > 0, z * dw_dz, 0).astype(z.dtype) * slope
+    dw_dz = 2 * math.sqrt(2 / math.pi) * (1 + 3 * GELU_CUBIC * z * z)
+    return sigmoid(w) + np.where(slope > 0, z * dw_dz, 0) * slope
 
 
 def _gelu_argument(z: Array) -> Array:
     near = np.clip(z, -64, 64)  # beyond, σ(2w) is 0 or 1 and z³ may overflow
-    return z.dtype.type(math.sqrt(2 / math.pi)) * (near + z.dtype.type(GELU_CUBIC) * near * near * near)
+    return math.sqrt(2 / math.pi) * (near + GELU_CUBIC * near * near * near)
 
 
 def softplus(z: Array) -> Array:
-    return np.where(z > 0, z, 0).astype(z.dtype) + np.log1p(np.exp(-np.abs(z)))
+    return np.where(z > 0, z, 0) + np.log1p(np.exp(-np.abs(z)))
 
 
 def softplus_slope(z: Array) -> Array:
@@ -173,13 +173,12 @@ def absolute_error_slope(s: Array, y: Array) -> Array:
 
 
 def huber(s: Array, y: Array, delta: float) -> Array:
-    r, d = np.abs(s - y), s.dtype.type(delta)
-    return np.where(r <= d, r * r / 2, d * (r - d / 2))
+    r = np.abs(s - y)
+    return np.where(r <= delta, r * r / 2, delta * (r - delta / 2))
 
 
 def huber_slope(s: Array, y: Array, delta: float) -> Array:
-    d = s.dtype.type(delta)
-    return np.clip(s - y, -d, d)
+    return np.clip(s - y, -delta, delta)
 
 
 def cross_entropy(s: Array, y: Array) -> Array:

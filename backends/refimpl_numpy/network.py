@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,29 +32,27 @@ class Forward:
 
 def targets(spec: NetworkSpec, y: Array, dtype: str) -> Array:
     """y (N, n_out): labels become rows of zeros and a one."""
-    return np.eye(spec.n_out, dtype=dtype)[y] if y.ndim == 1 else y
+    return (y[:, None] == np.arange(spec.n_out)).astype(dtype) if y.ndim == 1 else y
 
 
 def forward(spec: NetworkSpec, params: Parameters, x: Array, equations: Sequence[Equations]) -> Forward:
     """(E1) and (E2), layer by layer."""
     a, zs = [x.reshape(len(x), spec.n_in)], []
     for number, (layer, equation) in enumerate(zip(spec.layers, equations, strict=True), start=1):
-        z = equation.weighted_input(a[-1], params[f"W{number}"], params.get(f"b{number}"))
+        z = equation.weighted_input(a[-1], params[f"W{number}"], params[f"b{number}"] if layer.bias else None)
         zs.append(z)
-        a.append(ACTIVATIONS[layer.activation.name](z, **layer.activation.kwargs))
+        a.append(equation.activation(z, partial(ACTIVATIONS[layer.activation.name], **layer.activation.kwargs)))
     return Forward(a, zs)
 
 
-def cost(spec: NetworkSpec, s: Array, y: Array) -> Array:
+def cost(spec: NetworkSpec, s: Array, y: Array, equations: Sequence[Equations]) -> Array:
     """(E3) the loss, summed over outputs and averaged or summed over the batch."""
-    total = LOSSES[spec.loss.name](s, y, **spec.loss.kwargs).sum()
-    return np.asarray(total / len(s) if spec.reduction == "mean" else total, dtype=s.dtype)
+    return equations[-1].cost(LOSSES[spec.loss.name](s, y, **spec.loss.kwargs), spec.reduction)
 
 
-def cost_gradient(spec: NetworkSpec, s: Array, y: Array) -> Array:
+def cost_gradient(spec: NetworkSpec, s: Array, y: Array, equations: Sequence[Equations]) -> Array:
     """∂C/∂s (N, n_out), the reduction included."""
-    slope = LOSS_SLOPES[spec.loss.name](s, y, **spec.loss.kwargs)
-    return np.asarray(slope / len(s) if spec.reduction == "mean" else slope, dtype=s.dtype)
+    return equations[-1].cost_gradient(LOSS_SLOPES[spec.loss.name](s, y, **spec.loss.kwargs), spec.reduction)
 
 
 def vector_jacobian_products(spec: NetworkSpec) -> list[VectorJacobianProduct]:
@@ -68,10 +67,10 @@ def vector_jacobian_products(spec: NetworkSpec) -> list[VectorJacobianProduct]:
 
 
 def backward(spec: NetworkSpec, params: Parameters, known: Forward, y: Array, equations: Sequence[Equations]) -> tuple[dict[str, Array], list[Array]]:
-    """(B1) to (B5): the gradients, and the error signals of the layers 2 … L+1."""
+    """(B1) to (B4), from the output to the input: the gradients of every W and b, and the error signals of the layers 2 … L+1."""
     vjps, last = vector_jacobian_products(spec), spec.depth - 1
     grads: dict[str, Array] = {}
-    delta = equations[last].output_error(cost_gradient(spec, known.a[-1], y), known.z[last], known.a[-1], vjps[last])
+    delta = equations[last].output_error(cost_gradient(spec, known.a[-1], y, equations), known.z[last], known.a[-1], vjps[last])
     deltas = [delta]
     for index in range(last, -1, -1):
         W = params[f"W{index + 1}"]
@@ -81,5 +80,4 @@ def backward(spec: NetworkSpec, params: Parameters, known: Forward, y: Array, eq
         if index > 0:
             delta = equations[index].hidden_error(W, delta, known.z[index - 1], known.a[index], vjps[index - 1])
             deltas.insert(0, delta)
-    grads["x"] = equations[0].input_gradient(delta, params["W1"])
     return grads, deltas

@@ -1,12 +1,13 @@
 """refimpl's PyTorch backend: the forward pass of a spec, differentiated by `torch.autograd`, on the CPU or a CUDA device.
 
-Arithmetic is IEEE float64 or float32: TF32 and other shortcuts are off during a call and restored after it. No other global state is touched.
+Arithmetic is IEEE float64 or float32: TF32, bfloat16 and autocast are off during a call and restored after it, and gradients are on, whatever the caller's
+mode. No other global state is touched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,15 +31,15 @@ class TorchBackend:
         """True for float64 and float32, on the CPU and on a CUDA device that is there."""
         if dtype not in DTYPES:
             return f"dtype {dtype}: use float64 or float32"
-        if device.partition(":")[0] == "cuda" and not torch.cuda.is_available():
-            return f"device {device}: this PyTorch sees no CUDA device"
-        return True if device.partition(":")[0] in ("cpu", "cuda") else f"device {device}: use cpu or cuda"
+        if device not in ("cpu", "cuda"):
+            return f"device {device}: use cpu or cuda"
+        return True if device == "cpu" or torch.cuda.is_available() else f"device {device}: this PyTorch sees no CUDA device"
 
     def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b)."""
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
-            with _autograd():
+            with _autograd(device):
                 leaves = _leaves(spec, params, device)
                 known = forward(spec, leaves, _tensor(x, device))
                 loss = cost(spec, known.a[-1], targets(spec, _tensor(y, device), DTYPES[dtype]))
@@ -50,7 +51,7 @@ class TorchBackend:
         """(params, x, y) → (loss, gradients of every W and b, and of x in x's shape)."""
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
-            with _autograd():
+            with _autograd(device):
                 leaves = {**_leaves(spec, params, device), "x": _tensor(x, device).requires_grad_()}
                 known = forward(spec, leaves, leaves["x"])
                 loss = cost(spec, known.a[-1], targets(spec, _tensor(y, device), DTYPES[dtype]))
@@ -62,7 +63,7 @@ class TorchBackend:
         """(params, x, y) → z2, a2, delta2, z3 …, each (N, n_l)."""
 
         def intermediates(params: Mapping[str, Array], x: Array, y: Array) -> dict[str, Array]:
-            with _autograd():
+            with _autograd(device):
                 known = forward(spec, _leaves(spec, params, device), _tensor(x, device))
                 loss = cost(spec, known.a[-1], targets(spec, _tensor(y, device), DTYPES[dtype]))
                 deltas = torch.autograd.grad(loss, known.z)
@@ -93,19 +94,36 @@ def _numpy(tensor: torch.Tensor) -> Array:
 
 
 @contextmanager
-def _autograd() -> Iterator[None]:
-    """Gradients on, whatever the caller's mode, and IEEE arithmetic in matrix products."""
-    precision = torch.get_float32_matmul_precision()
-    cuda = torch.backends.cuda.matmul
-    tf32 = cuda.allow_tf32
-    try:
+def _autograd(device: str) -> Iterator[None]:
+    """Gradients on, and every operation in the dtype of its operands, whatever the caller's modes."""
+    with _ieee(), torch.autocast(device, enabled=False), torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def _ieee() -> Iterator[None]:
+    """float32 matrix products in float32, by both of PyTorch's settings; both are put back, the last one set first.
+
+    The older refuses to be read while the newer (2.9) contradicts it, and writing it writes the newer too.
+    """
+    with ExitStack() as restored:
+        for product in _matrix_products():
+            restored.callback(_set_precision, product, product.fp32_precision)
+            product.fp32_precision = "ieee"
+        restored.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
         torch.set_float32_matmul_precision("highest")
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        if cuda.allow_tf32 != tf32:
-            cuda.allow_tf32 = tf32
+        yield
+
+
+def _matrix_products() -> list[Any]:
+    products: list[Any] = [getattr(library, "matmul", None) for library in (torch.backends.cuda, torch.backends.mkldnn)]
+    return [product for product in products if hasattr(product, "fp32_precision")]
+
+
+def _set_precision(product: Any, precision: str) -> None:
+    product.fp32_precision = "none"  # which inherits: to be left so where that is what it was
+    if product.fp32_precision != precision:
+        product.fp32_precision = precision
 
 
 backend = TorchBackend()

@@ -28,7 +28,7 @@ class Forward:
 
 def targets(spec: NetworkSpec, y: Array, dtype: torch.dtype) -> Array:
     """y (N, n_out): labels become rows of zeros and a one."""
-    return torch.eye(spec.n_out, dtype=dtype, device=y.device)[y] if y.ndim == 1 else y
+    return (y[:, None] == torch.arange(spec.n_out, device=y.device)).to(dtype) if y.ndim == 1 else y
 
 
 def forward(spec: NetworkSpec, params: Parameters, x: Array) -> Forward:

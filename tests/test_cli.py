@@ -1,0 +1,152 @@
+"""The command line as a person meets it: exit codes, one-line errors, JSON, and how little `--help` costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from refimpl import examples
+from refimpl.cli import main
+
+MODULES = "import sys; sys.argv = {argv!r}\nfrom refimpl.cli import main\ntry:\n    main()\nexcept SystemExit as e:\n    code = e.code\nprint(code, [m for m in ('torch', 'jax', 'numpy', 'flint') if m in sys.modules], file=sys.stderr)"
+
+
+def refimpl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    """Run the command in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(sys, "argv", ["refimpl", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    printed = capsys.readouterr()
+    return int(caught.value.code or 0), printed.out, printed.err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda *arguments: refimpl(capsys, monkeypatch, *arguments)
+
+
+def test_check_prints_every_parameter_of_every_backend(run: Any) -> None:
+    code, out, err = run("check")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines() if " PASS " in f"{line} " and "elements" not in line]
+    quantities = [row[1] if row[0] in ("numpy", "torch", "jax") else row[0] for row in rows]
+    assert quantities == ["loss", "W1", "b1", "W2", "b2", "W3"] * 3
+    assert "57 PASS, 0 FAIL, 0 UNDETERMINED of 57 elements" in out
+    assert "numpy, torch, jax" in out
+
+
+def test_check_json_is_the_report(run: Any) -> None:
+    code, out, _ = run("check", "--json", "--backend", "numpy", "--dtype", "float32", "--inputs", "--intermediates")
+    report = json.loads(out)
+    assert code == 0
+    assert (report["ok"], report["dtype"], report["batch"]) == (True, "float32", 8)
+    assert [row["quantity"] for row in report["rows"]][:7] == ["loss", "W1", "b1", "W2", "b2", "W3", "x"]
+
+
+def test_check_reads_a_spec(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "net.json"
+    examples.article().save(file)
+    code, out, _ = run("check", str(file), "--backend", "numpy", "--batch", "3", "--seed", "5")
+    assert code == 0
+    assert "article 4-2-2-1 · squared_error, mean · batch 3" in out
+
+
+def test_check_of_the_digits(run: Any) -> None:
+    code, out, _ = run("check", "--example", "digits", "--batch", "50", "--backend", "numpy")
+    assert code == 0
+    assert "digits 64-32-16-10 · cross_entropy, mean · batch 50" in out
+
+
+def test_a_wrong_gradient_is_exit_code_1(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from refimpl_numpy import NumpyBackend
+
+    right = NumpyBackend.gradient_function
+
+    def wrong(self: Any, spec: Any, *, dtype: str, device: str) -> Any:
+        function = right(self, spec, dtype=dtype, device=device)
+
+        def gradients(params: Any, x: Any, y: Any) -> Any:
+            loss, grads = function(params, x, y)
+            grads["W2"][0, 1] *= np.float64(1 + 1e-9)
+            return loss, grads
+
+        return gradients
+
+    monkeypatch.setattr(NumpyBackend, "gradient_function", wrong)
+    code, out, _ = run("check", "--backend", "numpy")
+    assert code == 1
+    assert "W2[1,2]" in out
+    assert "1 of 4 wrong" in out
+
+
+def test_undetermined_is_exit_code_3(run: Any, tmp_path: Path) -> None:
+    from networks import network
+
+    file = tmp_path / "deep.json"
+    network((64,) * 9, ["tanh"] * 8).save(file)
+    code, out, _ = run("check", str(file), "--backend", "numpy", "--dtype", "float32")
+    assert code == 3
+    assert "UNDETERMINED" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "none.json"], "cannot read none.json: No such file"),
+        (["check", "--backend", "tensorflow"], "there is no backend 'tensorflow'; known are numpy, torch, jax"),
+        (["check", "--backend", "numpy", "--device", "cuda"], "NumPy runs on cpu"),
+        (["check", "--batch", "0"], "Invalid value for '--batch'"),
+        (["check", "--batch", "many"], "Invalid value for '--batch'"),
+        (["check", "--seed", "-1"], "Invalid value for '--seed'"),
+        (["check", "--dtype", "float16"], "Invalid value for '--dtype'"),
+        (["check", "--example", "mnist"], "Invalid value for '--example'"),
+        (["check", "--colour"], "No such option"),
+        (["soak", "--backend", "nothing"], "there is no backend 'nothing'"),
+        (["sing"], "No such command"),
+    ],
+)
+def test_a_wrong_request_is_exit_code_2_and_no_traceback(run: Any, arguments: list[str], message: str) -> None:
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert out == ""
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_a_wrong_file_is_one_line(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "net.json"
+    file.write_text('{"format": NaN}')
+    code, out, err = run("check", str(file))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_soak_sums_up_and_replays(run: Any) -> None:
+    code, out, _ = run("soak", "--count", "4", "--backend", "numpy", "--processes", "1")
+    assert code == 0
+    assert "4 random networks, float64, seed 0" in out
+    code, out, _ = run("soak", "--count", "1", "--first", "3", "--backend", "numpy", "--json", "--dtype", "float32")
+    found = json.loads(out)
+    assert code == 0
+    assert found["failures"] == []
+    assert found["backends"]["numpy"]["elements"] > 0
+
+
+def loaded_modules(*argv: str) -> str:
+    program = MODULES.format(argv=["refimpl", *argv])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stderr.splitlines()[-1]
+
+
+def test_help_imports_no_framework_and_not_even_numpy() -> None:
+    assert loaded_modules("--help") == "0 []"
+    assert loaded_modules("check", "--help") == "0 []"
+
+
+def test_checking_numpy_imports_neither_torch_nor_jax() -> None:
+    assert loaded_modules("check", "--backend", "numpy") == "0 ['numpy', 'flint']"
+    assert loaded_modules("soak", "--backend", "numpy", "--count", "1") == "0 ['numpy', 'flint']"
