@@ -98,9 +98,9 @@ class Report:
     @property
     def title(self) -> str:
         """The conditions in one line."""
-        sizes = "-".join(map(str, self.spec.sizes))
-        name = f"{self.spec.name} " if self.spec.name else ""
-        return f"{name}{sizes} · {self.spec.loss.name}, {self.spec.reduction} · batch {self.n} · {self.dtype} on {self.device} · certified at {self.precision} bits"
+        network = f"{self.spec.name} {'-'.join(map(str, self.spec.sizes))}".strip()
+        loss = f"{self.spec.loss.name}, {self.spec.reduction}"
+        return f"{network} · {loss} · batch {self.n} · {self.dtype} on {self.device} · certified at {self.precision} bits"
 
     @property
     def summary(self) -> str:
@@ -148,7 +148,8 @@ class Report:
         colours = {PASS: "#1a7f37", FAIL: "#cf222e", UNDETERMINED: "#9a6700"}
         body = "".join("<tr>" + "".join(f"<td{_colour(colours, cell)}>{html.escape(cell)}</td>" for cell in row.cells()) + "</tr>" for row in self.rows)
         notes = "".join(f"<p>{html.escape(name)}: not run: {html.escape(reason)}</p>" for name, reason in self.unavailable.items())
-        return f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}<p>{html.escape(self.summary)}</p>"
+        table = f"<caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+        return f"<table>{table}</table>{notes}<p>{html.escape(self.summary)}</p>"
 
     def __repr__(self) -> str:
         return f"<Report {self.title}: {self.summary}>"

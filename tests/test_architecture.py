@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 import refimpl
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from networks import network, problem
+
 from refimpl import DataError, LayerSpec, NetworkSpec, examples
 from refimpl.batch import validate
 

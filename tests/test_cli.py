@@ -10,10 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from refimpl import examples
 from refimpl.cli import main
 
-MODULES = "import sys; sys.argv = {argv!r}\nfrom refimpl.cli import main\ntry:\n    main()\nexcept SystemExit as e:\n    code = e.code\nprint(code, [m for m in ('torch', 'jax', 'numpy', 'flint') if m in sys.modules], file=sys.stderr)"
+MODULES = """
+import sys
+sys.argv = {argv!r}
+from refimpl.cli import main
+try:
+    main()
+except SystemExit as exit:
+    code = exit.code
+print(code, [name for name in ("torch", "jax", "numpy", "flint") if name in sys.modules], file=sys.stderr)
+"""
 
 
 def refimpl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from networks import judge, network, problem
-from refimpl_numpy import NumpyBackend
-from refimpl_numpy.functions import ACTIVATION_SLOPES
 
 from refimpl.agreement import Judge
 from refimpl.equations import EQUATIONS, Equations
 from refimpl.report import FAIL, PASS
 from refimpl.sampling import Problem
+from refimpl_numpy import NumpyBackend
+from refimpl_numpy.functions import ACTIVATION_SLOPES
 
 DEPTH = 3
 

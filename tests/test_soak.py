@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from networks import BACKENDS, DTYPES
+
 from refimpl import soak
 from refimpl.functions import ACTIVATIONS, LOSSES
 from refimpl.report import FAIL, PASS, UNDETERMINED, Row

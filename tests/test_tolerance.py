@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import DTYPES, judge, network, problem, verdicts
+
 from refimpl import examples
 from refimpl.arithmetic import ARITHMETICS
 from refimpl.equations import EQUATIONS, Equations
