@@ -86,17 +86,21 @@ class Judge:
         arithmetic = backend.arithmetic(dtype=dtype, device=device) if isinstance(backend, ArithmeticBackend) else ARITHMETICS[dtype]
         wants_x = inputs and isinstance(backend, InputGradientBackend)
         prepare = cast(InputGradientBackend, backend).input_gradient_function if wants_x else backend.gradient_function
-        x = self.batch.x.reshape(-1, *self.spec.input_shape)
         try:
-            answer: Any = prepare(self.spec, dtype=dtype, device=device)(self.batch.params, x, self.batch.y)
-        except Exception as error:  # a stranger's code may raise anything, and its verdict is FAIL
+            answer: Any = prepare(self.spec, dtype=dtype, device=device)(*self._data())
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and its verdict is FAIL
             return [_refused(backend.name, "loss", f"raised {type(error).__name__}: {_first_line(error)}")]
         rows = self.judge_answer(backend.name, answer, arithmetic, inputs=wants_x)
         if intermediates and isinstance(backend, IntermediatesBackend):
-            values = backend.intermediates_function(self.spec, dtype=dtype, device=device)(self.batch.params, x, self.batch.y)
+            values = backend.intermediates_function(self.spec, dtype=dtype, device=device)(*self._data())
             names = [f"{kind}{layer}" for layer in range(2, self.spec.depth + 2) for kind in ("z", "a", "delta")]
             rows += self._judge_arrays(backend.name, values, {name: self.truth.values[name] for name in names}, arithmetic)
         return rows
+
+    def _data(self) -> tuple[dict[str, Array], Array, Array]:
+        """Copies of params, x and y: a backend that writes into its arguments must not spoil the next one's."""
+        params = {name: array.copy() for name, array in self.batch.params.items()}
+        return params, self.batch.x.reshape(-1, *self.spec.input_shape).copy(), self.batch.y.copy()
 
     def judge_answer(self, name: str, answer: Any, arithmetic: Arithmetic | None = None, *, inputs: bool = False) -> list[Row]:
         """The verdicts on an answer `(loss, gradients)`, whoever computed it."""
@@ -104,15 +108,15 @@ class Judge:
         try:
             loss, grads = answer
             grads = dict(grads)
-        except (TypeError, ValueError):
+        except Exception:  # an answer may be anything at all
             return [_refused(name, "loss", f"returned {type(answer).__name__}; return (loss, gradients)")]
         truth = {key: ball for key, ball in self.truth.grads.items() if inputs or key != "x"}
         return [self._judge_loss(name, loss, arithmetic), *self._judge_arrays(name, grads, truth, arithmetic)]
 
     def _judge_loss(self, name: str, loss: Any, arithmetic: Arithmetic) -> Row:
         try:
-            value = np.asarray(loss, dtype=np.float64)
-        except (TypeError, ValueError):
+            value = np.array(loss, dtype=np.float64, subok=False)
+        except Exception:  # whatever a stranger's __array__ may raise
             return _refused(name, "loss", f"is a {type(loss).__name__}, not a number")
         if value.shape != ():
             return _refused(name, "loss", f"has shape {value.shape}; it must be a single number")
@@ -121,12 +125,12 @@ class Judge:
     def _judge_arrays(self, name: str, answer: Mapping[str, Any], truth: Mapping[str, Balls], arithmetic: Arithmetic) -> list[Row]:
         rows = []
         for key, balls in truth.items():
-            problem = "is missing" if key not in answer else _shape_problem(answer[key], balls.mid.shape, self.batch.dtype)
-            if problem:
-                rows.append(_refused(name, key, problem, size=balls.mid.size))
+            array = _as_array(answer, key, balls.mid.shape, self.batch.dtype)
+            if isinstance(array, str):
+                rows.append(_refused(name, key, array, size=balls.mid.size))
             else:
-                rows.append(self._judge_array(name, key, np.asarray(answer[key]), balls, arithmetic))
-        rows += [_refused(name, str(key), "is not a quantity of this network") for key in answer if key not in truth]
+                rows.append(self._judge_array(name, key, array, balls, arithmetic))
+        rows += [_refused(name, str(key)[:60], "is not a quantity of this network") for key in answer if key not in truth]
         return rows
 
     def _judge_array(self, name: str, key: str, values: Array, truth: Balls, arithmetic: Arithmetic) -> Row:
@@ -216,18 +220,25 @@ def _refused(name: str, key: str, reason: str, size: int = 1) -> Row:
     )  # fmt: skip
 
 
-def _shape_problem(value: Any, shape: tuple[int, ...], dtype: str) -> str:
-    array = np.asarray(value)
+def _as_array(answer: Mapping[str, Any], key: str, shape: tuple[int, ...], dtype: str) -> Array | str:
+    """The array of that name, or what is wrong with it."""
+    if key not in answer:
+        return "is missing"
+    try:
+        array = np.array(answer[key], subok=False)
+    except Exception as error:  # whatever a stranger's __array__ may raise
+        return f"is no array: {_first_line(error)}"
     if array.shape != shape:
         return f"has shape {array.shape}; it must be {shape}"
     if str(array.dtype) != dtype:
         return f"is {array.dtype}; {dtype} was asked for"
-    return ""
+    return array
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else "(no message)"
+def _first_line(error: BaseException) -> str:
+    """The first line of an error's message, without control characters."""
+    line = next(iter(str(error).splitlines()), "(no message)")
+    return "".join(character if character.isprintable() else "?" for character in line[:200])
 
 
 def _choose(spec: NetworkSpec, asked: Sequence[str | Backend] | None, dtype: str, device: str) -> tuple[list[Backend], dict[str, str]]:

@@ -19,6 +19,7 @@ from refimpl.spec import Function, LayerSpec, NetworkSpec
 
 Array = NDArray[Any]
 MAX_DEPTH, MAX_WIDTH, MAX_BATCH = 8, 64, 64
+DRAWS = 4
 SCHEMES = ("glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "normal")
 # what the logarithm of negative_log_likelihood can follow
 PROBABILITIES = ("sigmoid", "softmax")
@@ -48,13 +49,18 @@ def random_batch(spec: NetworkSpec, rng: np.random.Generator, n: int, dtype: str
 
 
 def random_problem(seed: int, index: int, dtype: str) -> Problem:
-    """The problem number `index` of the stream `seed`, in `dtype`."""
-    rng = np.random.default_rng([seed, index])
-    spec = _random_spec(rng)
+    """The problem number `index` of the stream `seed`, in `dtype`.
+
+    The spec, the batch size and the kind of y are drawn once for `DRAWS` problems in a row, the numbers for each: a compiling backend spends
+    nearly all its time on a new spec.
+    """
+    of_spec = np.random.default_rng([seed, index // DRAWS, 0])
+    spec, n = _random_spec(of_spec), _log_uniform_integer(of_spec, MAX_BATCH)
+    rows = LOSSES[spec.loss.name].target == "classes" and of_spec.random() < 0.3
+    rng = np.random.default_rng([seed, index, 1])
     params = _random_parameters(spec, rng, dtype)
-    n = _log_uniform_integer(rng, MAX_BATCH)
     x, y = random_batch(spec, rng, n, dtype, scale=_random_scale(rng, dtype))
-    if LOSSES[spec.loss.name].target == "classes" and rng.random() < 0.3:
+    if rows:
         y = rng.dirichlet(np.ones(spec.n_out), size=n).astype(dtype)
     if rng.random() < 0.3:
         x = np.where(rng.random(x.shape) < 0.2, np.zeros_like(x), x)

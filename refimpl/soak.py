@@ -19,9 +19,9 @@ from refimpl import backend as backends
 from refimpl.agreement import Judge
 from refimpl.batch import validate
 from refimpl.report import FAIL, PASS, Row
-from refimpl.sampling import Problem, random_problem
+from refimpl.sampling import DRAWS, Problem, random_problem
 
-PROBLEMS_PER_WORKER = 500
+CHUNKS_PER_WORKER = 200
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def run(count: int, names: Sequence[str], dtype: str, device: str, seed: int, fi
         yield from map(work, indices)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, maxtasksperchild=PROBLEMS_PER_WORKER) as pool:
-        yield from pool.imap_unordered(work, indices)
+    with context.Pool(processes, maxtasksperchild=CHUNKS_PER_WORKER) as pool:
+        yield from pool.imap_unordered(work, indices, chunksize=DRAWS)
 
 
 def judge_problem(problem: Problem, names: Sequence[str], device: str = "cpu") -> tuple[Row, ...]:

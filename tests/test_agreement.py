@@ -300,3 +300,59 @@ def test_bad_data_is_refused_before_any_backend_runs() -> None:
         check(p.spec, p.params | {"b2": np.zeros(3)}, p.x, p.y)
     with pytest.raises(DataError, match="lacks W1"):
         check(p.spec, {}, p.x, p.y)
+
+
+class Hostile:
+    """A backend that does whatever it is told."""
+
+    name = "hostile"
+
+    def __init__(self, act: Any) -> None:
+        self.act = act
+
+    def supports(self, spec: Any, *, dtype: str, device: str) -> bool | str:
+        return True
+
+    def gradient_function(self, spec: Any, *, dtype: str, device: str) -> Any:
+        return self.act
+
+
+class NoArray:
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        raise MemoryError("\x1b[31mno")
+
+
+def leaves(params: Any, x: Any, y: Any) -> Any:
+    raise SystemExit(0)
+
+
+def test_what_a_stranger_returns_or_raises_is_a_failure_and_nothing_else() -> None:
+    p = article_problem()
+    loss, grads = right_answer(p)
+    answers = [
+        lambda *a: None,
+        lambda *a: (loss, None),
+        lambda *a: (loss, grads | {"W1": NoArray()}),
+        lambda *a: (loss, grads | {"W1": [[1.0, 2.0], [3.0]]}),
+        lambda *a: (loss, grads | {"W1": "gradient"}),
+        lambda *a: (loss, grads | {"W1": grads["W1"].astype(complex)}),
+        lambda *a: (NoArray(), grads),
+        lambda *a: (loss, grads | {5: grads["W1"]}),
+        leaves,
+    ]
+    for act in answers:
+        report = check(p.spec, p.params, p.x, p.y, [Hostile(act)])
+        assert report.failures
+        assert "\x1b" not in shown(report)
+
+
+def test_a_backend_that_writes_into_its_arguments_spoils_nothing() -> None:
+    p = article_problem()
+
+    def writes(params: Any, x: Any, y: Any) -> Any:
+        for array in (*params.values(), x, y):
+            array[...] = 0
+        return right_answer(p)
+
+    report = check(p.spec, p.params, p.x, p.y, [Hostile(writes), "numpy"])
+    assert report.ok

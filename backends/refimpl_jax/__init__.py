@@ -113,8 +113,14 @@ def _loss_of(spec: NetworkSpec, dtype: str) -> Callable[..., jax.Array]:
 
 @contextmanager
 def _scope(dtype: str, device: str) -> Iterator[None]:
-    """float64 where asked for, IEEE float32 in matrix products, and the device, for this call alone."""
-    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"), jax.default_device(jax.devices(device)[0]):
+    """float64 where asked for, IEEE float32 in matrix products, and the device, for this call alone; a caller's guards are for the caller's code."""
+    with (
+        jax.enable_x64(dtype == "float64"),
+        jax.default_matmul_precision("highest"),
+        jax.default_device(jax.devices(device)[0]),
+        jax.numpy_rank_promotion("allow"),
+        jax.transfer_guard("allow"),
+    ):
         yield
 
 

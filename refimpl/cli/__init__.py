@@ -6,6 +6,7 @@ UNDETERMINED. Heavy imports happen inside the commands, so that `--help` costs n
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -26,6 +27,9 @@ def refimpl() -> None:
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show δ or · is no reason to fail
+            stream.reconfigure(errors="replace")
     try:
         app()
     except RefimplError as error:
