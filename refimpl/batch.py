@@ -48,8 +48,9 @@ def validate(spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array)
 
 
 def _check_keys(params: Mapping[str, Array], names: list[str]) -> None:
+    known = set(names)
     missing = [name for name in names if name not in params]
-    extra = [str(name) for name in params if name not in names]
+    extra = [str(name) for name in params if name not in known]
     if missing:
         raise DataError(f"params lacks {', '.join(missing[:5])}; the network's parameters are {_listed(names)}")
     if extra:
@@ -63,6 +64,8 @@ def _listed(names: list[str]) -> str:
 def _array(value: Any, name: str) -> Array:
     if not isinstance(value, np.ndarray):
         raise DataError(f"{name} must be a NumPy array, got {type(value).__name__}; use numpy.asarray")
+    if isinstance(value, np.ma.MaskedArray):
+        raise DataError(f"{name} is a masked array, and a mask has no gradient; give a plain array, e.g. {name}.filled(0)")
     return value
 
 
@@ -128,8 +131,8 @@ def _check_probabilities(y: Array, spec: NetworkSpec, rows: bool) -> None:
         raise DataError(f"y[{place}] is {y[tuple(bad[0])]}; {spec.loss.name} takes probabilities, from 0 to 1")
     if not rows:
         return
-    # n probabilities, each correctly rounded, and the roundings of whoever normalised them
-    allowed = 4 * spec.n_out * float(np.finfo(y.dtype).eps)
+    # n·u for the sum and the division of whoever normalised the row, n·u for the sum here (Higham 2002, section 4.2), and as much again
+    allowed = 4 * spec.n_out * ARITHMETICS[str(y.dtype)].unit_roundoff
     off = np.abs(y.astype(np.float64).sum(axis=1) - 1)
     if (off > allowed).any():
         row = int(np.argmax(off))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl.arithmetic import ARITHMETICS
 from refimpl.errors import DataError
 from refimpl.spec import LayerSpec, NetworkSpec
 
@@ -26,13 +27,23 @@ def digits() -> NetworkSpec:
 
 
 def article_batch(n: int = 8, seed: int = 0, dtype: str = "float64") -> tuple[Array, Array]:
-    """Normal random x (n, 4) and y (n, 1)."""
+    """Normal random x (n, 4) and y (n, 1) of dtype float64 or float32. Raises DataError for n < 1, a negative seed or another dtype."""
+    _check_dtype(dtype)
+    for name, value, low in (("n", n, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+            raise DataError(f"{name} must be an integer ≥ {low}, got {value!r}")
     rng = np.random.default_rng(seed)
     return rng.standard_normal((n, 4)).astype(dtype), rng.standard_normal((n, 1)).astype(dtype)
 
 
+def _check_dtype(dtype: str) -> None:
+    if dtype not in ARITHMETICS:
+        raise DataError(f"dtype must be one of {', '.join(ARITHMETICS)}; got {dtype!r}")
+
+
 def digits_data(dtype: str = "float64") -> tuple[Array, Array]:
-    """scikit-learn's 1,797 handwritten digits: x (1797, 64) scaled to [0, 1] and labels (1797,). Raises DataError without scikit-learn."""
+    """scikit-learn's 1,797 handwritten digits: x (1797, 64) scaled to [0, 1] and labels (1797,). Raises DataError without scikit-learn or for another dtype."""
+    _check_dtype(dtype)
     try:
         from sklearn.datasets import load_digits
     except ImportError:

@@ -14,7 +14,8 @@ import json
 import math
 import operator
 import os
-import tempfile
+import secrets
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -189,12 +190,16 @@ class NetworkSpec:
         return cls(shape, parsed, data["loss"], data.get("reduction", "mean"), data.get("name", ""))
 
     def dumps(self) -> str:
-        """The spec as JSON text, one layer a line."""
+        """The spec as JSON text, one layer a line. Raises SpecError where it is longer than `loads` reads back."""
         written = self.to_dict()
         layers = ",\n    ".join(json.dumps(layer, ensure_ascii=False) for layer in written.pop("layers"))
         head = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in written.items()]
         head.insert(3, f'  "layers": [\n    {layers}\n  ]')
-        return "{\n" + ",\n".join(head) + "\n}\n"
+        text = "{\n" + ",\n".join(head) + "\n}\n"
+        length = len(text.encode())
+        if length > MAX_FILE_BYTES:
+            raise SpecError(f"layers: the network takes {length:,} bytes of JSON; at most {MAX_FILE_BYTES:,} can be read back; use fewer layers")
+        return text
 
     @classmethod
     def loads(cls, text: str | bytes) -> NetworkSpec:
@@ -202,36 +207,42 @@ class NetworkSpec:
         return cls.from_dict(_parse(text))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the spec as JSON: whole or not at all. Raises SpecError where the file cannot be written."""
-        target = Path(path)
+        """Write the spec as JSON: whole or not at all, through links, with the permissions of the file it replaces.
+
+        Raises SpecError where the file cannot be written.
+        """
+        text = self.dumps()
         try:
-            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.", suffix=".tmp")
+            target = Path(os.path.realpath(path))
+            temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
+            mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    file.write(self.dumps())
+                with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                    file.write(text)
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(temporary, target)
             except BaseException:
                 os.unlink(temporary)
                 raise
-        except OSError as error:
-            raise SpecError(f"cannot write {target}: {error.strerror}; choose a folder that exists and may be written to") from None
+        except (OSError, ValueError) as error:
+            raise SpecError(f"cannot write {_shown(path)}: {_reason(error)}; choose a folder that exists and may be written to") from None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NetworkSpec:
         """Read a spec from a JSON file of at most 1 MiB. Raises SpecError, with the file's name."""
         try:
-            with open(path, "rb") as file:
+            with open(os.fspath(path), "rb") as file:
                 raw = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise SpecError(f"cannot read {os.fspath(path)}: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            raise SpecError(f"cannot read {_shown(path)}: {_reason(error)}") from None
         if len(raw) > MAX_FILE_BYTES:
-            raise SpecError(f"{os.fspath(path)} is larger than {MAX_FILE_BYTES:,} bytes, the most a network file may hold")
+            raise SpecError(f"{_shown(path)} is larger than {MAX_FILE_BYTES:,} bytes, the most a network file may hold")
         try:
             return cls.loads(raw)
         except SpecError as error:
-            raise SpecError(f"{os.fspath(path)}: {error}") from None
+            raise SpecError(f"{_shown(path)}: {error}") from None
 
 
 def json_schema() -> dict[str, Any]:
@@ -300,7 +311,10 @@ SCHEMES: Mapping[str, Draw] = {
 
 
 def _got(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = " ".join(repr(value).splitlines())
+    except (ValueError, RecursionError):  # an integer of more digits than Python prints; deep nesting
+        text = "too large to show"
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '…'}"
 
 
@@ -315,6 +329,15 @@ def _integer(value: Any, field: str, low: int, high: int, meaning: str) -> int:
         shown = str(number) if abs(number) < 10**20 else "a far larger number"
         raise SpecError(f"{field} must be an integer ≥ {low} and ≤ {high}, got {shown}; write {meaning}")
     return number
+
+
+def _shown(path: str | os.PathLike[str]) -> str:
+    text = os.fspath(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or "not a name that a file can have"
 
 
 def _boolean(value: Any, field: str) -> bool:
@@ -361,7 +384,7 @@ def _layers(layers: Any) -> tuple[LayerSpec, ...]:
 
 
 def _function(value: Any, field: str, catalogue: Mapping[str, Activation] | Mapping[str, Loss]) -> Function:
-    name, given = _name_and_parameters(value)
+    name, given = _name_and_parameters(value, field)
     entry = catalogue[_choice(name, field, catalogue)]
     unknown = [str(key)[:60] for key in given if key not in entry.parameters]
     if unknown:
@@ -373,9 +396,14 @@ def _function(value: Any, field: str, catalogue: Mapping[str, Activation] | Mapp
     )
 
 
-def _name_and_parameters(value: Any) -> tuple[Any, dict[str, Any]]:
+def _name_and_parameters(value: Any, field: str) -> tuple[Any, dict[str, Any]]:
     if isinstance(value, Function):
-        return value.name, value.kwargs
+        try:
+            if len(value.kwargs) == len(value.parameters):
+                return value.name, value.kwargs
+        except (TypeError, ValueError):
+            pass
+        raise SpecError(f"{field}: the parameters of a Function are pairs of name and number, each name once; got {_got(value.parameters)}")
     if isinstance(value, Mapping):
         return value.get("name"), {key: number for key, number in value.items() if key != "name"}
     return value, {}
@@ -429,6 +457,8 @@ def _function_schema(catalogue: Mapping[str, Activation] | Mapping[str, Loss]) -
 
 
 def _parse(text: str | bytes) -> Any:
+    if not isinstance(text, str | bytes):
+        raise SpecError(f"the JSON of a network must be str or bytes, got {_got(text)}")
     if len(text) > MAX_FILE_BYTES:
         raise SpecError(f"the JSON text is longer than {MAX_FILE_BYTES:,} bytes, the most a network may take")
     try:

@@ -38,6 +38,7 @@ WRONG = [
     (lambda a: {"params": a["params"] | {"W1": np.ones((2, 3), complex)}}, "W1 has dtype complex128"),
     (lambda a: {"params": a["params"] | {"W1": np.ones((2, 3), object)}}, "W1 has dtype object"),
     (lambda a: {"params": a["params"] | {"W1": changed(a["params"]["W1"], (1, 2), np.nan)}}, r"W1\[2,3\] is nan; all numbers must be finite"),
+    (lambda a: {"x": np.ma.masked_invalid(changed(a["x"], (0, 0), np.nan))}, "x is a masked array"),
     (lambda a: {"x": a["x"].tolist()}, "x must be a NumPy array, got list"),
     (lambda a: {"x": a["x"].astype("float16")}, "x has dtype float16; use float64 or float32"),
     (lambda a: {"x": a["x"].astype(int)}, "x has dtype int64; use float64 or float32"),
@@ -116,6 +117,21 @@ def test_the_examples_have_data() -> None:
     x, y = examples.digits_data("float32")
     assert (x.shape, y.shape, x.dtype, x.max()) == ((1797, 64), (1797,), np.float32, 1.0)
     validate(examples.digits(), examples.digits().init(0, "float32"), x, y)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: examples.article_batch(0), "n must be an integer ≥ 1, got 0"),
+        (lambda: examples.article_batch(True), "n must be an integer ≥ 1, got True"),
+        (lambda: examples.article_batch(2, -1), "seed must be an integer ≥ 0, got -1"),
+        (lambda: examples.article_batch(2, 0, "int8"), "dtype must be one of float64, float32; got 'int8'"),
+        (lambda: examples.digits_data("float16"), "dtype must be one of float64, float32; got 'float16'"),
+    ],
+)
+def test_examples_refuse_what_cannot_be_checked(build: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        build()
 
 
 def test_digits_without_scikit_learn_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,44 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
         examples.article().save(tmp_path / "none" / "net.json")
 
 
+@pytest.mark.parametrize("path", ["a\0b", "\ud800", "no\nfile", "x" * 300])
+def test_names_that_no_file_has_are_one_clear_line(path: str, tmp_path: Path) -> None:
+    name = str(tmp_path / "none" / path)
+    for use in (NetworkSpec.load, examples.article().save):
+        with pytest.raises(SpecError, match=r"^cannot (read|write) ") as caught:
+            use(name)
+        assert str(caught.value).isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spec_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    slope = {"name": "leaky_relu", "negative_slope": 0.012345678901234567}
+    spec = NetworkSpec((4,), [LayerSpec(1, slope, bias=False)] * 10_000, "huber")
+    with pytest.raises(SpecError, match=r"takes 1,\d{3},\d{3} bytes of JSON; at most 1,048,576"):
+        spec.save(tmp_path / "net.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_file_has_the_permissions_of_any_other_and_links_stay(tmp_path: Path) -> None:
+    plain, target, link = (tmp_path / name for name in ("plain", "net.json", "link.json"))
+    plain.touch()
+    examples.article().save(target)
+    assert target.stat().st_mode == plain.stat().st_mode
+    target.chmod(0o640)
+    link.symlink_to(target)
+    examples.digits().save(link)
+    assert link.is_symlink()
+    assert NetworkSpec.load(target) == examples.digits()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+
+def test_any_depth_of_nesting_is_a_spec_error() -> None:
+    # the parser's limit and that of printing the value differ, so every depth near them is tried
+    for depth in range(800, 1100):
+        with pytest.raises(SpecError):
+            NetworkSpec.loads(changed(loss=0).replace('"loss": 0', '"loss": ' + "[" * depth + "]" * depth))
+
+
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "net.json"
     examples.article().save(target)
@@ -186,7 +225,12 @@ def test_save_and_load(tmp_path: Path) -> None:
     ("build", "message"),
     [
         (lambda: LayerSpec(2.5), "size must be an integer"),  # type: ignore[arg-type]
+        (lambda: LayerSpec(np.ones((9, 9))), "size must be an integer ≥ 1, got ndarray"),  # type: ignore[arg-type]
+        (lambda: LayerSpec(2, {"name": "elu", "alpha": 10**5000}), "alpha of elu must be a number .* got int too large to show"),
         (lambda: LayerSpec(2, Function("nothing")), "activation must be one of"),
+        (lambda: LayerSpec(2, Function("elu", 5)), "activation: the parameters of a Function are pairs"),  # type: ignore[arg-type]
+        (lambda: LayerSpec(2, Function("elu", (("alpha", 1.0), ("alpha", 2.0)))), "each name once"),
+        (lambda: NetworkSpec.loads(None), "must be str or bytes, got NoneType"),  # type: ignore[arg-type]
         (lambda: NetworkSpec((4,), [], "huber"), "at least one layer"),
         (lambda: NetworkSpec((4,), [3], "huber"), r"layers\[0\] must be a LayerSpec"),  # type: ignore[list-item]
         (lambda: NetworkSpec("4", [LayerSpec(1)], "huber"), "input_shape must be a list"),  # type: ignore[arg-type]
@@ -197,8 +241,9 @@ def test_save_and_load(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_arguments(build: Any, message: str) -> None:
-    with pytest.raises(SpecError, match=message):
+    with pytest.raises(SpecError, match=message) as caught:
         build()
+    assert "\n" not in str(caught.value)
 
 
 def test_numpy_integers_are_integers() -> None:
