@@ -1,12 +1,12 @@
 """Backends held against the certified gradient: `check`.
 
 Every element of the loss and of every W and b that a backend returns is compared with the certified ball and given a
-verdict (see :mod:`refimpl.tolerance`): PASS, FAIL or UNDETERMINED, which is never counted as a pass. A backend is judged by the
-arithmetic it declares; by default that is IEEE arithmetic of the asked-for dtype.
+verdict (see :mod:`refimpl.tolerance`): PASS, FAIL or UNDETERMINED, which is never counted as a pass. A backend is
+judged by the arithmetic it declares; by default that is IEEE arithmetic of the asked-for dtype.
 
 Nouns: a `Judge` holds the truth about one network on one batch; a `Row` is the verdict on one array of one backend; a
-:class:`refimpl.report.Report` is all rows. What it does not do: know any framework, or compare two backends with each other. Each
-answers to the truth alone.
+:class:`refimpl.report.Report` is all rows. What it does not do: know any framework, or compare two backends with each
+other. Each answers to the truth alone.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ def check(
 
     Parameters
     ----------
-    spec, params, x, y : the network, its parameters, and the batch; all arrays float64 or all float32 (labels: integers).
-    backends : names or Backend objects; None for every installed one. With None, one that cannot be used here is reported in
-        `Report.unavailable`; asked for by name it is an error.
+    spec, params, x, y : the network, its parameters, and the batch; all arrays float64 or all float32 (labels:
+        integers).
+    backends : names or Backend objects; None for every installed one. With None, one that cannot be used here is
+        reported in `Report.unavailable`; asked for by name it is an error.
     device : "cpu" or "cuda".
-    inputs : also the gradient of x. intermediates : also z, a and delta of every layer. From the backends that offer them.
+    inputs : also the gradient of x. intermediates : also z, a and delta of every layer. From the backends that offer
+        them.
 
     Raises DataError, BackendError, CertificationError.
     """
@@ -62,7 +64,13 @@ def check(
     for backend in chosen:
         rows += judge.rows(backend, device=device, inputs=inputs, intermediates=intermediates)
     return Report(
-        spec=spec, dtype=judge.batch.dtype, device=device, n=judge.batch.x.shape[0], precision=judge.truth.precision, rows=tuple(rows), unavailable=unavailable
+        spec=spec,
+        dtype=judge.batch.dtype,
+        device=device,
+        n=judge.batch.x.shape[0],
+        precision=judge.truth.precision,
+        rows=tuple(rows),
+        unavailable=unavailable,
     )
 
 
@@ -80,10 +88,16 @@ class Judge:
             self._tolerances[arithmetic] = tolerance(self.spec, self.batch, self.truth, arithmetic)
         return self._tolerances[arithmetic]
 
-    def rows(self, backend: Backend, *, device: str = "cpu", inputs: bool = False, intermediates: bool = False) -> list[Row]:
+    def rows(
+        self, backend: Backend, *, device: str = "cpu", inputs: bool = False, intermediates: bool = False
+    ) -> list[Row]:
         """Run a backend on the batch and judge all it returns. What it raises is a FAIL."""
         dtype = self.batch.dtype
-        arithmetic = backend.arithmetic(dtype=dtype, device=device) if isinstance(backend, ArithmeticBackend) else ARITHMETICS[dtype]
+        arithmetic = (
+            backend.arithmetic(dtype=dtype, device=device)
+            if isinstance(backend, ArithmeticBackend)
+            else ARITHMETICS[dtype]
+        )
         wants_x = inputs and isinstance(backend, InputGradientBackend)
         prepare = cast(InputGradientBackend, backend).input_gradient_function if wants_x else backend.gradient_function
         try:
@@ -94,7 +108,9 @@ class Judge:
         if intermediates and isinstance(backend, IntermediatesBackend):
             values = backend.intermediates_function(self.spec, dtype=dtype, device=device)(*self._data())
             names = [f"{kind}{layer}" for layer in range(2, self.spec.depth + 2) for kind in ("z", "a", "delta")]
-            rows += self._judge_arrays(backend.name, values, {name: self.truth.values[name] for name in names}, arithmetic)
+            rows += self._judge_arrays(
+                backend.name, values, {name: self.truth.values[name] for name in names}, arithmetic
+            )
         return rows
 
     def _data(self) -> tuple[dict[str, Array], Array, Array]:
@@ -102,7 +118,9 @@ class Judge:
         params = {name: array.copy() for name, array in self.batch.params.items()}
         return params, self.batch.x.reshape(-1, *self.spec.input_shape).copy(), self.batch.y.copy()
 
-    def judge_answer(self, name: str, answer: Any, arithmetic: Arithmetic | None = None, *, inputs: bool = False) -> list[Row]:
+    def judge_answer(
+        self, name: str, answer: Any, arithmetic: Arithmetic | None = None, *, inputs: bool = False
+    ) -> list[Row]:
         """The verdicts on an answer `(loss, gradients)`, whoever computed it."""
         arithmetic = arithmetic or ARITHMETICS[self.batch.dtype]
         try:
@@ -122,7 +140,9 @@ class Judge:
             return _refused(name, "loss", f"has shape {value.shape}; it must be a single number")
         return self._judge_array(name, "loss", value, self.truth.loss, arithmetic)
 
-    def _judge_arrays(self, name: str, answer: Mapping[str, Any], truth: Mapping[str, Balls], arithmetic: Arithmetic) -> list[Row]:
+    def _judge_arrays(
+        self, name: str, answer: Mapping[str, Any], truth: Mapping[str, Balls], arithmetic: Arithmetic
+    ) -> list[Row]:
         rows = []
         for key, balls in truth.items():
             array = _as_array(answer, key, balls.mid.shape, self.batch.dtype)
@@ -130,7 +150,9 @@ class Judge:
                 rows.append(_refused(name, key, array, size=balls.mid.size))
             else:
                 rows.append(self._judge_array(name, key, array, balls, arithmetic))
-        rows += [_refused(name, str(key)[:60], "is not a quantity of this network") for key in answer if key not in truth]
+        rows += [
+            _refused(name, str(key)[:60], "is not a quantity of this network") for key in answer if key not in truth
+        ]
         return rows
 
     def _judge_array(self, name: str, key: str, values: Array, truth: Balls, arithmetic: Arithmetic) -> Row:
@@ -153,7 +175,9 @@ class _Verdicts:
         self.failed = ~(within | (self.distance <= across + slack) | np.isinf(across))
         self.passed = within & decisive
         self.kinked = ~within & ~self.failed & np.isfinite(self.worst)
-        self.statistical = _statistical(self.distance, bounds.statistical[key] + slack, DECISIVE * largest, ~self.passed & ~self.failed)
+        self.statistical = _statistical(
+            self.distance, bounds.statistical[key] + slack, DECISIVE * largest, ~self.passed & ~self.failed
+        )
 
     def row(self, name: str, key: str) -> Row:
         ratio = self._ratio()
@@ -215,7 +239,8 @@ def _statistical(distance: Array, bound: Array, decisive: float, undetermined: B
 def _refused(name: str, key: str, reason: str, size: int = 1) -> Row:
     nan = float("nan")
     return Row(
-        backend=name, quantity=key, verdict=FAIL, size=size, failed=size, undetermined=0, ratio=float("inf"), ulps=float("inf"),
+        backend=name, quantity=key, verdict=FAIL, size=size, failed=size, undetermined=0,
+        ratio=float("inf"), ulps=float("inf"),
         index=(), value=nan, truth=nan, bound=nan, reason=reason, statistical="",
     )  # fmt: skip
 
@@ -241,12 +266,17 @@ def _first_line(error: BaseException) -> str:
     return "".join(character if character.isprintable() else "?" for character in line[:200])
 
 
-def _choose(spec: NetworkSpec, asked: Sequence[str | Backend] | None, dtype: str, device: str) -> tuple[list[Backend], dict[str, str]]:
+def _choose(
+    spec: NetworkSpec, asked: Sequence[str | Backend] | None, dtype: str, device: str
+) -> tuple[list[Backend], dict[str, str]]:
     """The backends to run, and why the others cannot."""
     if asked is not None:
         if not asked:
             raise BackendError("backends: none named; name one, or leave it out for all that are installed")
-        return [_supported(backends_module.load(item) if isinstance(item, str) else item, spec, dtype, device) for item in asked], {}
+        return [
+            _supported(backends_module.load(item) if isinstance(item, str) else item, spec, dtype, device)
+            for item in asked
+        ], {}
     chosen, unavailable = [], {}
     for name in backends_module.available():
         try:

@@ -1,4 +1,6 @@
-"""The floating-point arithmetics that an implementation may declare, as the constants that rounding-error bounds need."""
+"""The floating-point arithmetics that an implementation may declare, as the constants that rounding-error
+bounds need.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import numpy as np
 class Arithmetic:
     """One arithmetic, rounding to nearest.
 
-    `unit_roundoff` u is half the distance from 1 to the next number. With `flushes_subnormals`, subnormal inputs and results become 0.
+    `unit_roundoff` u is half the distance from 1 to the next number. With `flushes_subnormals`, subnormal inputs and
+    results become 0.
     """
 
     name: str

@@ -1,15 +1,14 @@
 """Backends: what one is, and finding those that are installed.
 
-A backend turns a spec into a gradient function. It is found by name through the entry-point group ``refimpl.backends``, ours exactly like a third
-party's; nothing here imports a framework, and a framework is imported only when its backend is loaded. The smallest backend:
+A backend turns a spec into a gradient function. It is found by name through the entry-point group
+``refimpl.backends``, ours exactly like a third party's; nothing here imports a framework, and a framework is imported
+only when its backend is loaded. The smallest backend:
 
-    class MyBackend:
-        name = "mine"
-        def supports(self, spec, *, dtype, device): return device == "cpu"
-        def gradient_function(self, spec, *, dtype, device): return lambda params, x, y: my_backprop(spec, params, x, y)
+    class MyBackend: name = "mine" def supports(self, spec, *, dtype, device): return device == "cpu" def
+        gradient_function(self, spec, *, dtype, device): return lambda params, x, y: my_backprop(spec, params, x, y)
 
-Further abilities are protocols of their own, which a backend may satisfy too: the gradient of x, the intermediate values, and an arithmetic that is not
-IEEE's.
+Further abilities are protocols of their own, which a backend may satisfy too: the gradient of x, the intermediate
+values, and an arithmetic that is not IEEE's.
 """
 
 from __future__ import annotations
@@ -67,7 +66,9 @@ class IntermediatesBackend(Protocol):
     """A backend that can show z, a and delta."""
 
     def intermediates_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> IntermediatesFunction:
-        """(params, x, y) → {"z2": …, "a2": …, "delta2": …, "z3": …}, each (N, n_l), in the article's numbering: layer 1 is the input."""
+        """(params, x, y) → {"z2": …, "a2": …, "delta2": …, "z3": …}, each (N, n_l), in the article's numbering:
+        layer 1 is the input.
+        """
         ...
 
 
@@ -86,7 +87,9 @@ def available() -> dict[str, EntryPoint]:
     for entry in entry_points(group=GROUP):
         other = found.setdefault(entry.name, entry)
         if other.value != entry.value:
-            raise BackendError(f"two backends are called {entry.name!r}: {other.value} and {entry.value}; uninstall one")
+            raise BackendError(
+                f"two backends are called {entry.name!r}: {other.value} and {entry.value}; uninstall one"
+            )
     order = {"numpy": 0, "torch": 1, "jax": 2}
     return dict(sorted(found.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
 
@@ -95,7 +98,9 @@ def load(name: str) -> Backend:
     """The backend of that name. Raises BackendError where it is unknown or its framework is not installed."""
     known = available()
     if name not in known:
-        raise BackendError(f"there is no backend {name!r}; known are {', '.join(known) or 'none (is refimpl itself installed?)'}")
+        raise BackendError(
+            f"there is no backend {name!r}; known are {', '.join(known) or 'none (is refimpl itself installed?)'}"
+        )
     try:
         with _global_generators_kept():
             loaded = known[name].load()
@@ -129,8 +134,9 @@ def value_and_grad(
 ) -> tuple[float, dict[str, Array]]:
     """The loss and its gradients by one backend.
 
-    Parameters: `params` with the spec's keys and shapes, `x` (N, *input_shape), `y` as the loss asks, all float64 or all float32; `inputs`: the
-    gradient of x too. Returns (loss, gradients by name, in the parameters' shapes and dtype). Raises DataError, BackendError.
+    Parameters: `params` with the spec's keys and shapes, `x` (N, *input_shape), `y` as the loss asks, all float64 or
+    all float32; `inputs`: the gradient of x too. Returns (loss, gradients by name, in the parameters' shapes and
+    dtype). Raises DataError, BackendError.
     """
     batch = validate(spec, params, x, y)
     chosen = load(backend) if isinstance(backend, str) else backend

@@ -1,6 +1,7 @@
 """Parameters and a batch of data, checked against a spec before anything is computed: `validate`.
 
-Everything that could go wrong later in a framework, with a message about broadcasting, goes wrong here with the name of the array and the remedy.
+Everything that could go wrong later in a framework, with a message about broadcasting, goes wrong here with the name
+of the array and the remedy.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Batch:
-    """Validated data: parameters in the spec's order, x (N, n_in), y (N, n_out) or int64 labels (N,), and the dtype of all but labels."""
+    """Validated data: parameters in the spec's order, x (N, n_in), y (N, n_out) or int64 labels (N,), and the
+    dtype of all but labels.
+    """
 
     params: dict[str, Array]
     x: Array
@@ -33,8 +36,9 @@ class Batch:
 def validate(spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array) -> Batch:
     """Check parameters and data against the spec.
 
-    Parameters: `params` with exactly the spec's keys and shapes; `x` (N, *input_shape), N ≥ 1; `y` (N, n_out), or integer labels (N,) from 0 to
-    n_out − 1 for the losses of classes. All real arrays finite and of one dtype, float64 or float32. Raises DataError.
+    Parameters: `params` with exactly the spec's keys and shapes; `x` (N, *input_shape), N ≥ 1; `y` (N, n_out), or
+    integer labels (N,) from 0 to n_out − 1 for the losses of classes. All real arrays finite and of one dtype,
+    float64 or float32. Raises DataError.
     """
     if not isinstance(params, Mapping):
         raise DataError(f"params must be a dict of arrays by name, got {type(params).__name__}")
@@ -54,7 +58,9 @@ def _check_keys(params: Mapping[str, Array], names: list[str]) -> None:
     if missing:
         raise DataError(f"params lacks {', '.join(missing[:5])}; the network's parameters are {_listed(names)}")
     if extra:
-        raise DataError(f"params has {', '.join(extra[:5])}, which the network has not; its parameters are {_listed(names)}")
+        raise DataError(
+            f"params has {', '.join(extra[:5])}, which the network has not; its parameters are {_listed(names)}"
+        )
 
 
 def _listed(names: list[str]) -> str:
@@ -65,7 +71,9 @@ def _array(value: Any, name: str) -> Array:
     if not isinstance(value, np.ndarray):
         raise DataError(f"{name} must be a NumPy array, got {type(value).__name__}; use numpy.asarray")
     if isinstance(value, np.ma.MaskedArray):
-        raise DataError(f"{name} is a masked array, and a mask has no gradient; give a plain array, e.g. {name}.filled(0)")
+        raise DataError(
+            f"{name} is a masked array, and a mask has no gradient; give a plain array, e.g. {name}.filled(0)"
+        )
     return value
 
 
@@ -79,7 +87,10 @@ def _real(value: Any, name: str, shape: tuple[int, ...], dtype: str) -> Array:
 
 def _check_dtype(array: Array, name: str, dtype: str) -> None:
     if str(array.dtype.newbyteorder("=")) != dtype:
-        raise DataError(f"{name} has dtype {array.dtype} and x has {dtype}; all must be the same, float64 or float32, e.g. {name}.astype('{dtype}')")
+        raise DataError(
+            f"{name} has dtype {array.dtype} and x has {dtype}; all must be the same, float64 or float32, "
+            f"e.g. {name}.astype('{dtype}')"
+        )
 
 
 def _finite(array: Array, name: str, dtype: str) -> Array:
@@ -94,7 +105,9 @@ def _inputs(spec: NetworkSpec, x: Array, dtype: str) -> Array:
     if x.ndim == 0 or x.shape[1:] != spec.input_shape:
         wanted = ", ".join(["N", *map(str, spec.input_shape)])
         hint = "; add a batch axis: x[None]" if x.shape == spec.input_shape else ""
-        raise DataError(f"x has shape {x.shape}; it must be ({wanted}{',' if not spec.input_shape else ''}), one row a sample{hint}")
+        raise DataError(
+            f"x has shape {x.shape}; it must be ({wanted}{',' if not spec.input_shape else ''}), one row a sample{hint}"
+        )
     if len(x) == 0:
         raise DataError("x holds no sample; give at least one")
     return _finite(x, "x", dtype).reshape(len(x), spec.n_in)
@@ -120,7 +133,10 @@ def _labels(spec: NetworkSpec, y: Array, n: int) -> Array:
         raise DataError(f"y has shape {y.shape}; labels must have shape ({n},), one a sample")
     bad = np.flatnonzero((y < 0) | (y >= spec.n_out))
     if len(bad):
-        raise DataError(f"y[{int(bad[0]) + 1}] is the label {y[bad[0]]}; labels must be from 0 to {spec.n_out - 1}, the network has {spec.n_out} outputs")
+        raise DataError(
+            f"y[{int(bad[0]) + 1}] is the label {y[bad[0]]}; labels must be from 0 to {spec.n_out - 1}, "
+            f"the network has {spec.n_out} outputs"
+        )
     return np.ascontiguousarray(y, dtype=np.int64)
 
 
@@ -131,11 +147,13 @@ def _check_probabilities(y: Array, spec: NetworkSpec, rows: bool) -> None:
         raise DataError(f"y[{place}] is {y[tuple(bad[0])]}; {spec.loss.name} takes probabilities, from 0 to 1")
     if not rows:
         return
-    # n·u for the sum and the division of whoever normalised the row, n·u for the sum here (Higham 2002, section 4.2), and as much again
+    # n·u for the sum and the division of whoever normalised the row, n·u for the sum here (Higham 2002, section 4.2),
+    # and as much again
     allowed = 4 * spec.n_out * ARITHMETICS[str(y.dtype)].unit_roundoff
     off = np.abs(y.astype(np.float64).sum(axis=1) - 1)
     if (off > allowed).any():
         row = int(np.argmax(off))
         raise DataError(
-            f"y[{row + 1}] sums to {float(y[row].astype(np.float64).sum()):.9g}; each row of probabilities must sum to 1, or give integer labels of shape (N,)"
+            f"y[{row + 1}] sums to {float(y[row].astype(np.float64).sum()):.9g}; each row of probabilities "
+            "must sum to 1, or give integer labels of shape (N,)"
         )

@@ -3,16 +3,18 @@
 `certify` evaluates the exact function that a spec defines, at the given floating-point parameters and data, in ball
 arithmetic (python-flint's Arb; Johansson, "Arb: efficient arbitrary-precision midpoint-radius interval arithmetic",
 IEEE Trans. Computers 66, 2017). It knows the forward definitions of :mod:`refimpl.functions` and nothing of
-:mod:`refimpl.equations`: the truth may not share a derivation with what it judges. A derivative is the ε-coefficient of
-a truncated power series f(z + ε); the layers are chained in reverse over matrices of balls. `certify_forward` is the
-second, independent route: every parameter in turn gets an ε of its own, and the whole network is evaluated on series.
+:mod:`refimpl.equations`: the truth may not share a derivation with what it judges. A derivative is the ε-coefficient
+of a truncated power series f(z + ε); the layers are chained in reverse over matrices of balls. `certify_forward` is
+the second, independent route: every parameter in turn gets an ε of its own, and the whole network is evaluated on
+series.
 
-Nouns: a *ball* is mid ± rad; `Balls` is an array of them as float64 arrays; a `Certificate` holds those of the loss, the
-gradients and the values between. The working precision rises until every ball of the loss and the gradients has a radius of
-at most 2⁻⁸⁰ of its magnitude, or of the smallest normal number of the data's dtype where the value is (nearly) zero.
+Nouns: a *ball* is mid ± rad; `Balls` is an array of them as float64 arrays; a `Certificate` holds those of the loss,
+the gradients and the values between. The working precision rises until every ball of the loss and the gradients has a
+radius of at most 2⁻⁸⁰ of its magnitude, or of the smallest normal number of the data's dtype where the value is
+(nearly) zero.
 
-What it does not do: decide a tie that no precision can. Where a kink's argument cannot be told from the kink, the ball covers
-both sides, stays wide, and the place is listed in `Certificate.undecided`.
+What it does not do: decide a tie that no precision can. Where a kink's argument cannot be told from the kink, the
+ball covers both sides, stays wide, and the place is listed in `Certificate.undecided`.
 """
 
 from __future__ import annotations
@@ -111,8 +113,9 @@ class Certificate:
 def certify(spec: NetworkSpec, params: dict[str, Array], x: Array, y: Array) -> Certificate:
     """The true loss and gradients, as balls.
 
-    Parameters: `params` with the spec's keys and shapes, `x` (N, *input_shape), `y` as the loss asks; all float64 or all
-    float32. Raises DataError for bad arrays and CertificationError where the loss is not defined (the logarithm of a number ≤ 0).
+    Parameters: `params` with the spec's keys and shapes, `x` (N, *input_shape), `y` as the loss asks; all float64 or
+    all float32. Raises DataError for bad arrays and CertificationError where the loss is not defined (the logarithm
+    of a number ≤ 0).
     """
     return certify_batch(spec, validate(spec, params, x, y))
 
@@ -133,7 +136,8 @@ def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
 def certify_forward(spec: NetworkSpec, batch: Batch, precision: int = 400) -> tuple[Ball, dict[str, list[Ball]]]:
     """The loss and gradients by forward mode over the whole network: the second route, for small networks.
 
-    One evaluation of the network a parameter, on series in that parameter's ε. Returns arb balls, gradients flat in C order.
+    One evaluation of the network a parameter, on series in that parameter's ε. Returns arb balls, gradients flat in C
+    order.
     """
     with flint.ctx.workprec(precision):
         targets = _targets(spec, batch)
@@ -148,11 +152,13 @@ def certify_forward(spec: NetworkSpec, batch: Batch, precision: int = 400) -> tu
         return loss, grads
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # A function on a series: which piece of it, and both where that cannot be told
 
 
-def _on_pieces(pieces: Sequence[Callable[[], Series]], where: Ball, kinks: Sequence[float], at_kink: Callable[[], Series] | None) -> tuple[Series, bool]:
+def _on_pieces(
+    pieces: Sequence[Callable[[], Series]], where: Ball, kinks: Sequence[float], at_kink: Callable[[], Series] | None
+) -> tuple[Series, bool]:
     """The value of the piece that the ball `where` lies in, and whether that is certain."""
     first = len(kinks)
     for index, kink in enumerate(kinks):
@@ -201,12 +207,15 @@ def _series(constant: Ball, slope: int = 1) -> Series:
     return flint.arb_series([constant, slope], 2)
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Route 1: layer by layer, chained in reverse
 
 
 class _Reverse:
-    """One evaluation at the current precision. Matrices are flat lists of balls in C order but where they are multiplied."""
+    """One evaluation at the current precision.
+
+    Matrices are flat lists of balls in C order but where they are multiplied.
+    """
 
     def __init__(self, spec: NetworkSpec, batch: Batch) -> None:
         self.spec, self.batch = spec, batch
@@ -292,7 +301,11 @@ class _Reverse:
 
     def certificate(self, precision: int) -> Certificate:
         shapes: dict[str, tuple[int, ...]] = {**self.spec.parameter_shapes, "x": (self.n, *self.spec.input_shape)}
-        widths = {f"{kind}{number + 2}": (self.n, layer.size) for number, layer in enumerate(self.spec.layers) for kind in ("z", "a", "da", "delta")}
+        widths = {
+            f"{kind}{number + 2}": (self.n, layer.size)
+            for number, layer in enumerate(self.spec.layers)
+            for kind in ("z", "a", "da", "delta")
+        }
         return Certificate(
             loss=Balls.from_arbs([self.loss], ()),
             grads={name: Balls.from_arbs(self.grads[name], shape) for name, shape in shapes.items()},
@@ -326,12 +339,12 @@ def _exponent(value: Ball) -> int:
 def _undefined(spec: NetworkSpec, s: Sequence[Ball]) -> str:
     worst = min(float(sj.mid()) for sj in s)
     return (
-        f"loss {spec.loss.name!r} is not defined here: the smallest prediction is {worst:g}, and its logarithm is needed; "
-        "end the network in softmax or sigmoid, or use cross_entropy on the logits"
+        f"loss {spec.loss.name!r} is not defined here: the smallest prediction is {worst:g}, and its logarithm "
+        "is needed; end the network in softmax or sigmoid, or use cross_entropy on the logits"
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Route 2: the whole network on series, one parameter's ε at a time
 
 
@@ -340,7 +353,9 @@ def _network_on_series(spec: NetworkSpec, batch: Batch, targets: list[Ball], nam
     for sample, row in enumerate(batch.x.tolist()):
         a = [_series(flint.arb(value), 0) for value in row]
         for number, layer in enumerate(spec.layers, start=1):
-            a = _layer_on_series(layer, _varied(batch, f"W{number}", name, index), _varied(batch, f"b{number}", name, index), a)
+            a = _layer_on_series(
+                layer, _varied(batch, f"W{number}", name, index), _varied(batch, f"b{number}", name, index), a
+            )
         total += _loss_on_series(spec, a, targets[sample * spec.n_out : (sample + 1) * spec.n_out])
     return total * _share(spec, batch.x.shape[0])
 
@@ -348,11 +363,17 @@ def _network_on_series(spec: NetworkSpec, batch: Batch, targets: list[Ball], nam
 def _varied(batch: Batch, key: str, name: str, index: int) -> list[Series]:
     if key not in batch.params:
         return []
-    return [_series(flint.arb(value), int(key == name and i == index)) for i, value in enumerate(batch.params[key].ravel().tolist())]
+    return [
+        _series(flint.arb(value), int(key == name and i == index))
+        for i, value in enumerate(batch.params[key].ravel().tolist())
+    ]
 
 
 def _layer_on_series(layer: LayerSpec, weights: list[Series], bias: list[Series], a: list[Series]) -> list[Series]:
-    z = [sum((w * ak for w, ak in zip(row, a, strict=True)), bias[j] if bias else _series(flint.arb(0), 0)) for j, row in enumerate(_rows(weights, len(a)))]
+    z = [
+        sum((w * ak for w, ak in zip(row, a, strict=True)), bias[j] if bias else _series(flint.arb(0), 0))
+        for j, row in enumerate(_rows(weights, len(a)))
+    ]
     function = ACTIVATIONS[layer.activation.name]
     if function.definition is not None:
         return function.definition(z)
@@ -363,10 +384,12 @@ def _loss_on_series(spec: NetworkSpec, s: list[Series], y: list[Ball]) -> Series
     function = LOSSES[spec.loss.name]
     if function.definition is not None:
         return function.definition(s, y)
-    return sum((lose(function, spec.loss.kwargs, sj, yj)[0] for sj, yj in zip(s, y, strict=True)), _series(flint.arb(0), 0))
+    return sum(
+        (lose(function, spec.loss.kwargs, sj, yj)[0] for sj, yj in zip(s, y, strict=True)), _series(flint.arb(0), 0)
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Shared small things
 
 

@@ -1,11 +1,13 @@
 """Backpropagation, one function per equation, for a batch whose rows are samples.
 
-The numbers are those of ``docs/equations.md``, where each equation is derived. Shapes stand at the end of the line: N samples, a layer of `in`
-inputs and `out` neurons. `delta` is the error signal ∂C/∂z of a layer; a `vjp` is an activation's backward form
-(z, a, ∂C/∂a) → ∂C/∂z, for an elementwise f the product with f'(z), for softmax the product with its whole Jacobian.
+The numbers are those of ``docs/equations.md``, where each equation is derived. Shapes stand at the end of the line: N
+samples, a layer of `in` inputs and `out` neurons. `delta` is the error signal ∂C/∂z of a layer; a `vjp` is an
+activation's backward form (z, a, ∂C/∂a) → ∂C/∂z, for an elementwise f the product with f'(z), for softmax the product
+with its whole Jacobian.
 
-What is not here: the order in which the equations are applied (``refimpl_numpy/network.py``), and the activations and losses themselves
-(``refimpl_numpy/functions.py``). `Equations` gathers the functions, so that a mistake can be planted in one of them at one layer.
+What is not here: the order in which the equations are applied (``refimpl_numpy/network.py``), and the activations and
+losses themselves (``refimpl_numpy/functions.py``). `Equations` gathers the functions, so that a mistake can be
+planted in one of them at one layer.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ def activation(z: Array, f: Activation) -> Array:
 
 
 def cost(losses: Array, reduction: str) -> Array:
-    """(E3) C from the losses of the samples (N,), or of their outputs (N, out): the sum, or its mean over the samples."""
+    """(E3) C from the losses of the samples (N,), or of their outputs (N, out): the sum, or its mean over the
+    samples.
+    """
     total: Array = losses.sum()  # ()
     return total / len(losses) if reduction == "mean" else total
 
@@ -73,7 +77,8 @@ def input_gradient(delta: Array, W: Array) -> Array:
 class Equations:
     """The equations that one layer runs. `dataclasses.replace(EQUATIONS, bias_gradient=wrong)` plants a mistake.
 
-    `cost`, `cost_gradient` and `output_error` are the output layer's; `hidden_error` is run by the layer whose W leads back, for the delta before it.
+    `cost`, `cost_gradient` and `output_error` are the output layer's; `hidden_error` is run by the layer whose W
+    leads back, for the delta before it.
     """
 
     weighted_input: Callable[[Array, Array, Array | None], Array] = weighted_input

@@ -1,4 +1,6 @@
-"""What refimpl raises when a request is wrong: one line that names the field, what was wrong and what to write instead."""
+"""What refimpl raises when a request is wrong: one line that names the field, what was wrong and what to write
+instead.
+"""
 
 from __future__ import annotations
 

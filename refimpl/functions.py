@@ -14,17 +14,20 @@ What it does not do: compute floating-point values. Each backend states that for
 
 Rounding assumptions
 --------------------
-``value_ulps`` and ``slope_ulps`` are multiples of the unit roundoff u (half an ulp), relative to ``value_scale`` and ``slope_scale`` (by default the
-function's own magnitude). They are counted from the roundings of the textbook formula, adding relative errors up (Higham, *Accuracy and Stability of
-Numerical Algorithms*, 2nd ed. 2002, §3.1), and grant a library's functions
+``value_ulps`` and ``slope_ulps`` are multiples of the unit roundoff u (half an ulp), relative to ``value_scale`` and
+``slope_scale`` (by default the function's own magnitude). They are counted from the roundings of the textbook
+formula, adding relative errors up (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed. 2002, §3.1), and
+grant a library's functions
 
-- exp: 2.52 ulp, the largest error NumPy states for its vectorised float32 exp (release notes of NumPy 1.17); `EXPONENTIAL`;
-- expm1, log, log1p, tanh, erf, erfc: 4 ulp, what NumPy's accuracy tests grant its vectorised kernels and Intel its SVML "LA" variants, which those are;
-  `ELEMENTARY`. The GNU C Library manual ("Known Maximum Errors in Math Functions", ≤ 2 ulp for these), SLEEF's ``u10`` functions, which PyTorch calls
-  (1.0 ulp), and the CUDA C++ Programming Guide ("Mathematical Functions", ≤ 2 ulp, float32 erfc 4) stay below both.
+- exp: 2.52 ulp, the largest error NumPy states for its vectorised float32 exp (release notes of NumPy 1.17);
+  `EXPONENTIAL`;
+- expm1, log, log1p, tanh, erf, erfc: 4 ulp, what NumPy's accuracy tests grant its vectorised kernels and Intel its
+  SVML "LA" variants, which those are; `ELEMENTARY`. The GNU C Library manual ("Known Maximum Errors in Math
+  Functions", ≤ 2 ulp for these), SLEEF's ``u10`` functions, which PyTorch calls (1.0 ulp), and the CUDA C++
+  Programming Guide ("Mathematical Functions", ≤ 2 ulp, float32 erfc 4) stay below both.
 
-Where the textbook's formula cancels (σ' = a(1 − a), tanh' = 1 − a², e^z − 1, 1 + erf), the scale is that of the terms that cancel: it is
-how people write it, and it is not a mistake in the backpropagation.
+Where the textbook's formula cancels (σ' = a(1 − a), tanh' = 1 − a², e^z − 1, 1 + erf), the scale is that of the terms
+that cancel: it is how people write it, and it is not a mistake in the backpropagation.
 """
 
 from __future__ import annotations
@@ -75,7 +78,9 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Interval:
-    """What the tolerance knows of z and f there, all arrays of one shape: z in [low, high], |f| ≤ value, |f'| ≤ slope."""
+    """What the tolerance knows of z and f there, all arrays of one shape: z in [low, high], |f| ≤ value, |f'| ≤
+    slope.
+    """
 
     low: Bound
     high: Bound
@@ -103,11 +108,11 @@ def _own_slope(at: Interval, p: Parameters) -> Bound:
 class Activation:
     """One activation: an elementwise one has `pieces`, a row-wise one `definition` and `along`.
 
-    `pieces` are the formulas between the `kinks`, left to right. At a kink itself the derivative is the left
-    piece's. `definition` maps a row of series to a row of series; `along(z, weights, p)` is Σᵢ weightsᵢ aᵢ as a
-    function of one z_j alone (the same definition, with what does not vary summed beforehand).
-    `smooth_library` says that a library function is called; what it returns may be flushed below the normal range (SLEEF, XLA), and is
-    multiplied by at most `FLUSH_FACTOR` (1 + |z|) after.
+    `pieces` are the formulas between the `kinks`, left to right. At a kink itself the derivative is the left piece's.
+    `definition` maps a row of series to a row of series; `along(z, weights, p)` is Σᵢ weightsᵢ aᵢ as a function of
+    one z_j alone (the same definition, with what does not vary summed beforehand). `smooth_library` says that a
+    library function is called; what it returns may be flushed below the normal range (SLEEF, XLA), and is multiplied
+    by at most `FLUSH_FACTOR` (1 + |z|) after.
     """
 
     name: str
@@ -164,7 +169,7 @@ class Loss:
         return self.definition is None
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Formulas: what each function is. z and s are series, y a ball, p the function's parameters.
 
 
@@ -289,7 +294,7 @@ def _negative_log_likelihood(s: Series, y: Ball, p: Parameters) -> Series:
     return s * 0 if y == 0 else -y * s.log()
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Scales: the magnitude of the terms that a textbook formula adds up, where it is larger than the result's.
 
 
@@ -353,7 +358,7 @@ def _bce_slope(at: Interval, y: Bound, p: Parameters) -> Bound:
     return 1.0 + np.abs(y)
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # The tables
 
 _ALPHA = Parameter(1.0, 0.0, 1e6, "what the left side tends to, negated")
@@ -369,7 +374,8 @@ _ACTIVATIONS = (
     ),
     Activation(
         "leaky_relu", "z, or negative_slope · z where z ≤ 0",
-        r"\begin{cases}\alpha z & z \le 0\\ z & z > 0\end{cases}", r"\begin{cases}\alpha & z \le 0\\ 1 & z > 0\end{cases}",
+        r"\begin{cases}\alpha z & z \le 0\\ z & z > 0\end{cases}",
+        r"\begin{cases}\alpha & z \le 0\\ 1 & z > 0\end{cases}",
         pieces=(lambda z, p: flint.arb(p["negative_slope"]) * z, _identity), kinks=(0.0,), smooth_library=False,
         parameters={"negative_slope": Parameter(0.01, 0.0, 1e6, "slope at and left of 0")},
         value_ulps=2.0, slope_ulps=1.0,
@@ -398,7 +404,8 @@ _ACTIVATIONS = (
         "gelu_tanh", "z/2 · (1 + tanh(√(2/π) (z + 0.044715 z³)))",
         r"\tfrac{z}{2}\left(1 + \tanh w\right),\ w = \sqrt{2/\pi}\,(z + 0.044715 z^3)",
         r"\tfrac12(1 + \tanh w) + \tfrac{z}{2}(1 - \tanh^2 w)\sqrt{2/\pi}\,(1 + 0.134145 z^2)",
-        pieces=(_gelu_tanh,), value_ulps=ELEMENTARY + 8, slope_ulps=4 * ELEMENTARY, value_scale=_argument, slope_scale=_one,
+        pieces=(_gelu_tanh,), value_ulps=ELEMENTARY + 8, slope_ulps=4 * ELEMENTARY,
+        value_scale=_argument, slope_scale=_one,
     ),
     Activation(
         "softplus", "log(1 + e^z)", r"\log(1 + e^z)", r"\sigma(z)",
@@ -445,10 +452,12 @@ _LOSSES = (
     ),
     Loss(
         "huber", "Σ ½r² where |r| ≤ delta, else delta (|r| − ½ delta); r = s − y",
-        r"\sum_j \begin{cases}\tfrac12 r_j^2 & |r_j| \le \delta\\ \delta(|r_j| - \tfrac12\delta) & |r_j| > \delta\end{cases}",
+        r"\sum_j \begin{cases}\tfrac12 r_j^2 & |r_j| \le \delta\\"
+        r" \delta(|r_j| - \tfrac12\delta) & |r_j| > \delta\end{cases}",
         r"\max(-\delta, \min(\delta, r_j))",
         target="values", pieces=(_huber_far_left, lambda s, y, p: _squared(s, y, p) / 2, _huber_far),
-        kinks=lambda p: (-p["delta"], p["delta"]), parameters={"delta": Parameter(1.0, 0.0, 1e6, "where the square ends", True)},
+        kinks=lambda p: (-p["delta"], p["delta"]),
+        parameters={"delta": Parameter(1.0, 0.0, 1e6, "where the square ends", True)},
         value_ulps=8.0, slope_ulps=2.0,
         value_scale=lambda at, y, p: at.value + p["delta"] * np.minimum(at.slope, p["delta"]),
     ),
@@ -458,12 +467,15 @@ _LOSSES = (
         target="classes", definition=_cross_entropy, along=_cross_entropy_along, value_ulps=ELEMENTARY,
     ),
     Loss(
-        "binary_cross_entropy", "Σ log(1 + e^s) − y s; s logits", r"\sum_j \log(1 + e^{s_j}) - y_j s_j", r"\sigma(s_j) - y_j",
-        target="probabilities", pieces=(_binary_cross_entropy,), value_ulps=ELEMENTARY + EXPONENTIAL + 4, slope_ulps=EXPONENTIAL + 6,
+        "binary_cross_entropy", "Σ log(1 + e^s) − y s; s logits",
+        r"\sum_j \log(1 + e^{s_j}) - y_j s_j", r"\sigma(s_j) - y_j",
+        target="probabilities", pieces=(_binary_cross_entropy,),
+        value_ulps=ELEMENTARY + EXPONENTIAL + 4, slope_ulps=EXPONENTIAL + 6,
         value_scale=_bce_value, slope_scale=_bce_slope,
     ),
     Loss(
-        "negative_log_likelihood", "−Σ y log s; s probabilities, y labels or probability rows", r"-\sum_j y_j \log s_j", r"-y_j / s_j",
+        "negative_log_likelihood", "−Σ y log s; s probabilities, y labels or probability rows",
+        r"-\sum_j y_j \log s_j", r"-y_j / s_j",
         target="classes", pieces=(_negative_log_likelihood,), value_ulps=ELEMENTARY + 1, slope_ulps=2.0,
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """What `check` found: rows of verdicts, and how they are shown in a terminal, a notebook and JSON.
 
-A `Row` is the verdict on one array (the loss, a W, a b …) of one backend, with its worst element; a `Report` is all of them with
-the conditions they were found under. Nothing is judged here.
+A `Row` is the verdict on one array (the loss, a W, a b …) of one backend, with its worst element; a `Report` is all
+of them with the conditions they were found under. Nothing is judged here.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ HEADINGS = ("backend", "quantity", "verdict", "error / tolerance", "ulps", "at",
 class Row:
     """The verdict on one array of one backend.
 
-    `ratio` is the largest error as a fraction of the tolerance among the elements of the worst verdict, `ulps` that error in units in
-    the last place of the true value; `index` says where (1-based; empty for a scalar), `value` and `truth` what stands there and
-    `bound` the tolerance there. `statistical` is the second verdict on what is UNDETERMINED in the worst case ("" where nothing is).
+    `ratio` is the largest error as a fraction of the tolerance among the elements of the worst verdict, `ulps` that
+    error in units in the last place of the true value; `index` says where (1-based; empty for a scalar), `value` and
+    `truth` what stands there and `bound` the tolerance there. `statistical` is the second verdict on what is
+    UNDETERMINED in the worst case ("" where nothing is).
     """
 
     backend: str
@@ -68,7 +69,9 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """The row as text, under `HEADINGS`."""
         numbers = (
-            ("", "", "", "", "") if math.isnan(self.truth) else (_ratio(self.ratio), _short(self.ulps), self.place, f"{self.value:.9g}", f"{self.truth:.9g}")
+            ("", "", "", "", "")
+            if math.isnan(self.truth)
+            else (_ratio(self.ratio), _short(self.ulps), self.place, f"{self.value:.9g}", f"{self.truth:.9g}")
         )
         return (self.backend, self.quantity, self.verdict, *numbers, self.remark)
 
@@ -100,7 +103,9 @@ class Report:
         """The conditions in one line."""
         network = f"{self.spec.name} {'-'.join(map(str, self.spec.sizes))}".strip()
         loss = f"{self.spec.loss.name}, {self.spec.reduction}"
-        return f"{network} · {loss} · batch {self.n} · {self.dtype} on {self.device} · certified at {self.precision} bits"
+        return (
+            f"{network} · {loss} · batch {self.n} · {self.dtype} on {self.device} · certified at {self.precision} bits"
+        )
 
     @property
     def summary(self) -> str:
@@ -132,7 +137,11 @@ class Report:
         table = Table(title=Text(self.title), title_justify="left", header_style="bold", pad_edge=False, box=None)
         remarks = any(row.remark for row in self.rows)
         for heading in HEADINGS if remarks else HEADINGS[:-1]:
-            table.add_column(heading, justify="right" if heading in ("error / tolerance", "ulps", "value", "truth") else "left", no_wrap=heading != "remark")
+            table.add_column(
+                heading,
+                justify="right" if heading in ("error / tolerance", "ulps", "value", "truth") else "left",
+                no_wrap=heading != "remark",
+            )
         previous = ""
         for row in self.rows:
             cells: list[str | Text] = [Text(cell) for cell in row.cells()[: len(table.columns)]]
@@ -146,8 +155,13 @@ class Report:
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(heading)}</th>" for heading in HEADINGS)
         colours = {PASS: "#1a7f37", FAIL: "#cf222e", UNDETERMINED: "#9a6700"}
-        body = "".join("<tr>" + "".join(f"<td{_colour(colours, cell)}>{html.escape(cell)}</td>" for cell in row.cells()) + "</tr>" for row in self.rows)
-        notes = "".join(f"<p>{html.escape(name)}: not run: {html.escape(reason)}</p>" for name, reason in self.unavailable.items())
+        body = "".join(
+            "<tr>" + "".join(f"<td{_colour(colours, cell)}>{html.escape(cell)}</td>" for cell in row.cells()) + "</tr>"
+            for row in self.rows
+        )
+        notes = "".join(
+            f"<p>{html.escape(name)}: not run: {html.escape(reason)}</p>" for name, reason in self.unavailable.items()
+        )
         table = f"<caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
         return f"<table>{table}</table>{notes}<p>{html.escape(self.summary)}</p>"
 

@@ -1,8 +1,9 @@
 """Random networks and random data, each from one seed: what soak runs and property tests draw from.
 
-`random_batch` draws data that suit a spec's loss; `random_problem` a whole problem: spec, parameters, x and y. A problem is a function of
-(seed, index, dtype) alone, so that what fails once can be replayed. The draw is wide on purpose: depth 1–8, widths and batches 1–64, every
-activation, loss and reduction, with and without bias, scales from nearly underflowing to saturating, and zeros strewn in so that kinks are met.
+`random_batch` draws data that suit a spec's loss; `random_problem` a whole problem: spec, parameters, x and y. A
+problem is a function of (seed, index, dtype) alone, so that what fails once can be replayed. The draw is wide on
+purpose: depth 1–8, widths and batches 1–64, every activation, loss and reduction, with and without bias, scales from
+nearly underflowing to saturating, and zeros strewn in so that kinks are met.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Problem:
     index: int
 
 
-def random_batch(spec: NetworkSpec, rng: np.random.Generator, n: int, dtype: str, scale: float = 1.0) -> tuple[Array, Array]:
+def random_batch(
+    spec: NetworkSpec, rng: np.random.Generator, n: int, dtype: str, scale: float = 1.0
+) -> tuple[Array, Array]:
     """x (n, *input_shape), normal with standard deviation `scale`, and y as the spec's loss asks."""
     x = (scale * rng.standard_normal((n, *spec.input_shape))).astype(dtype)
     target = LOSSES[spec.loss.name].target
@@ -51,8 +54,8 @@ def random_batch(spec: NetworkSpec, rng: np.random.Generator, n: int, dtype: str
 def random_problem(seed: int, index: int, dtype: str) -> Problem:
     """The problem number `index` of the stream `seed`, in `dtype`.
 
-    The spec, the batch size and the kind of y are drawn once for `DRAWS` problems in a row, the numbers for each: a compiling backend spends
-    nearly all its time on a new spec.
+    The spec, the batch size and the kind of y are drawn once for `DRAWS` problems in a row, the numbers for each: a
+    compiling backend spends nearly all its time on a new spec.
     """
     of_spec = np.random.default_rng([seed, index // DRAWS, 0])
     spec, n = _random_spec(of_spec), _log_uniform_integer(of_spec, MAX_BATCH)
@@ -75,7 +78,9 @@ def _random_spec(rng: np.random.Generator) -> NetworkSpec:
         names[-1] = str(rng.choice(PROBABILITIES))
     layers = tuple(
         LayerSpec(
-            size=_log_uniform_integer(rng, MAX_WIDTH), activation=_with_parameters(rng, name, ACTIVATIONS[name].parameters), bias=bool(rng.random() < 0.7)
+            size=_log_uniform_integer(rng, MAX_WIDTH),
+            activation=_with_parameters(rng, name, ACTIVATIONS[name].parameters),
+            bias=bool(rng.random() < 0.7),
         )
         for name in names
     )
@@ -98,7 +103,11 @@ def _with_parameters(rng: np.random.Generator, name: str, parameters: Any) -> Fu
 
 
 def _random_parameter(rng: np.random.Generator, parameter: Parameter) -> float:
-    return parameter.default if rng.random() < 0.5 else float(rng.uniform(max(parameter.low, 0.0), 2.0)) or parameter.default
+    return (
+        parameter.default
+        if rng.random() < 0.5
+        else float(rng.uniform(max(parameter.low, 0.0), 2.0)) or parameter.default
+    )
 
 
 def _random_parameters(spec: NetworkSpec, rng: np.random.Generator, dtype: str) -> dict[str, Array]:
@@ -108,7 +117,9 @@ def _random_parameters(spec: NetworkSpec, rng: np.random.Generator, dtype: str) 
     zeroed = rng.random() < 0.2
     drawn = {}
     for name, array in params.items():
-        values = gain * (0.3 * rng.standard_normal(array.shape) if name.startswith("b") and rng.random() < 0.7 else array)
+        values = gain * (
+            0.3 * rng.standard_normal(array.shape) if name.startswith("b") and rng.random() < 0.7 else array
+        )
         if zeroed:
             values = np.where(rng.random(array.shape) < 0.3, 0.0, values)
         drawn[name] = values.astype(dtype)

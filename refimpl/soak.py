@@ -1,7 +1,8 @@
 """A soak run: random problems through `Judge`, on every core, and a `Tally` of the verdicts.
 
-Every problem is a function of (seed, index, dtype); `run` yields one `Outcome` a problem, in no order. A worker is a fresh process (spawn: a
-fork after JAX has started deadlocks) and is replaced now and then, since compiled programs pile up.
+Every problem is a function of (seed, index, dtype); `run` yields one `Outcome` a problem, in no order. A worker is a
+fresh process (spawn: a fork after JAX has started deadlocks) and is replaced now and then, since compiled programs
+pile up.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ class Outcome:
     rows: tuple[Row, ...]
 
 
-def run(count: int, names: Sequence[str], dtype: str, device: str, seed: int, first: int, processes: int) -> Iterator[Outcome]:
-    """Judge `count` problems of the stream `seed`, from number `first` on, in `processes` processes (one: in this one)."""
+def run(
+    count: int, names: Sequence[str], dtype: str, device: str, seed: int, first: int, processes: int
+) -> Iterator[Outcome]:
+    """Judge `count` problems of the stream `seed`, from number `first` on, in `processes` processes (one: in
+    this one).
+    """
     work = partial(_judge, names=tuple(names), dtype=dtype, device=device, seed=seed)
     indices = range(first, first + count)
     if processes == 1 or count == 1:
@@ -87,15 +92,26 @@ class Tally:
                 name: {
                     "elements": self.elements[name],
                     "failed": self.failed[name],
-                    "undetermined": {reason: number for (backend, reason), number in self.undetermined.items() if backend == name},
-                    "statistical": {verdict: number for (backend, verdict), number in self.statistical.items() if backend == name},
+                    "undetermined": {
+                        reason: number for (backend, reason), number in self.undetermined.items() if backend == name
+                    },
+                    "statistical": {
+                        verdict: number for (backend, verdict), number in self.statistical.items() if backend == name
+                    },
                     "largest_ratio": self.largest.get(name, (None, ""))[0],
                     "largest_at": self.largest.get(name, (None, ""))[1],
                 }
                 for name in self.elements
             },
             "failures": [
-                {"network": index, "backend": row.backend, "at": row.place, "ratio": str(row.ratio), "remark": row.remark} for index, row in self.failures
+                {
+                    "network": index,
+                    "backend": row.backend,
+                    "at": row.place,
+                    "ratio": str(row.ratio),
+                    "remark": row.remark,
+                }
+                for index, row in self.failures
             ],
         }
 
@@ -120,7 +136,22 @@ def table(tally: Tally, count: int, dtype: str, seed: int) -> Table:
         ratio, place = tally.largest.get(name, (0.0, ""))
         why = "\n".join(f"{number:,} {reason}" for reason, number in reasons.items())
         second = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
-        shown.add_row(name, f"{elements:,}", f"{tally.failed[name]:,}", f"{sum(reasons.values()):,}", f"{ratio:.1%} at {place}", why, second)
+        shown.add_row(
+            name,
+            f"{elements:,}",
+            f"{tally.failed[name]:,}",
+            f"{sum(reasons.values()):,}",
+            f"{ratio:.1%} at {place}",
+            why,
+            second,
+        )
     for index, row in tally.failures[:20]:
-        shown.add_row(row.backend, "", "FAIL", "", f"{row.ratio:.3g} × at {row.place}", f"{row.remark} (replay: --seed {seed} --first {index} --count 1)")
+        shown.add_row(
+            row.backend,
+            "",
+            "FAIL",
+            "",
+            f"{row.ratio:.3g} × at {row.place}",
+            f"{row.remark} (replay: --seed {seed} --first {index} --count 1)",
+        )
     return shown

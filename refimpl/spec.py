@@ -1,11 +1,13 @@
-"""The abstract network: `NetworkSpec` and `LayerSpec`, their JSON form, parameter names and shapes, and initial values.
+"""The abstract network: `NetworkSpec` and `LayerSpec`, their JSON form, parameter names and shapes, and initial
+values.
 
-A spec holds no numbers but the parameters of its functions. It is frozen, hashable and compares by value, so that a backend may
-cache what it compiles for one. Parameters are named W1, b1, W2, b2 … in the article's numbering by source layer: W1 leads from the
-input to the first hidden layer and has the shape (n_out, n_in); a layer without bias has no b.
+A spec holds no numbers but the parameters of its functions. It is frozen, hashable and compares by value, so that a
+backend may cache what it compiles for one. Parameters are named W1, b1, W2, b2 … in the article's numbering by source
+layer: W1 leads from the input to the first hidden layer and has the shape (n_out, n_in); a layer without bias has no
+b.
 
-The JSON form is `refimpl.network/1`, published in ``refimpl/schemas/network-1.schema.json``. Files from strangers are read with limits on
-size, depth and numbers, and every error names the field.
+The JSON form is `refimpl.network/1`, published in ``refimpl/schemas/network-1.schema.json``. Files from strangers are
+read with limits on size, depth and numbers, and every error names the field.
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ class LayerSpec:
     activation: Function
     bias: bool
 
-    def __init__(self, size: int, activation: Function | str | Mapping[str, Any] = "identity", bias: bool = True) -> None:
+    def __init__(
+        self, size: int, activation: Function | str | Mapping[str, Any] = "identity", bias: bool = True
+    ) -> None:
         object.__setattr__(self, "size", _integer(size, "size", 1, MAX_SIZE, "the number of neurons of the layer"))
         object.__setattr__(self, "activation", _function(activation, "activation", ACTIVATIONS))
         object.__setattr__(self, "bias", _boolean(bias, "bias"))
@@ -115,7 +119,10 @@ class NetworkSpec:
         object.__setattr__(self, "reduction", _choice(reduction, "reduction", REDUCTIONS))
         object.__setattr__(self, "name", _text(name, "name"))
         if self.n_parameters > MAX_PARAMETERS:
-            raise SpecError(f"layers: the network has {self.n_parameters:,} parameters; at most {MAX_PARAMETERS:,} are allowed; make the layers smaller")
+            raise SpecError(
+                f"layers: the network has {self.n_parameters:,} parameters; at most {MAX_PARAMETERS:,} are allowed; "
+                "make the layers smaller"
+            )
 
     @property
     def depth(self) -> int:
@@ -155,7 +162,8 @@ class NetworkSpec:
     def init(self, seed: int = 0, dtype: str = "float64", scheme: str = "glorot_uniform") -> dict[str, Array]:
         """Initial parameters, drawn in float64 from PCG64(seed) and then cast, the same for every backend.
 
-        `scheme` is one of `SCHEMES`; biases are zero but under "normal". Raises SpecError for another scheme, seed or dtype.
+        `scheme` is one of `SCHEMES`; biases are zero but under "normal". Raises SpecError for another scheme, seed or
+        dtype.
         """
         draw = SCHEMES[_choice(scheme, "scheme", SCHEMES)]
         rng = np.random.Generator(np.random.PCG64(_integer(seed, "seed", 0, 2**128, "a non-negative integer")))
@@ -176,7 +184,12 @@ class NetworkSpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NetworkSpec:
         """The inverse of `to_dict`. Raises SpecError."""
-        _keys(data, "the network", {"format", "name", "input_shape", "layers", "loss", "reduction"}, {"format", "input_shape", "layers", "loss"})
+        _keys(
+            data,
+            "the network",
+            {"format", "name", "input_shape", "layers", "loss", "reduction"},
+            {"format", "input_shape", "layers", "loss"},
+        )
         _choice(data["format"], "format", (FORMAT,))
         layers = data["layers"]
         if not isinstance(layers, list):
@@ -198,7 +211,10 @@ class NetworkSpec:
         text = "{\n" + ",\n".join(head) + "\n}\n"
         length = len(text.encode())
         if length > MAX_FILE_BYTES:
-            raise SpecError(f"layers: the network takes {length:,} bytes of JSON; at most {MAX_FILE_BYTES:,} can be read back; use fewer layers")
+            raise SpecError(
+                f"layers: the network takes {length:,} bytes of JSON; at most {MAX_FILE_BYTES:,} can be read "
+                "back; use fewer layers"
+            )
         return text
 
     @classmethod
@@ -227,7 +243,9 @@ class NetworkSpec:
                 os.unlink(temporary)
                 raise
         except (OSError, ValueError) as error:
-            raise SpecError(f"cannot write {_shown(path)}: {_reason(error)}; choose a folder that exists and may be written to") from None
+            raise SpecError(
+                f"cannot write {_shown(path)}: {_reason(error)}; choose a folder that exists and may be written to"
+            ) from None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NetworkSpec:
@@ -250,7 +268,11 @@ def json_schema() -> dict[str, Any]:
     size = {"type": "integer", "minimum": 1, "maximum": MAX_SIZE}
     layer = {
         "type": "object",
-        "properties": {"size": size, "activation": _function_schema(ACTIVATIONS), "bias": {"type": "boolean", "default": True}},
+        "properties": {
+            "size": size,
+            "activation": _function_schema(ACTIVATIONS),
+            "bias": {"type": "boolean", "default": True},
+        },
         "required": ["size"],
         "additionalProperties": False,
     }
@@ -271,7 +293,7 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Initial values
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
@@ -306,7 +328,7 @@ SCHEMES: Mapping[str, Draw] = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Validation: each raises SpecError with the field's name and the remedy
 
 
@@ -365,7 +387,10 @@ def _input_shape(shape: Any) -> tuple[int, ...]:
     sizes = tuple(shape)
     if len(sizes) > MAX_RANK:
         raise SpecError(f"input_shape has {len(sizes)} dimensions; at most {MAX_RANK} are allowed")
-    checked = tuple(_integer(size, f"input_shape[{index}]", 1, MAX_SIZE, "the extent of that dimension") for index, size in enumerate(sizes))
+    checked = tuple(
+        _integer(size, f"input_shape[{index}]", 1, MAX_SIZE, "the extent of that dimension")
+        for index, size in enumerate(sizes)
+    )
     if math.prod(checked) > MAX_SIZE:
         raise SpecError(f"input_shape {checked} has {math.prod(checked):,} inputs; at most {MAX_SIZE:,} are allowed")
     return checked
@@ -392,7 +417,10 @@ def _function(value: Any, field: str, catalogue: Mapping[str, Activation] | Mapp
         raise SpecError(f"{field}: {name} has no parameter {', '.join(map(repr, unknown))}; it has: {known}")
     return Function(
         entry.name,
-        tuple((key, _parameter(given.get(key, parameter.default), f"{field}: {key} of {name}", parameter)) for key, parameter in entry.parameters.items()),
+        tuple(
+            (key, _parameter(given.get(key, parameter.default), f"{field}: {key} of {name}", parameter))
+            for key, parameter in entry.parameters.items()
+        ),
     )
 
 
@@ -403,7 +431,10 @@ def _name_and_parameters(value: Any, field: str) -> tuple[Any, dict[str, Any]]:
                 return value.name, value.kwargs
         except (TypeError, ValueError):
             pass
-        raise SpecError(f"{field}: the parameters of a Function are pairs of name and number, each name once; got {_got(value.parameters)}")
+        raise SpecError(
+            f"{field}: the parameters of a Function are pairs of name and number, each name once; "
+            f"got {_got(value.parameters)}"
+        )
     if isinstance(value, Mapping):
         return value.get("name"), {key: number for key, number in value.items() if key != "name"}
     return value, {}
@@ -411,7 +442,11 @@ def _name_and_parameters(value: Any, field: str) -> tuple[Any, dict[str, Any]]:
 
 def _parameter(value: Any, field: str, parameter: Any) -> float:
     number = value
-    if isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool) and abs(number) <= parameter.high:
+    if (
+        isinstance(number, int | float | np.integer | np.floating)
+        and not isinstance(number, bool)
+        and abs(number) <= parameter.high
+    ):
         number = float(number)
         if parameter.admits(number):
             return number
@@ -447,12 +482,18 @@ def _function_schema(catalogue: Mapping[str, Activation] | Mapping[str, Loss]) -
         properties: dict[str, Any] = {"name": {"const": name}}
         for key, parameter in entry.parameters.items():
             low = "exclusiveMinimum" if parameter.open_low else "minimum"
-            properties[key] = {"type": "number", low: parameter.low, "maximum": parameter.high, "default": parameter.default, "description": parameter.meaning}
+            properties[key] = {
+                "type": "number",
+                low: parameter.low,
+                "maximum": parameter.high,
+                "default": parameter.default,
+                "description": parameter.meaning,
+            }
         forms.append({"type": "object", "properties": properties, "required": ["name"], "additionalProperties": False})
     return {"anyOf": forms}
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # JSON from strangers
 
 
@@ -463,7 +504,9 @@ def _parse(text: str | bytes) -> Any:
         raise SpecError(f"the JSON text is longer than {MAX_FILE_BYTES:,} bytes, the most a network may take")
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(decoded, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded)
+        return json.loads(
+            decoded, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded
+        )
     except UnicodeDecodeError as error:
         raise SpecError(f"not UTF-8 text: byte {error.start} cannot be decoded; save the file as UTF-8") from None
     except json.JSONDecodeError as error:

@@ -2,12 +2,13 @@ r"""How far a *correct* implementation may lie from the certified gradient, elem
 
 Model
 -----
-Every +, −, ×, / and fused multiply-add in the declared arithmetic returns the exact result times (1 + ε), |ε| ≤ u, or the
-exact result plus at most half the smallest subnormal number (Higham, *Accuracy and Stability of Numerical Algorithms*,
-2nd ed. 2002, eqs. 2.4 and 2.8). An arithmetic that flushes loses up to the smallest normal number instead, of inputs too. A sum of n
-products, in *any* order and with or without FMA, is then off by at most γ_{n+1} Σ|aᵢ||wᵢ|, γ_n = nu/(1 − nu) (Higham 2002, §3.1
-and eq. 3.5; one rounding a product and at most n additions a term, the bias being one of them). With Z, A, Δ the certified
-weighted inputs, activations and error signals, absolute values taken element by element,
+Every +, −, ×, / and fused multiply-add in the declared arithmetic returns the exact result times (1 + ε), |ε| ≤ u, or
+the exact result plus at most half the smallest subnormal number (Higham, *Accuracy and Stability of Numerical
+Algorithms*, 2nd ed. 2002, eqs. 2.4 and 2.8). An arithmetic that flushes loses up to the smallest normal number
+instead, of inputs too. A sum of n products, in *any* order and with or without FMA, is then off by at most γ_{n+1}
+Σ|aᵢ||wᵢ|, γ_n = nu/(1 − nu) (Higham 2002, §3.1 and eq. 3.5; one rounding a product and at most n additions a term,
+the bias being one of them). With Z, A, Δ the certified weighted inputs, activations and error signals, absolute
+values taken element by element,
 
     E_Z  = γ_{n+1} (|A|⁺|W|ᵀ + |b|) + E_A |W|ᵀ
     E_A  = sup|f'| E_Z + c_f u |f|⁺
@@ -15,39 +16,42 @@ weighted inputs, activations and error signals, absolute values taken element by
     E_dA = γ_k |Δ|⁺|W| + E_Δ |W|
     E_dW = γ_{N+2} |Δ|⁺ᵀ|A|⁺ + E_Δᵀ|A| + |Δ|ᵀE_A + E_ΔᵀE_A        E_db = γ_{N+1} Σ|Δ|⁺ + ΣE_Δ
 
-where |X|⁺ = |X| + E_X bounds what an implementation holds, and the two extra roundings in E_dW and E_db let the factor 1/N stand
-anywhere. Each line also carries an absolute term for underflow, never more than the products that can underflow. The suprema are
-taken over Z ± E_Z by evaluating the *definition* of f on a power series over that ball (:mod:`refimpl.functions`), so that f' and f''
-are nowhere written by hand. Softmax and cross-entropy act on rows: their bounds are `softmax_value` and the functions after it.
+where |X|⁺ = |X| + E_X bounds what an implementation holds, and the two extra roundings in E_dW and E_db let the
+factor 1/N stand anywhere. Each line also carries an absolute term for underflow, never more than the products that
+can underflow. The suprema are taken over Z ± E_Z by evaluating the *definition* of f on a power series over that ball
+(:mod:`refimpl.functions`), so that f' and f'' are nowhere written by hand. Softmax and cross-entropy act on rows:
+their bounds are `softmax_value` and the functions after it.
 
 Assumption
 ----------
-c_f and c_f', the roundings granted to a library's evaluation of f and f' (`value_ulps`, `slope_ulps` of the catalogue, where their
-sources stand), are all that is assumed. Nothing here is tuned.
+c_f and c_f', the roundings granted to a library's evaluation of f and f' (`value_ulps`, `slope_ulps` of the
+catalogue, where their sources stand), are all that is assumed. Nothing here is tuned.
 
 Verdicts
 --------
 PASS          |g − true| ≤ E.
 FAIL          outside every bound below, or not finite where the truth and the bound are.
-UNDETERMINED  the bound decides nothing: E exceeds 1 % of the array's largest element (long chains of layers in float32), an
-              intermediate value may overflow, or g lies outside E but within the wider bound `across_kinks`, in which every kink
-              within Z ± E_Z may have been taken from its other side.
+UNDETERMINED  the bound decides nothing: E exceeds 1 % of the array's largest element (long chains of layers in
+              float32), an intermediate value may overflow, or g lies outside E but within the wider bound
+              `across_kinks`, in which every kink within Z ± E_Z may have been taken from its other side.
 
 Statistical form
 ----------------
-The same recursion in the 2-norm: errors are taken as independent, of mean zero and bounded as above, so that they add up like
-√Σe² (Higham & Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput. 41, 2019, whose √n u it
-reproduces for one inner product) and, by Hoeffding's inequality, exceed λ√Σe² with probability at most 2 exp(−λ²/2). λ follows from the number
-of elements judged and the probability `FALSE_ALARM` of a single false alarm among them. Neurons share ancestors, so independence is a model and no
-theorem: the statistical verdict is given beside the worst case, labelled, and only where the worst case is UNDETERMINED.
+The same recursion in the 2-norm: errors are taken as independent, of mean zero and bounded as above, so that they add
+up like √Σe² (Higham & Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput. 41, 2019,
+whose √n u it reproduces for one inner product) and, by Hoeffding's inequality, exceed λ√Σe² with probability at most
+2 exp(−λ²/2). λ follows from the number of elements judged and the probability `FALSE_ALARM` of a single false alarm
+among them. Neurons share ancestors, so independence is a model and no theorem: the statistical verdict is given
+beside the worst case, labelled, and only where the worst case is UNDETERMINED.
 
 Not covered
 -----------
-Algorithms that do not compute the sums of products above (Strassen's and Winograd's; their bounds are normwise), evaluation of f by
-formulas less stable than the catalogue's scales say, overflow inside a library function, and arithmetic that is not declared (TF32,
-bfloat16, fast-math): that is what must FAIL. Terms of second order in u are kept in the worst case and dropped from the statistical one.
-For error analysis of automatic differentiation see Christianson, "Reverse accumulation and accurate rounding error estimates for
-Taylor series coefficients", Optim. Methods Softw. 1, 1992.
+Algorithms that do not compute the sums of products above (Strassen's and Winograd's; their bounds are normwise),
+evaluation of f by formulas less stable than the catalogue's scales say, overflow inside a library function, and
+arithmetic that is not declared (TF32, bfloat16, fast-math): that is what must FAIL. Terms of second order in u are
+kept in the worst case and dropped from the statistical one. For error analysis of automatic differentiation see
+Christianson, "Reverse accumulation and accurate rounding error estimates for Taylor series coefficients", Optim.
+Methods Softw. 1, 1992.
 """
 
 from __future__ import annotations
@@ -76,10 +80,11 @@ Bounds = dict[str, Bound]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The bounds E for `loss`, every gradient (and `x`), and the values `zl`, `al`, `deltal`, in the shapes of what they bound.
+    """The bounds E for `loss`, every gradient (and `x`), and the values `zl`, `al`, `deltal`, in the shapes of what
+    they bound.
 
-    `worst_case` holds for any correct implementation that is on the right side of every kink, `across_kinks` for one on either
-    side; `statistical` is λ√Σe². inf where the arithmetic may overflow.
+    `worst_case` holds for any correct implementation that is on the right side of every kink, `across_kinks` for one
+    on either side; `statistical` is λ√Σe². inf where the arithmetic may overflow.
     """
 
     worst_case: Bounds
@@ -89,7 +94,9 @@ class Tolerance:
 
 
 def tolerance(spec: NetworkSpec, batch: Batch, truth: Certificate, arithmetic: Arithmetic) -> Tolerance:
-    """The bounds for a correct implementation in `arithmetic`, around the certified values `truth` of the same batch."""
+    """The bounds for a correct implementation in `arithmetic`, around the certified values `truth` of the same
+    batch.
+    """
     with flint.ctx.workprec(WORKING_BITS), np.errstate(all="ignore"):
         worst = _Walk(spec, batch, truth, arithmetic, norm=1)
         statistical = _Walk(spec, batch, truth, arithmetic, norm=2)
@@ -98,13 +105,15 @@ def tolerance(spec: NetworkSpec, batch: Batch, truth: Certificate, arithmetic: A
         return Tolerance(worst_case, across, statistical.bounds(across_kinks=False), arithmetic)
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Local derivatives over a ball
 
 
 @dataclass(frozen=True)
 class Local:
-    """Suprema over z ± radius: |f|, |f'| over every piece touched, |f''| over the true piece, and how much f' may jump."""
+    """Suprema over z ± radius: |f|, |f'| over every piece touched, |f''| over the true piece, and how much f'
+    may jump.
+    """
 
     value: Bound
     slope: Bound
@@ -119,7 +128,9 @@ def _suprema(piece: Series) -> tuple[float, float, float]:
 _UNBOUNDED = (math.inf, math.inf, math.inf, math.inf)
 
 
-def _local(pieces: Sequence[Any], kinks: Sequence[float], at_kink: Any, argument: Any, where: Any) -> tuple[float, float, float, float]:
+def _local(
+    pieces: Sequence[Any], kinks: Sequence[float], at_kink: Any, argument: Any, where: Any
+) -> tuple[float, float, float, float]:
     """(|f|, |f'|, |f''|, jump) of `pieces` on the series `argument`, its piece decided by the ball `where`."""
     try:
         true = sum(1 for kink in kinks if where.mid() > kink)
@@ -129,7 +140,11 @@ def _local(pieces: Sequence[Any], kinks: Sequence[float], at_kink: Any, argument
         for index, kink in enumerate(kinks):
             if where.is_exact() or where < kink or where > kink:
                 continue
-            for other in (pieces[index](argument), pieces[index + 1](argument), *([at_kink(argument)] if at_kink else [])):
+            for other in (
+                pieces[index](argument),
+                pieces[index + 1](argument),
+                *([at_kink(argument)] if at_kink else []),
+            ):
                 other_value, other_slope, _ = _suprema(other)
                 value, slope = max(value, other_value), max(slope, other_slope)
                 jump = max(jump, float((other[1] - own[1]).abs_upper()))
@@ -149,13 +164,19 @@ def _balls(z: Balls, radius: Bound) -> list[Any]:
     """The balls z ± radius; exact where z is and the radius is 0, and None where they are unbounded."""
     total = radius + z.tail_rad
     rows = zip(z.mid.ravel().tolist(), z.tail.ravel().tolist(), total.ravel().tolist(), strict=True)
-    return [flint.arb(mid) + flint.arb(tail) + flint.arb(0, rad) if math.isfinite(mid) and math.isfinite(rad) else None for mid, tail, rad in rows]
+    return [
+        flint.arb(mid) + flint.arb(tail) + flint.arb(0, rad) if math.isfinite(mid) and math.isfinite(rad) else None
+        for mid, tail, rad in rows
+    ]
 
 
 def activation_suprema(function: Activation, kwargs: dict[str, float], z: Balls, radius: Bound) -> Local:
     """The suprema of an elementwise activation over z ± radius."""
     pieces = [lambda s, piece=piece: piece(s, kwargs) for piece in function.pieces]
-    rows = [_UNBOUNDED if ball is None else _local(pieces, function.kinks, None, flint.arb_series([ball, 1], 3), ball) for ball in _balls(z, radius)]
+    rows = [
+        _UNBOUNDED if ball is None else _local(pieces, function.kinks, None, flint.arb_series([ball, 1], 3), ball)
+        for ball in _balls(z, radius)
+    ]
     return _locals(rows, z.mid.shape)
 
 
@@ -173,7 +194,7 @@ def loss_suprema(function: Loss, kwargs: dict[str, float], s: Balls, radius: Bou
     return _locals(rows, s.mid.shape)
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # The recursion, in the 1-norm (worst case) or the 2-norm (statistical)
 
 
@@ -233,7 +254,10 @@ class _Walk:
                 bounds[f"b{number}"] = self._bias_gradient(delta, delta_error)
             error = self._propagated(layer, delta, delta_error)
         bounds["x"] = error.reshape(self.n, *self.spec.input_shape)
-        return {name: np.where(np.isnan(bound), np.inf, bound) * (self.spread * self.inflation) for name, bound in bounds.items()}
+        return {
+            name: np.where(np.isnan(bound), np.inf, bound) * (self.spread * self.inflation)
+            for name, bound in bounds.items()
+        }
 
     # The equations of the module's docstring
 
@@ -257,7 +281,17 @@ class _Walk:
         function, z = ACTIVATIONS[layer.activation.name], self.truth.values[f"z{number + 1}"]
         value = self._magnitude(f"a{number + 1}")
         if not function.elementwise:
-            return _LayerBounds(weight, weight_flush, a, a_error, z_error, value, self._softmax_value(z.mid, value, z_error), None, np.zeros_like(z_error))
+            return _LayerBounds(
+                weight,
+                weight_flush,
+                a,
+                a_error,
+                z_error,
+                value,
+                self._softmax_value(z.mid, value, z_error),
+                None,
+                np.zeros_like(z_error),
+            )
         kwargs, radius = layer.activation.kwargs, self.spread * z_error
         local = activation_suprema(function, kwargs, z, radius)
         at = Interval(z.mid - radius, z.mid + radius, value + local.slope * radius, local.slope)
@@ -270,7 +304,9 @@ class _Walk:
         return _LayerBounds(weight, weight_flush, a, a_error, z_error, value, error, local, slope_rounding)
 
     def _cost(self) -> None:
-        """`loss_error` (), and `error`, the bound of ∂C/∂a at the output, with `error_jump` for the loss's own kinks."""
+        """`loss_error` (), and `error`, the bound of ∂C/∂a at the output, with `error_jump` for the loss's own
+        kinks.
+        """
         function, kwargs = LOSSES[self.spec.loss.name], self.spec.loss.kwargs
         s, s_error = self.truth.values[f"a{self.spec.depth + 1}"], self.layers[-1].a_error
         y = self.batch.y if self.batch.y.ndim == 2 else np.eye(self.spec.n_out)[self.batch.y]
@@ -298,14 +334,20 @@ class _Walk:
         error = self._add(share * error, 3 * self.u * magnitude, self._underflow(magnitude + share * error, 3))
         self.error, self.error_jump = self._overflowing(error, magnitude), share * jump
         total = np.asarray(np.sum(values))
-        loss_error = self._add(share * self._sum(value_errors.ravel()), self._gamma(values.size + 3) * share * total, self._underflow(total, 3 * values.size))
+        loss_error = self._add(
+            share * self._sum(value_errors.ravel()),
+            self._gamma(values.size + 3) * share * total,
+            self._underflow(total, 3 * values.size),
+        )
         self.loss_error = self._overflowing(loss_error, total)
 
     def _error_signal(self, number: int, layer: _LayerBounds, error: Bound, across_kinks: bool) -> Bound:
         incoming = self._magnitude(f"da{number + 1}")
         held = incoming + self.spread * error
         if layer.local is None:
-            return self._overflowing(self._softmax_error_signal(layer, self.truth.values[f"da{number + 1}"].mid, error), held)
+            return self._overflowing(
+                self._softmax_error_signal(layer, self.truth.values[f"da{number + 1}"].mid, error), held
+            )
         delta = self._magnitude(f"delta{number + 1}")
         local = layer.local
         jump = _times(local.jump, held) if across_kinks else 0.0
@@ -352,8 +394,8 @@ class _Walk:
     def _softmax_value(self, z: Bound, a: Bound, z_error: Bound) -> Bound:
         """E_A of softmax, directly or as the exponential of log-softmax.
 
-        e^(z ± R) / Σ e^(z ± R) differs from a by a factor of at most e^R / Σ a e^(−R), for any shift of z. R takes in the
-        roundings of the exponents (of size |log a|, twice) and of exp and log.
+        e^(z ± R) / Σ e^(z ± R) differs from a by a factor of at most e^R / Σ a e^(−R), for any shift of z. R takes in
+        the roundings of the exponents (of size |log a|, twice) and of exp and log.
         """
         return _times(a, self._softmax_factor(z, a, z_error)) / self.spread + np.minimum(a, self.tiny)
 
@@ -401,7 +443,9 @@ class _Walk:
         slope = np.abs(mass * probability - y) + self.spread * off
         scale = y * (2 * np.abs(s) + 2 * np.abs(s).max(axis=1, keepdims=True) + 2 * math.log(s.shape[1]))
         values = np.sum(y * (log_total - s), axis=1)
-        value_errors = self._add(self._sum_rows(_times(slope, s_error))[:, 0], (ELEMENTARY + 4) * self.u * np.sum(scale, axis=1))
+        value_errors = self._add(
+            self._sum_rows(_times(slope, s_error))[:, 0], (ELEMENTARY + 4) * self.u * np.sum(scale, axis=1)
+        )
         return values, value_errors, error
 
     # What the two norms do differently
@@ -423,7 +467,9 @@ class _Walk:
         if self.norm == 1:
             return np.asarray(error @ matrix)
         scale_left, scale_right = _scale(error), _scale(matrix)
-        return np.asarray(np.sqrt(np.square(error / scale_left) @ np.square(matrix / scale_right)) * scale_left * scale_right)
+        return np.asarray(
+            np.sqrt(np.square(error / scale_left) @ np.square(matrix / scale_right)) * scale_left * scale_right
+        )
 
     def _sum(self, error: Bound) -> Bound:
         """The sum over the first axis."""

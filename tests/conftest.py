@@ -31,7 +31,14 @@ def _torch_state(torch: Any) -> dict[str, Any]:
 
 
 def _jax_state(jax: Any) -> dict[str, Any]:
-    names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_device", "jax_disable_jit", "jax_debug_nans", "jax_numpy_dtype_promotion")
+    names = (
+        "jax_enable_x64",
+        "jax_default_matmul_precision",
+        "jax_default_device",
+        "jax_disable_jit",
+        "jax_debug_nans",
+        "jax_numpy_dtype_promotion",
+    )
     return {name: getattr(jax.config, name) for name in names}
 
 
@@ -61,7 +68,9 @@ def nothing_global_is_left_changed() -> Iterator[None]:
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """A seed for this test, the same in every run but where REFIMPL_TEST_SEED gives another; printed when the test fails."""
+    """A seed for this test, the same in every run but where REFIMPL_TEST_SEED gives another; printed when the
+    test fails.
+    """
     chosen = int(os.environ.get("REFIMPL_TEST_SEED", "20261123"))
     print(f"replay with REFIMPL_TEST_SEED={chosen} pytest '{request.node.nodeid}'")
     return chosen

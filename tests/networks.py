@@ -17,7 +17,13 @@ BACKENDS = ("numpy", "torch", "jax")
 DTYPES = ("float64", "float32")
 
 
-def network(sizes: Sequence[int], activations: Sequence[Any], loss: Any = "squared_error", reduction: str = "mean", bias: bool = True) -> NetworkSpec:
+def network(
+    sizes: Sequence[int],
+    activations: Sequence[Any],
+    loss: Any = "squared_error",
+    reduction: str = "mean",
+    bias: bool = True,
+) -> NetworkSpec:
     """A network of the given sizes, the input's first."""
     layers = [LayerSpec(size, activation, bias) for size, activation in zip(sizes[1:], activations, strict=True)]
     return NetworkSpec((sizes[0],), layers, loss, reduction)

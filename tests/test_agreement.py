@@ -93,7 +93,9 @@ def test_a_malformed_answer_fails_with_the_reason(spoil: Any, quantity: str, rem
     p = article_problem()
     loss, grads = right_answer(p)
     rows = judge(p).judge_answer("wrong", (loss, spoil(grads)))
-    assert [(row.quantity, row.verdict, row.remark) for row in rows if row.verdict != PASS] == [(quantity, FAIL, remark)]
+    assert [(row.quantity, row.verdict, row.remark) for row in rows if row.verdict != PASS] == [
+        (quantity, FAIL, remark)
+    ]
 
 
 def test_an_answer_that_is_no_pair_fails() -> None:
@@ -205,7 +207,9 @@ def test_float32_arithmetic_inside_a_float64_answer_fails() -> None:
 def test_a_bound_that_says_nothing_is_undetermined_and_never_a_pass() -> None:
     """Six layers of width 64 in float32: the worst case decides nothing, the statistical form does."""
     p = problem(network((64,) * 7, ["tanh"] * 6, "squared_error"), n=8, dtype="float32")
-    p.params.update({name: (value * (0.15 if name[0] == "W" else 1)).astype("float32") for name, value in p.params.items()})
+    p.params.update(
+        {name: (value * (0.15 if name[0] == "W" else 1)).astype("float32") for name, value in p.params.items()}
+    )
     report = check(p.spec, p.params, p.x, p.y, ["numpy"])
     rows = {row.quantity: row for row in report.rows}
     assert rows["W1"].verdict == UNDETERMINED
@@ -217,7 +221,9 @@ def test_a_bound_that_says_nothing_is_undetermined_and_never_a_pass() -> None:
 
 def test_the_statistical_form_fails_what_the_worst_case_leaves_open() -> None:
     p = problem(network((64,) * 7, ["tanh"] * 6, "squared_error"), n=8, dtype="float32")
-    p.params.update({name: (value * (0.15 if name[0] == "W" else 1)).astype("float32") for name, value in p.params.items()})
+    p.params.update(
+        {name: (value * (0.15 if name[0] == "W" else 1)).astype("float32") for name, value in p.params.items()}
+    )
     loss, grads = value_and_grad(p.spec, p.params, p.x, p.y)
     grads["W1"] *= np.float32(1.01)
     (row,) = (row for row in judge(p).judge_answer("wrong", (loss, grads)) if row.quantity == "W1")
@@ -225,7 +231,9 @@ def test_the_statistical_form_fails_what_the_worst_case_leaves_open() -> None:
 
 
 def test_a_value_at_the_other_side_of_a_kink_is_undetermined_and_beyond_both_sides_a_failure() -> None:
-    """z = 0.1·3 − 0.3 is 0 or 5.6e-17 or −5.6e-17, by the order of the roundings: either derivative of relu may come out."""
+    """z = 0.1·3 − 0.3 is 0 or 5.6e-17 or −5.6e-17, by the order of the roundings: either derivative of relu may
+    come out.
+    """
     spec = network((2, 1), ["relu"], "absolute_error", "sum", bias=False)
     p = problem(spec, n=1)
     p.params["W1"], x, y = np.array([[0.1, -0.3]]), np.array([[3.0, 1.0]]), np.array([[-1.0]])

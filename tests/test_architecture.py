@@ -1,4 +1,6 @@
-"""The house as it is meant to be: imports run one way, backends are strangers to each other, and nothing heavy is imported unasked."""
+"""The house as it is meant to be: imports run one way, backends are strangers to each other, and nothing heavy
+is imported unasked.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def test_imports_run_one_way(path: Path) -> None:
     assert name in OUTSIDE or name in LEVEL, f"{name} has no place in LEVELS"
     for module in imported(path):
         top = module.partition(".")[0]
-        assert top not in ("torch", "jax", "refimpl_numpy", "refimpl_torch", "refimpl_jax", "tests"), f"{name} imports {module}"
+        assert top not in ("torch", "jax", "refimpl_numpy", "refimpl_torch", "refimpl_jax", "tests"), (
+            f"{name} imports {module}"
+        )
         if top == "refimpl" and name not in OUTSIDE:
             assert module in LEVEL, f"{name} imports {module}"
             assert LEVEL[module] < LEVEL[name], f"{name} imports {module}, which stands beside or below it"

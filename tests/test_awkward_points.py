@@ -1,7 +1,8 @@
-"""Where implementations go wrong: saturation, the seams between branches, subnormal inputs, degenerate targets, and callers' unusual modes.
+"""Where implementations go wrong: saturation, the seams between branches, subnormal inputs, degenerate targets, and
+callers' unusual modes.
 
-The reference is mpmath at 50 digits, independent of refimpl's own certificates. The rows of the semantics at 0, ties and kinks are in
-``test_backends.py``.
+The reference is mpmath at 50 digits, independent of refimpl's own certificates. The rows of the semantics at 0, ties
+and kinks are in ``test_backends.py``.
 """
 
 from __future__ import annotations
@@ -55,14 +56,18 @@ def points(dtype: str) -> np.ndarray:
     """Near 0, both sides of the seams at ½ and 1, and out to where f' all but leaves the normal range."""
     seams = [np.nextafter(np.asarray(seam, dtype), np.asarray(side, dtype)) for seam in (0.5, 1) for side in (0, 2)]
     far = 43.0 if dtype == "float32" else 350.0
-    positive = np.array([1e-30, 1e-8, 1e-4, 0.1, 0.3, 0.5, *seams, 1, 1.3, 2, 3, 5, 8, 12, 17, 20, 21, 30, 37, 40, far], dtype)
+    positive = np.array(
+        [1e-30, 1e-8, 1e-4, 0.1, 0.3, 0.5, *seams, 1, 1.3, 2, 3, 5, 8, 12, 17, 20, 21, 30, 37, 40, far], dtype
+    )
     return np.concatenate([positive, -positive])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", SATURATING)
-def test_values_and_derivatives_are_right_to_a_few_ulps_also_where_saturated(backend: str, dtype: str, activation: str) -> None:
+def test_values_and_derivatives_are_right_to_a_few_ulps_also_where_saturated(
+    backend: str, dtype: str, activation: str
+) -> None:
     z = points(dtype)
     values, slopes = slopes_and_values(backend, activation, z)
     f, derivative, scale = SATURATING[activation]
@@ -76,11 +81,19 @@ def test_values_and_derivatives_are_right_to_a_few_ulps_also_where_saturated(bac
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("activation", "left", "right"), [("relu", 0, 1), ("identity", 1, 1), ("leaky_relu", 0.01, 1), ("elu", 1, 1), ("tanh", 1, 1)])
-def test_a_subnormal_is_a_number_unless_its_flushing_is_declared(backend: str, dtype: str, activation: str, left: float, right: float) -> None:
+@pytest.mark.parametrize(
+    ("activation", "left", "right"),
+    [("relu", 0, 1), ("identity", 1, 1), ("leaky_relu", 0.01, 1), ("elu", 1, 1), ("tanh", 1, 1)],
+)
+def test_a_subnormal_is_a_number_unless_its_flushing_is_declared(
+    backend: str, dtype: str, activation: str, left: float, right: float
+) -> None:
     tiny = np.finfo(dtype).smallest_subnormal * np.asarray([64, -64], dtype)
     loaded = backends.load(backend)
-    flushes = isinstance(loaded, backends.ArithmeticBackend) and loaded.arithmetic(dtype=dtype, device="cpu").flushes_subnormals
+    flushes = (
+        isinstance(loaded, backends.ArithmeticBackend)
+        and loaded.arithmetic(dtype=dtype, device="cpu").flushes_subnormals
+    )
     values, slopes = slopes_and_values(backend, activation, tiny)
     assert slopes == pytest.approx([left, left] if flushes else [right, left], rel=1e-6)
     if flushes:
@@ -106,13 +119,17 @@ def test_a_label_is_the_row_with_a_one(backend: str, dtype: str, loss: str) -> N
     labels = np.array([2, 0])
     rows = np.eye(3, dtype=dtype)[labels]
     for kind in ("int8", "uint16", "int64"):
-        assert loss_and_delta(backend, loss, s, labels.astype(kind), dtype) == loss_and_delta(backend, loss, s, rows, dtype)
+        assert loss_and_delta(backend, loss, s, labels.astype(kind), dtype) == loss_and_delta(
+            backend, loss, s, rows, dtype
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_impossible_class_of_probability_zero_costs_nothing(backend: str, dtype: str) -> None:
-    value, delta = loss_and_delta(backend, "negative_log_likelihood", [[0.0, 0.5, 0.0]], np.array([[0, 1, 0]], dtype), dtype)
+    value, delta = loss_and_delta(
+        backend, "negative_log_likelihood", [[0.0, 0.5, 0.0]], np.array([[0, 1, 0]], dtype), dtype
+    )
     assert value == pytest.approx(np.log(2), rel=4 * float(np.finfo(dtype).eps))
     assert delta == [[0, -2, 0]]
 
@@ -121,7 +138,9 @@ def test_an_impossible_class_of_probability_zero_costs_nothing(backend: str, dty
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_certain_answer_to_binary_cross_entropy(backend: str, dtype: str) -> None:
     """log(1 + e^s) − y s for logits of ±1e4 and targets 0 and 1: 0 or 1e4, never inf − inf."""
-    value, delta = loss_and_delta(backend, "binary_cross_entropy", [[1e4, -1e4, 1e4, -1e4]], np.array([[1, 0, 0, 1]], dtype), dtype)
+    value, delta = loss_and_delta(
+        backend, "binary_cross_entropy", [[1e4, -1e4, 1e4, -1e4]], np.array([[1, 0, 0, 1]], dtype), dtype
+    )
     assert value == 2e4
     assert delta == [[0, 0, 1, -1]]
 
@@ -138,7 +157,9 @@ def test_labels_of_many_classes_need_no_square_matrix(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3), (2, 1, 3)])
-def test_inputs_of_any_shape_and_byte_order_get_their_gradient_in_that_shape(backend: str, shape: tuple[int, ...]) -> None:
+def test_inputs_of_any_shape_and_byte_order_get_their_gradient_in_that_shape(
+    backend: str, shape: tuple[int, ...]
+) -> None:
     from refimpl.spec import LayerSpec, NetworkSpec
 
     p = problem(NetworkSpec(shape, (LayerSpec(2, "tanh"), LayerSpec(1, "identity", bias=False)), "squared_error"))
@@ -227,7 +248,11 @@ def test_numpy_overflows_silently_also_for_a_caller_who_raises() -> None:
 @pytest.mark.parametrize("name", BACKENDS)
 def test_an_unknown_device_or_dtype_is_refused_with_the_reason(name: str) -> None:
     backend, spec = backends.load(name), network((2, 1), ["relu"])
-    for dtype, device, named in [("float16", "cpu", "float16"), ("float64", "cuda:99", "cuda:99"), ("float64", "quantum", "quantum")]:
+    for dtype, device, named in [
+        ("float16", "cpu", "float16"),
+        ("float64", "cuda:99", "cuda:99"),
+        ("float64", "quantum", "quantum"),
+    ]:
         reason = backend.supports(spec, dtype=dtype, device=device)
         assert isinstance(reason, str)
         assert named in reason
@@ -248,6 +273,14 @@ def test_no_backend_imports_another_or_states_a_derivative_to_its_framework(name
             elif isinstance(node, ast.Import):
                 roots |= {alias.name.split(".")[0] for alias in node.names}
         used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        assert not used & {"custom_vjp", "custom_jvp", "Function", "stop_gradient", "register_hook", "defvjp", "defjvp"}, path.name
+        assert not used & {
+            "custom_vjp",
+            "custom_jvp",
+            "Function",
+            "stop_gradient",
+            "register_hook",
+            "defvjp",
+            "defjvp",
+        }, path.name
     others = {f"refimpl_{other}" for other in BACKENDS if other != name} | ({"torch", "jax", "numpy"} - {name, "numpy"})
     assert not roots & others

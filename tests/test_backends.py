@@ -1,4 +1,6 @@
-"""The three backends: complete, alike in names, exact at awkward points and in the exact group, and accurate on every float16 value."""
+"""The three backends: complete, alike in names, exact at awkward points and in the exact group, and accurate on
+every float16 value.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ KEEPS_RELATIVE_ACCURACY = ("sigmoid", "tanh", "silu", "softsign", "identity", "r
 SMALLEST = {"float64": 5e-324, "float32": 1e-45}
 
 
-def run(spec: NetworkSpec, name: str, params: dict[str, Any], x: Any, y: Any, dtype: str) -> tuple[float, dict[str, np.ndarray]]:
+def run(
+    spec: NetworkSpec, name: str, params: dict[str, Any], x: Any, y: Any, dtype: str
+) -> tuple[float, dict[str, np.ndarray]]:
     """Loss, gradients (x too) and intermediate values of one backend, all arrays cast to dtype (labels stay)."""
     cast = {key: np.asarray(value, dtype) for key, value in params.items()}
     x = np.asarray(x, dtype)
@@ -81,7 +85,11 @@ def test_the_twins_have_the_same_names_in_the_same_order(twin: str, module: str)
     theirs = [name for name in public_names(ROOT / f"backends/refimpl_{twin}/{module}.py") if name != "_magnitude"]
     assert theirs == [name for name in ours if name in theirs]
     assert set(theirs) <= set(ours)
-    assert all(name in theirs for name in ours if not any(word in name for word in ("slope", "SLOPE", "vjp", "VJP", "gradient", "vector", "backward", "_erfc")))
+    assert all(
+        name in theirs
+        for name in ours
+        if not any(word in name for word in ("slope", "SLOPE", "vjp", "VJP", "gradient", "vector", "backward", "_erfc"))
+    )
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -113,7 +121,9 @@ AT_ZERO = [
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("activation", "value", "slope"), AT_ZERO)
-def test_value_and_derivative_at_plus_and_minus_zero(backend: str, dtype: str, activation: Any, value: float, slope: float) -> None:
+def test_value_and_derivative_at_plus_and_minus_zero(
+    backend: str, dtype: str, activation: Any, value: float, slope: float
+) -> None:
     values, slopes = at(backend, activation, [0.0, -0.0], dtype)
     assert values.tolist() == [value, value]
     assert slopes.tolist() == [slope, slope]
@@ -123,7 +133,9 @@ def test_value_and_derivative_at_plus_and_minus_zero(backend: str, dtype: str, a
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_selu_and_softplus_at_zero(backend: str, dtype: str) -> None:
     u = ARITHMETICS[dtype].unit_roundoff
-    assert at(backend, "selu", [0.0, -0.0], dtype)[1] == pytest.approx(1.0507009873554805 * 1.6732632423543772, rel=4 * u)
+    assert at(backend, "selu", [0.0, -0.0], dtype)[1] == pytest.approx(
+        1.0507009873554805 * 1.6732632423543772, rel=4 * u
+    )
     value, slope = at(backend, "softplus", [0.0, -0.0], dtype)
     assert value == pytest.approx(np.log(2), rel=4 * u)
     assert slope.tolist() == [0.5, 0.5]
@@ -148,7 +160,13 @@ def test_nothing_overflows_far_out(backend: str, dtype: str, activation: str) ->
     values, slopes = at(backend, activation, far, dtype)
     assert np.isfinite(values).all()
     assert np.isfinite(slopes).all()
-    expected = {"identity": (1, 1), "leaky_relu": (1, 0.01), "selu": (1.0507009873554805, 0), "sigmoid": (0, 0), "tanh": (0, 0)}.get(activation, (1, 0))
+    expected = {
+        "identity": (1, 1),
+        "leaky_relu": (1, 0.01),
+        "selu": (1.0507009873554805, 0),
+        "sigmoid": (0, 0),
+        "tanh": (0, 0),
+    }.get(activation, (1, 0))
     assert slopes == pytest.approx(np.tile(expected, 2) if activation != "softsign" else 0, abs=1e-7)
 
 
@@ -168,12 +186,23 @@ def test_derivatives_keep_their_relative_accuracy_in_saturation(backend: str, dt
 def test_loss_derivatives_at_a_residual_of_zero_and_at_hubers_corner(backend: str, dtype: str) -> None:
     def slope(loss: Any, s: list[float], y: list[float]) -> list[float]:
         spec = network((1, 1), ["identity"], loss, "sum", bias=False)
-        return run(spec, backend, {"W1": [[1.0]]}, np.reshape(s, (-1, 1)), np.reshape(y, (-1, 1)), dtype)[1]["delta2"].ravel().tolist()
+        return (
+            run(spec, backend, {"W1": [[1.0]]}, np.reshape(s, (-1, 1)), np.reshape(y, (-1, 1)), dtype)[1]["delta2"]
+            .ravel()
+            .tolist()
+        )
 
     assert slope("absolute_error", [0.5, 0.0, -0.0, 1.0, -1.0], [0.5, -0.0, 0.0, 0.0, 0.0]) == [0, 0, 0, 1, -1]
     assert slope("squared_error", [0.5, 2.0], [0.5, 1.0]) == [0, 1]
     assert slope("mean_squared_error", [0.5, 2.0], [0.5, 1.0]) == [0, 2]
-    assert slope({"name": "huber", "delta": 0.5}, [0.0, 0.5, -0.5, 0.25, 3.0, -3.0], [0.0] * 6) == [0, 0.5, -0.5, 0.25, 0.5, -0.5]
+    assert slope({"name": "huber", "delta": 0.5}, [0.0, 0.5, -0.5, 0.25, 3.0, -3.0], [0.0] * 6) == [
+        0,
+        0.5,
+        -0.5,
+        0.25,
+        0.5,
+        -0.5,
+    ]
     assert slope("binary_cross_entropy", [0.0, -0.0], [0.0, 1.0]) == [0.5, -0.5]
 
 
@@ -183,14 +212,30 @@ def test_huge_logits_and_ties_in_the_row_wise_functions(backend: str, dtype: str
     rows = np.array([[1e4, -1e4, 0.0], [3.0, 3.0, 3.0], [-1e4, -1e4, -1e4]])
     for loss in ("cross_entropy", "binary_cross_entropy"):
         y: Any = np.array([1, 0, 2]) if loss == "cross_entropy" else np.eye(3)[[1, 0, 2]]
-        value, values = run(network((3, 3), ["identity"], loss, "sum", bias=False), backend, {"W1": np.eye(3)}, rows, y, dtype)
+        value, values = run(
+            network((3, 3), ["identity"], loss, "sum", bias=False), backend, {"W1": np.eye(3)}, rows, y, dtype
+        )
         assert np.isfinite(value)
         assert np.isfinite(values["W1"]).all()
     third, u = 1 / 3, ARITHMETICS[dtype].unit_roundoff
-    delta = run(network((3, 3), ["identity"], "cross_entropy", "sum", bias=False), backend, {"W1": np.eye(3)}, rows, np.array([1, 0, 2]), dtype)[1]["delta2"]
+    delta = run(
+        network((3, 3), ["identity"], "cross_entropy", "sum", bias=False),
+        backend,
+        {"W1": np.eye(3)},
+        rows,
+        np.array([1, 0, 2]),
+        dtype,
+    )[1]["delta2"]
     assert delta[0].tolist() == [1, -1, 0]
     assert delta[1] == pytest.approx([third - 1, third, third], rel=8 * u)
-    _, values = run(network((3, 3), ["softmax"], "squared_error", "sum", bias=False), backend, {"W1": np.eye(3)}, rows, np.zeros((3, 3)), dtype)
+    _, values = run(
+        network((3, 3), ["softmax"], "squared_error", "sum", bias=False),
+        backend,
+        {"W1": np.eye(3)},
+        rows,
+        np.zeros((3, 3)),
+        dtype,
+    )
     assert values["a2"][0].tolist() == [1, 0, 0]
     assert values["a2"][1] == pytest.approx([third] * 3, rel=8 * u)
     assert np.isfinite(values["delta2"]).all()
@@ -219,7 +264,10 @@ def test_rows_of_probabilities_that_do_not_quite_sum_to_one(backend: str, dtype:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_subnormal_inputs_are_kept_or_their_flushing_is_declared(backend: str, dtype: str) -> None:
     loaded = backends.load(backend)
-    declared = isinstance(loaded, backends.ArithmeticBackend) and loaded.arithmetic(dtype=dtype, device="cpu").flushes_subnormals
+    declared = (
+        isinstance(loaded, backends.ArithmeticBackend)
+        and loaded.arithmetic(dtype=dtype, device="cpu").flushes_subnormals
+    )
     assert declared == (backend == "jax")
     tiny = 16 * SMALLEST[dtype]
     values, _ = at(backend, "identity", [tiny, -tiny], dtype)
@@ -233,7 +281,9 @@ def test_subnormal_inputs_are_kept_or_their_flushing_is_declared(backend: str, d
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("activation", ["identity", "relu", {"name": "leaky_relu", "negative_slope": 0.25}])
-def test_dyadic_networks_are_hit_bit_for_bit(backend: str, dtype: str, reduction: str, activation: Any, rng: np.random.Generator) -> None:
+def test_dyadic_networks_are_hit_bit_for_bit(
+    backend: str, dtype: str, reduction: str, activation: Any, rng: np.random.Generator
+) -> None:
     """Small integers, N a power of two: every product and sum is representable, so there is nothing to round."""
     for bias in (True, False):
         spec = network((3, 4, 2, 2), [activation, activation, "identity"], "squared_error", reduction, bias=bias)
@@ -242,7 +292,10 @@ def test_dyadic_networks_are_hit_bit_for_bit(backend: str, dtype: str, reduction
         p = type(problem(spec))(spec, params, x, y, 0, 0)
         truth = judge(p).truth
         loss, values = run(spec, backend, params, x, y, dtype)
-        for name, balls in {**truth.grads, **{key: ball for key, ball in truth.values.items() if not key.startswith("da")}}.items():
+        for name, balls in {
+            **truth.grads,
+            **{key: ball for key, ball in truth.values.items() if not key.startswith("da")},
+        }.items():
             assert (balls.rad == 0).all()
             assert values[name].dtype == dtype
             assert (values[name] == balls.mid).all(), name
@@ -273,7 +326,9 @@ def certified(name: str, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("activation", ELEMENTWISE)
 def test_every_float16_value_through_every_activation_within_the_stated_ulps(activation: str) -> None:
-    """All 65,536 bit patterns; the 2,048 that are infinite or NaN are no data of a network and are refused before any backend."""
+    """All 65,536 bit patterns; the 2,048 that are infinite or NaN are no data of a network and are refused
+    before any backend.
+    """
     z = finite_float16()
     assert z.size == 65_536 - 2_048
     value, slope = certified(activation, z)

@@ -36,7 +36,9 @@ def test_reverse_and_forward_mode_overlap(index: int, dtype: str) -> None:
     assert Balls.from_arbs([loss], ()).overlaps(truth.loss).all()
     assert set(grads) == set(p.spec.parameter_shapes)
     for name, balls in grads.items():
-        assert Balls.from_arbs(balls, truth.grads[name].mid.shape).overlaps(truth.grads[name]).all(), f"{name} of problem {p.index}"
+        assert Balls.from_arbs(balls, truth.grads[name].mid.shape).overlaps(truth.grads[name]).all(), (
+            f"{name} of problem {p.index}"
+        )
 
 
 @settings(max_examples=60)
@@ -46,8 +48,11 @@ def test_every_radius_is_at_most_2_to_the_minus_80_of_its_value(index: int, dtyp
     truth = certify(p.spec, p.params, p.x, p.y)
     floor = ARITHMETICS[dtype].smallest_normal
     for name, balls in {"loss": truth.loss, **truth.grads}.items():
-        # tail_rad also holds the rounding of the midpoint to two float64 numbers, at most 2^-105 of it, and float64's own underflow
-        assert (balls.tail_rad <= 2.0**-80 * np.maximum(np.abs(balls.mid), floor) + 5e-324).all(), f"{name} of problem {p.index}"
+        # tail_rad also holds the rounding of the midpoint to two float64 numbers, at most 2^-105 of it, and float64's
+        # own underflow
+        assert (balls.tail_rad <= 2.0**-80 * np.maximum(np.abs(balls.mid), floor) + 5e-324).all(), (
+            f"{name} of problem {p.index}"
+        )
 
 
 def test_forward_mode_differs_when_the_network_does() -> None:
@@ -63,7 +68,10 @@ MPMATH = {
     "relu": lambda z: max(z, mpmath.mpf(0)),
     "leaky_relu": lambda z: z if z > 0 else mpmath.mpf(0.01) * z,
     "elu": lambda z: z if z > 0 else mpmath.expm1(z),
-    "selu": lambda z: mpmath.mpf("1.0507009873554804934193349852946") * (z if z > 0 else mpmath.mpf("1.6732632423543772848170429916717") * mpmath.expm1(z)),
+    "selu": lambda z: (
+        mpmath.mpf("1.0507009873554804934193349852946")
+        * (z if z > 0 else mpmath.mpf("1.6732632423543772848170429916717") * mpmath.expm1(z))
+    ),
     "gelu": lambda z: z * mpmath.ncdf(z),
     "gelu_tanh": lambda z: z / 2 * (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * (z + mpmath.mpf("0.044715") * z**3))),
     "softplus": lambda z: mpmath.log1p(mpmath.exp(z)),
@@ -82,7 +90,10 @@ def test_activation_and_its_derivative_are_those_of_mpmath(name: str, z: float) 
     one = np.ones((1, 1))
     truth = certify(spec, {"W1": one}, np.array([[z]]), np.array([[-1e6]]))
     with mpmath.workdps(120):
-        assert abs(MPMATH[name](mpmath.mpf(z)) - mpmath.mpf(truth.values["a2"].mid.item())) <= truth.values["a2"].rad.item()
+        assert (
+            abs(MPMATH[name](mpmath.mpf(z)) - mpmath.mpf(truth.values["a2"].mid.item()))
+            <= truth.values["a2"].rad.item()
+        )
         derivative = mpmath.diff(MPMATH[name], mpmath.mpf(z), h=mpmath.mpf(10) ** -40)
         distance = abs(derivative - mpmath.mpf(truth.values["delta2"].mid.item()))
         assert distance <= truth.values["delta2"].rad.item() + mpmath.mpf(10) ** -38
@@ -108,7 +119,10 @@ def test_loss_is_that_of_mpmath(name: str) -> None:
     x, y = np.array([[0.25, 2.5, 0.125], [1.5, 0.75, 3.0]]), np.array([[0.25, 0.5, 0.25], [0.5, 0.125, 0.375]])
     truth = certify(spec, {"W1": np.eye(3)}, x, y)
     with mpmath.workdps(60):
-        rows = [mp_losses([mpmath.mpf(v) for v in s], [mpmath.mpf(v) for v in t])[name] for s, t in zip(x.tolist(), y.tolist(), strict=True)]
+        rows = [
+            mp_losses([mpmath.mpf(v) for v in s], [mpmath.mpf(v) for v in t])[name]
+            for s, t in zip(x.tolist(), y.tolist(), strict=True)
+        ]
         assert abs(sum(rows) / 2 - mpmath.mpf(truth.loss.mid.item())) <= truth.loss.rad.item()
 
 
@@ -123,7 +137,12 @@ def test_exact_ties_follow_the_convention_of_the_spec() -> None:
 
 
 def test_a_residual_of_exactly_zero_has_derivative_zero() -> None:
-    truth = certify(network((1, 1), ["identity"], "absolute_error", bias=False), {"W1": np.ones((1, 1))}, np.array([[0.3]]), np.array([[0.3]]))
+    truth = certify(
+        network((1, 1), ["identity"], "absolute_error", bias=False),
+        {"W1": np.ones((1, 1))},
+        np.array([[0.3]]),
+        np.array([[0.3]]),
+    )
     assert truth.grads["W1"].mid.item() == 0
     assert truth.loss.mid.item() == 0
 

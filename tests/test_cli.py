@@ -26,7 +26,9 @@ print(code, [name for name in ("torch", "jax", "numpy", "flint") if name in sys.
 """
 
 
-def refimpl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+def refimpl(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str, str]:
     """Run the command in this process: (exit code, stdout, stderr)."""
     monkeypatch.setattr(sys, "argv", ["refimpl", *arguments])
     with pytest.raises(SystemExit) as caught:

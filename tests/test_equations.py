@@ -1,4 +1,6 @@
-"""The equations against the derivation's own index form, one function at a time, and the order in which the NumPy backend runs them."""
+"""The equations against the derivation's own index form, one function at a time, and the order in which the
+NumPy backend runs them.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +44,14 @@ def test_E1_weighted_input(layer: dict[str, Any]) -> None:
 
 
 def test_E2_activation(layer: dict[str, Any]) -> None:
-    assert equations.activation(layer["z"], lambda z: z * z).tolist() == by_index((N, OUT), lambda n, j: layer["z"][n, j] ** 2)
+    assert equations.activation(layer["z"], lambda z: z * z).tolist() == by_index(
+        (N, OUT), lambda n, j: layer["z"][n, j] ** 2
+    )
 
 
-@pytest.mark.parametrize("losses", [np.array([1.0, 2.0, 6.0, 3.0]), np.array([[0.5, 0.5], [1.0, 1.0], [2.0, 4.0], [3.0, 0.0]])])
+@pytest.mark.parametrize(
+    "losses", [np.array([1.0, 2.0, 6.0, 3.0]), np.array([[0.5, 0.5], [1.0, 1.0], [2.0, 4.0], [3.0, 0.0]])]
+)
 def test_E3_cost_is_the_sum_or_its_mean_over_samples_not_outputs(losses: Any) -> None:
     assert equations.cost(losses, "sum") == 12
     assert equations.cost(losses, "mean") == 3
@@ -58,7 +64,10 @@ def test_E3_the_gradient_of_the_cost_divides_by_N_once(layer: dict[str, Any]) ->
 
 def test_B1_output_error_gives_the_vjp_z_a_and_dC_ds_in_this_order(layer: dict[str, Any]) -> None:
     z, a, dC_ds = layer["z"], layer["z"] + 100, layer["dC_da"]
-    assert equations.output_error(dC_ds, z, a, lambda z, a, dC_da: z + 10 * a + 1000 * dC_da).tolist() == (z + 10 * a + 1000 * dC_ds).tolist()
+    assert (
+        equations.output_error(dC_ds, z, a, lambda z, a, dC_da: z + 10 * a + 1000 * dC_da).tolist()
+        == (z + 10 * a + 1000 * dC_ds).tolist()
+    )
 
 
 def test_B2_hidden_error(layer: dict[str, Any]) -> None:
@@ -71,16 +80,22 @@ def test_B2_hidden_error(layer: dict[str, Any]) -> None:
 
 def test_B3_weight_gradient(layer: dict[str, Any]) -> None:
     a, delta = layer["a"], layer["delta"]
-    assert equations.weight_gradient(delta, a).tolist() == by_index((OUT, IN), lambda j, k: sum(delta[n, j] * a[n, k] for n in range(N)))
+    assert equations.weight_gradient(delta, a).tolist() == by_index(
+        (OUT, IN), lambda j, k: sum(delta[n, j] * a[n, k] for n in range(N))
+    )
 
 
 def test_B4_bias_gradient(layer: dict[str, Any]) -> None:
-    assert equations.bias_gradient(layer["delta"]).tolist() == by_index((OUT,), lambda j: sum(layer["delta"][n, j] for n in range(N)))
+    assert equations.bias_gradient(layer["delta"]).tolist() == by_index(
+        (OUT,), lambda j: sum(layer["delta"][n, j] for n in range(N))
+    )
 
 
 def test_B5_input_gradient(layer: dict[str, Any]) -> None:
     W, delta = layer["W"], layer["delta"]
-    assert equations.input_gradient(delta, W).tolist() == by_index((N, IN), lambda n, k: sum(delta[n, j] * W[j, k] for j in range(OUT)))
+    assert equations.input_gradient(delta, W).tolist() == by_index(
+        (N, IN), lambda n, k: sum(delta[n, j] * W[j, k] for j in range(OUT))
+    )
 
 
 def test_the_worked_example_of_the_article() -> None:
@@ -94,7 +109,11 @@ def test_the_worked_example_of_the_article() -> None:
 
 
 def test_every_equation_is_an_entry_and_cites_its_number() -> None:
-    functions = {name: value for name, value in vars(equations).items() if inspect.isfunction(value) and value.__module__ == equations.__name__}
+    functions = {
+        name: value
+        for name, value in vars(equations).items()
+        if inspect.isfunction(value) and value.__module__ == equations.__name__
+    }
     assert [field.name for field in fields(Equations)] == list(functions)
     for name, function in functions.items():
         assert getattr(EQUATIONS, name) is function
@@ -119,7 +138,10 @@ def recorded(spec: Any, p: Any, run: str) -> list[tuple[int, str]]:
         right = getattr(EQUATIONS, name)
         return lambda *args: (calls.append((number, name)), right(*args))[1]
 
-    noted = [Equations(**{field.name: noting(number, field.name) for field in fields(Equations)}) for number in range(1, spec.depth + 1)]
+    noted = [
+        Equations(**{field.name: noting(number, field.name) for field in fields(Equations)})
+        for number in range(1, spec.depth + 1)
+    ]
     getattr(NumpyBackend(noted), run)(spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
     return calls
 
@@ -147,9 +169,14 @@ def test_a_layer_without_bias_has_no_bias_gradient() -> None:
 
 @pytest.mark.parametrize(
     ("equation", "wrong", "factor"),
-    [("cost_gradient", lambda slopes, reduction: slopes, N), ("cost_gradient", lambda slopes, reduction: slopes / len(slopes) ** 2, 1 / N)],
+    [
+        ("cost_gradient", lambda slopes, reduction: slopes, N),
+        ("cost_gradient", lambda slopes, reduction: slopes / len(slopes) ** 2, 1 / N),
+    ],
 )
-def test_a_forgotten_or_repeated_division_by_N_scales_every_gradient(equation: str, wrong: Callable[..., Any], factor: float) -> None:
+def test_a_forgotten_or_repeated_division_by_N_scales_every_gradient(
+    equation: str, wrong: Callable[..., Any], factor: float
+) -> None:
     p = problem(network((3, 2, 2), ["tanh", "identity"]), n=N)
     planted = NumpyBackend([EQUATIONS, replace(EQUATIONS, **{equation: wrong})])
     loss, grads = planted.gradient_function(p.spec, dtype="float64", device="cpu")(p.params, p.x, p.y)

@@ -41,7 +41,10 @@ class Planting:
 
 def plantings(activation: str = "sigmoid", loss: str = "squared_error", reduction: str = "mean") -> Iterator[Planting]:
     """Square layers, so that a transposed W fits everywhere, and N ≠ n."""
-    yield from (Planting(problem(network((3, 3, 3, 3), [activation] * DEPTH, loss, reduction), n=5, seed=seed)) for seed in range(3))
+    yield from (
+        Planting(problem(network((3, 3, 3, 3), [activation] * DEPTH, loss, reduction), n=5, seed=seed))
+        for seed in range(3)
+    )
 
 
 def at_every_layer(fault: Callable[[Planting, int], dict[str, Callable[..., Any]] | None], **kwargs: str) -> None:
@@ -66,14 +69,23 @@ def scaled(name: str, factor: float) -> dict[str, Callable[..., Any]]:
 
 
 @pytest.mark.parametrize("equation", ["weight_gradient", "bias_gradient"])
-@pytest.mark.parametrize(("mistake", "factor"), [("sign", -1.0), ("factor 2", 2.0), ("half", 0.5), ("no division by N", 5.0), ("division by N twice", 0.2)])
+@pytest.mark.parametrize(
+    ("mistake", "factor"),
+    [("sign", -1.0), ("factor 2", 2.0), ("half", 0.5), ("no division by N", 5.0), ("division by N twice", 0.2)],
+)
 def test_scaled_gradients_fail(equation: str, mistake: str, factor: float) -> None:
     at_every_layer(lambda planting, layer: scaled(equation, factor))
 
 
-@pytest.mark.parametrize(("mistake", "factor"), [("sign", -1.0), ("factor 2", 2.0), ("no division by N", 5.0), ("division by N twice", 0.2)])
+@pytest.mark.parametrize(
+    ("mistake", "factor"), [("sign", -1.0), ("factor 2", 2.0), ("no division by N", 5.0), ("division by N twice", 0.2)]
+)
 def test_scaled_error_signals_fail(mistake: str, factor: float) -> None:
-    at_every_layer(lambda planting, layer: scaled("output_error" if layer == DEPTH else "hidden_error", factor) if layer > 1 else None)
+    at_every_layer(
+        lambda planting, layer: (
+            scaled("output_error" if layer == DEPTH else "hidden_error", factor) if layer > 1 else None
+        )
+    )
 
 
 def test_untransposed_W_in_the_propagation_fails() -> None:

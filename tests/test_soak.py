@@ -1,4 +1,7 @@
-"""No false alarm: random networks of every kind through the three backends. `make soak` runs 10,000 a dtype, here some hundred."""
+"""No false alarm: random networks of every kind through the three backends.
+
+`make soak` runs 10,000 a dtype, here some hundred.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,16 @@ def row(verdict: str, **changes: object) -> Row:
 
 def test_the_tally_adds_up() -> None:
     tally = soak.Tally()
-    tally.add(soak.Outcome(3, (row(PASS), row(FAIL, failed=1, ratio=9.0), row(UNDETERMINED, undetermined=2, reason="kink", statistical=PASS))))
+    tally.add(
+        soak.Outcome(
+            3,
+            (
+                row(PASS),
+                row(FAIL, failed=1, ratio=9.0),
+                row(UNDETERMINED, undetermined=2, reason="kink", statistical=PASS),
+            ),
+        )
+    )
     tally.add(soak.Outcome(4, (row(PASS, ratio=0.75),)))
     found = tally.to_dict()
     assert found["backends"]["b"] == {

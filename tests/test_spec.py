@@ -24,7 +24,11 @@ ARTICLE = {
     "format": "refimpl.network/1",
     "name": "article",
     "input_shape": [4],
-    "layers": [{"size": 2, "activation": "sigmoid"}, {"size": 2, "activation": "sigmoid"}, {"size": 1, "activation": "identity", "bias": False}],
+    "layers": [
+        {"size": 2, "activation": "sigmoid"},
+        {"size": 2, "activation": "sigmoid"},
+        {"size": 1, "activation": "identity", "bias": False},
+    ],
     "loss": "squared_error",
     "reduction": "mean",
 }
@@ -110,10 +114,19 @@ WRONG = [
     (with_layer(bias=1), r"layers\[1\].bias must be true or false, got int 1"),
     (with_layer(activation="swish"), r"layers\[1\].activation must be one of identity, relu.*got str 'swish'"),
     (with_layer(activation=None), r"layers\[1\].activation must be one of"),
-    (with_layer(activation={"name": "leaky_relu", "slope": 0.1}), "leaky_relu has no parameter 'slope'; it has: negative_slope"),
+    (
+        with_layer(activation={"name": "leaky_relu", "slope": 0.1}),
+        "leaky_relu has no parameter 'slope'; it has: negative_slope",
+    ),
     (with_layer(activation={"name": "relu", "slope": 0.1}), "relu has no parameter 'slope'; it has: none"),
-    (with_layer(activation={"name": "leaky_relu", "negative_slope": "0.1"}), "negative_slope of leaky_relu must be a number ≥ 0"),
-    (with_layer(activation={"name": "leaky_relu", "negative_slope": -1}), "negative_slope of leaky_relu must be a number ≥ 0"),
+    (
+        with_layer(activation={"name": "leaky_relu", "negative_slope": "0.1"}),
+        "negative_slope of leaky_relu must be a number ≥ 0",
+    ),
+    (
+        with_layer(activation={"name": "leaky_relu", "negative_slope": -1}),
+        "negative_slope of leaky_relu must be a number ≥ 0",
+    ),
     (with_layer(activation={"negative_slope": 0.1}), "activation must be one of"),
     (with_layer(weights=[1]), r"layers\[1\] has the unknown key 'weights'"),
     (changed(loss="mse"), "loss must be one of squared_error"),
@@ -214,7 +227,13 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monk
 
 
 def test_save_and_load(tmp_path: Path) -> None:
-    spec = NetworkSpec((2, 3), [LayerSpec(2, {"name": "elu", "alpha": 0.5}), LayerSpec(1)], {"name": "huber", "delta": 2}, "sum", "größe")
+    spec = NetworkSpec(
+        (2, 3),
+        [LayerSpec(2, {"name": "elu", "alpha": 0.5}), LayerSpec(1)],
+        {"name": "huber", "delta": 2},
+        "sum",
+        "größe",
+    )
     spec.save(tmp_path / "net.json")
     assert NetworkSpec.load(tmp_path / "net.json") == spec
     assert spec.loss == Function("huber", (("delta", 2.0),))
@@ -226,7 +245,10 @@ def test_save_and_load(tmp_path: Path) -> None:
     [
         (lambda: LayerSpec(2.5), "size must be an integer"),  # type: ignore[arg-type]
         (lambda: LayerSpec(np.ones((9, 9))), "size must be an integer ≥ 1, got ndarray"),  # type: ignore[arg-type]
-        (lambda: LayerSpec(2, {"name": "elu", "alpha": 10**5000}), "alpha of elu must be a number .* got int too large to show"),
+        (
+            lambda: LayerSpec(2, {"name": "elu", "alpha": 10**5000}),
+            "alpha of elu must be a number .* got int too large to show",
+        ),
         (lambda: LayerSpec(2, Function("nothing")), "activation must be one of"),
         (lambda: LayerSpec(2, Function("elu", 5)), "activation: the parameters of a Function are pairs"),  # type: ignore[arg-type]
         (lambda: LayerSpec(2, Function("elu", (("alpha", 1.0), ("alpha", 2.0)))), "each name once"),
@@ -288,4 +310,6 @@ def test_the_published_schema_is_the_generated_one() -> None:
     assert published == json_schema()
     names = published["properties"]["loss"]["anyOf"][0]["enum"]
     assert names == list(LOSSES)
-    assert published["properties"]["layers"]["items"]["properties"]["activation"]["anyOf"][0]["enum"] == list(ACTIVATIONS)
+    assert published["properties"]["layers"]["items"]["properties"]["activation"]["anyOf"][0]["enum"] == list(
+        ACTIVATIONS
+    )

@@ -31,7 +31,11 @@ def test_median_tolerance_on_the_article_is_below_1e_14() -> None:
     for seed in range(20):
         j = judge(article(1, seed))
         bounds = j.tolerance(ARITHMETICS["float64"]).worst_case
-        ratios += [ratio for name in j.spec.parameter_shapes for ratio in (bounds[name] / np.abs(j.truth.grads[name].mid)).ravel()]
+        ratios += [
+            ratio
+            for name in j.spec.parameter_shapes
+            for ratio in (bounds[name] / np.abs(j.truth.grads[name].mid)).ravel()
+        ]
     assert np.median(ratios) <= 1e-14
 
 
@@ -105,7 +109,10 @@ def test_bounds_have_the_shapes_of_what_they_bound_and_are_no_nan(index: int, dt
 def test_float32_bounds_are_wider_by_the_ratio_of_the_roundoffs() -> None:
     p = problem(network((4, 3, 2), ["tanh", "sigmoid"]), dtype="float32")
     j = judge(p)
-    wide, narrow = j.tolerance(ARITHMETICS["float32"]).worst_case["W1"], j.tolerance(ARITHMETICS["float64"]).worst_case["W1"]
+    wide, narrow = (
+        j.tolerance(ARITHMETICS["float32"]).worst_case["W1"],
+        j.tolerance(ARITHMETICS["float64"]).worst_case["W1"],
+    )
     assert wide / narrow == pytest.approx(2.0**29, rel=1e-3)
 
 

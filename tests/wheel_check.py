@@ -1,7 +1,7 @@
 """sdist → wheel → an empty environment: what a user installs is what the repository holds. Run by `make wheel-check`.
 
-In the empty environment the numpy backend works and asking for torch says what to install; in a second one, which sees this environment's
-frameworks, every registered backend loads from the wheel.
+In the empty environment the numpy backend works and asking for torch says what to install; in a second one, which
+sees this environment's frameworks, every registered backend loads from the wheel.
 """
 
 from __future__ import annotations
@@ -30,9 +30,13 @@ print("loaded from the wheel:", ", ".join(names))
 
 def run(*command: str | Path, cwd: Path, code: int = 0, **env: str) -> str:
     """Run a command, demand its exit code, and return what it printed."""
-    done = subprocess.run([str(part) for part in command], cwd=cwd, text=True, capture_output=True, env={**os.environ, **env}, check=False)
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, text=True, capture_output=True, env={**os.environ, **env}, check=False
+    )
     if done.returncode != code:
-        sys.exit(f"{' '.join(map(str, command))}: exit {done.returncode}, expected {code}\n{done.stdout}\n{done.stderr}")
+        sys.exit(
+            f"{' '.join(map(str, command))}: exit {done.returncode}, expected {code}\n{done.stdout}\n{done.stderr}"
+        )
     return done.stdout + done.stderr
 
 
@@ -44,7 +48,18 @@ def main() -> None:
         (wheel,) = (home / "dist").glob("*.whl")
         empty = home / "empty"
         venv.create(empty, with_pip=True)
-        run(empty / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt", wheel, cwd=home)
+        run(
+            empty / "bin/python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-c",
+            ROOT / "constraints.txt",
+            wheel,
+            cwd=home,
+        )
         print(run(empty / "bin/refimpl", "check", "--backend", "numpy", cwd=home))
         hint = run(empty / "bin/refimpl", "check", "--backend", "torch", cwd=home, code=2)
         if "pip install 'refimpl[torch]'" not in hint or len(hint.splitlines()) != 1:
@@ -56,7 +71,19 @@ def main() -> None:
 def load_every_backend(home: Path, wheel: Path) -> None:
     """The wheel before this environment's packages, so that the frameworks are there and refimpl is the wheel's."""
     target = home / "site-packages"
-    run(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target", target, wheel, cwd=home)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--target",
+        target,
+        wheel,
+        cwd=home,
+    )
     # -S and an explicit path: no .pth file, so the editable install cannot stand in for the wheel
     here = next(path for path in sys.path if path.endswith("site-packages"))
     program = f"ROOT = {str(ROOT)!r} + '/refimpl'\nimport sys; sys.path[:0] = [{str(target)!r}, {here!r}]\n{LOAD_ALL}"

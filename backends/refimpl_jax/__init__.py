@@ -1,7 +1,9 @@
-"""refimpl's JAX backend: the forward pass of a spec, differentiated by `jax.value_and_grad` under `jax.jit`, on the CPU or a CUDA device.
+"""refimpl's JAX backend: the forward pass of a spec, differentiated by `jax.value_and_grad` under `jax.jit`, on the
+CPU or a CUDA device.
 
-float64 is enabled for the call alone, and matrix products run at the highest precision. XLA flushes subnormal numbers to zero on the CPU: that is declared
-(`JaxBackend.arithmetic`), so that this backend is judged by the arithmetic it has.
+float64 is enabled for the call alone, and matrix products run at the highest precision. XLA flushes subnormal numbers
+to zero on the CPU: that is declared (`JaxBackend.arithmetic`), so that this backend is judged by the arithmetic it
+has.
 """
 
 from __future__ import annotations
@@ -45,9 +47,15 @@ class JaxBackend:
 
     def arithmetic(self, *, dtype: str, device: str) -> Arithmetic:
         """IEEE arithmetic, but that subnormal numbers are flushed on the CPU."""
-        return dataclasses.replace(ARITHMETICS[dtype], name=f"{dtype}, flushing subnormals", flushes_subnormals=True) if device == "cpu" else ARITHMETICS[dtype]
+        return (
+            dataclasses.replace(ARITHMETICS[dtype], name=f"{dtype}, flushing subnormals", flushes_subnormals=True)
+            if device == "cpu"
+            else ARITHMETICS[dtype]
+        )
 
-    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def gradient_function(
+        self, spec: NetworkSpec, *, dtype: str, device: str
+    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b)."""
         compiled = _value_and_grad(spec, dtype)
 
@@ -58,18 +66,25 @@ class JaxBackend:
 
         return gradients
 
-    def input_gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def input_gradient_function(
+        self, spec: NetworkSpec, *, dtype: str, device: str
+    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b, and of x in x's shape)."""
         compiled = _value_and_grad_of_inputs(spec, dtype)
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with _scope(dtype, device):
                 loss, (grads, x_grad) = compiled({name: params[name] for name in spec.parameter_shapes}, x, y)
-                return float(loss), {**{name: np.array(grads[name]) for name in spec.parameter_shapes}, "x": np.array(x_grad)}
+                return float(loss), {
+                    **{name: np.array(grads[name]) for name in spec.parameter_shapes},
+                    "x": np.array(x_grad),
+                }
 
         return gradients
 
-    def intermediates_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]:
+    def intermediates_function(
+        self, spec: NetworkSpec, *, dtype: str, device: str
+    ) -> Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]:
         """(params, x, y) → z2, a2, delta2, z3 …, each (N, n_l)."""
         compiled = _intermediates(spec, dtype)
 
@@ -97,7 +112,9 @@ def _value_and_grad_of_inputs(spec: NetworkSpec, dtype: str) -> Callable[..., An
 
 @lru_cache(maxsize=COMPILED)
 def _intermediates(spec: NetworkSpec, dtype: str) -> Callable[..., Any]:
-    def loss(shifts: list[jax.Array], params: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> tuple[jax.Array, Any]:
+    def loss(
+        shifts: list[jax.Array], params: dict[str, jax.Array], x: jax.Array, y: jax.Array
+    ) -> tuple[jax.Array, Any]:
         known = forward(spec, params, x, shifts)
         return cost(spec, known.a[-1], targets(spec, y, dtype)), (known.z, known.a[1:])
 
@@ -113,7 +130,9 @@ def _loss_of(spec: NetworkSpec, dtype: str) -> Callable[..., jax.Array]:
 
 @contextmanager
 def _scope(dtype: str, device: str) -> Iterator[None]:
-    """float64 where asked for, IEEE float32 in matrix products, and the device, for this call alone; a caller's guards are for the caller's code."""
+    """float64 where asked for, IEEE float32 in matrix products, and the device, for this call alone; a caller's
+    guards are for the caller's code.
+    """
     with (
         jax.enable_x64(dtype == "float64"),
         jax.default_matmul_precision("highest"),

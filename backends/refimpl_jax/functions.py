@@ -1,8 +1,9 @@
 """Activations and losses in JAX: the forward rules alone. `jax.grad` derives the rest.
 
-The same names in the same order as ``refimpl_numpy/functions.py``, which has every backward rule too. Each rule is stated so that its derivative keeps its
-relative accuracy where a unit saturates (that of jax.nn.sigmoid, a(1 − a), does not) and is the catalogue's at awkward points (jnp.maximum gives ½ at a
-tie). A branch that `where` does not take must still be finite, or 0 · inf makes NaN of the gradient: hence the safe arguments.
+The same names in the same order as ``refimpl_numpy/functions.py``, which has every backward rule too. Each rule is
+stated so that its derivative keeps its relative accuracy where a unit saturates (that of jax.nn.sigmoid, a(1 − a),
+does not) and is the catalogue's at awkward points (jnp.maximum gives ½ at a tie). A branch that `where` does not take
+must still be finite, or 0 · inf makes NaN of the gradient: hence the safe arguments.
 """
 
 from __future__ import annotations

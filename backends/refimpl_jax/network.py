@@ -1,6 +1,7 @@
 """The network in JAX: the forward pass, and `jax.value_and_grad` for the rest.
 
-The same names in the same order as ``refimpl_numpy/network.py`` up to `cost`; what stands below `cost` there is what automatic differentiation replaces.
+The same names in the same order as ``refimpl_numpy/network.py`` up to `cost`; what stands below `cost` there is what
+automatic differentiation replaces.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def targets(spec: NetworkSpec, y: Array, dtype: str) -> Array:
 
 
 def forward(spec: NetworkSpec, params: Parameters, x: Array, shifts: list[Array]) -> Forward:
-    """(E1) and (E2), layer by layer; `shifts`, where there are any, are added to the z's: the derivative by a shift is the delta."""
+    """(E1) and (E2), layer by layer; `shifts`, where there are any, are added to the z's: the derivative by a
+    shift is the delta.
+    """
     a, zs = [x.reshape(len(x), spec.n_in)], []
     for number, layer in enumerate(spec.layers, start=1):
         z = a[-1] @ params[f"W{number}"].T

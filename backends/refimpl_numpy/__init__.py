@@ -1,6 +1,8 @@
-"""refimpl's hand-derived backend: ``refimpl/equations.py`` run with NumPy. The only backend in which backpropagation is written out.
+"""refimpl's hand-derived backend: ``refimpl/equations.py`` run with NumPy. The only backend in which backpropagation
+is written out.
 
-Tests and lessons plant mistakes in it: `NumpyBackend(equations)` takes the equations of every layer, from the first to the last.
+Tests and lessons plant mistakes in it: `NumpyBackend(equations)` takes the equations of every layer, from the first
+to the last.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class NumpyBackend:
             return f"dtype {dtype}: use float64 or float32"
         return True if device == "cpu" else f"device {device}: NumPy runs on cpu"
 
-    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def gradient_function(
+        self, spec: NetworkSpec, *, dtype: str, device: str
+    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b)."""
         equations = self._equations(spec)
 
@@ -45,7 +49,9 @@ class NumpyBackend:
 
         return gradients
 
-    def input_gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def input_gradient_function(
+        self, spec: NetworkSpec, *, dtype: str, device: str
+    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b, and of x in x's shape)."""
         equations = self._equations(spec)
 
@@ -56,7 +62,9 @@ class NumpyBackend:
 
         return gradients
 
-    def intermediates_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]:
+    def intermediates_function(
+        self, spec: NetworkSpec, *, dtype: str, device: str
+    ) -> Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]:
         """(params, x, y) → z2, a2, delta2, z3 …, each (N, n_l)."""
         equations = self._equations(spec)
 
@@ -75,11 +83,16 @@ class NumpyBackend:
         if self.equations is None:
             return [EQUATIONS] * spec.depth
         if len(self.equations) != spec.depth:
-            raise BackendError(f"equations has {len(self.equations)} entries; the network has {spec.depth} layers, give one Equations a layer")
+            raise BackendError(
+                f"equations has {len(self.equations)} entries; the network has {spec.depth} layers, "
+                "give one Equations a layer"
+            )
         return self.equations
 
 
-def _run(spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, equations: Sequence[Equations]) -> tuple[float, dict[str, Array], list[Array]]:
+def _run(
+    spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, equations: Sequence[Equations]
+) -> tuple[float, dict[str, Array], list[Array]]:
     known = forward(spec, params, x, equations)
     grads, deltas = backward(spec, params, known, y, equations)
     return float(cost(spec, known.a[-1], y, equations)), {name: grads[name] for name in spec.parameter_shapes}, deltas

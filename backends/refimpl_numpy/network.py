@@ -1,7 +1,9 @@
-"""The network in NumPy: the forward pass, and the hand-derived backward pass that runs ``refimpl/equations.py`` layer by layer.
+"""The network in NumPy: the forward pass, and the hand-derived backward pass that runs ``refimpl/equations.py`` layer
+by layer.
 
-No tape and no graph: `backward` is the recursion as the derivation has it, from the output to the input. refimpl_torch and refimpl_jax have the same
-names in the same order up to `cost`; what stands below it here is what autograd replaces there.
+No tape and no graph: `backward` is the recursion as the derivation has it, from the output to the input.
+refimpl_torch and refimpl_jax have the same names in the same order up to `cost`; what stands below it here is what
+autograd replaces there.
 """
 
 from __future__ import annotations
@@ -66,11 +68,17 @@ def vector_jacobian_products(spec: NetworkSpec) -> list[VectorJacobianProduct]:
     return [of(layer.activation.name, layer.activation.kwargs) for layer in spec.layers]
 
 
-def backward(spec: NetworkSpec, params: Parameters, known: Forward, y: Array, equations: Sequence[Equations]) -> tuple[dict[str, Array], list[Array]]:
-    """(B1) to (B4), from the output to the input: the gradients of every W and b, and the error signals of the layers 2 … L+1."""
+def backward(
+    spec: NetworkSpec, params: Parameters, known: Forward, y: Array, equations: Sequence[Equations]
+) -> tuple[dict[str, Array], list[Array]]:
+    """(B1) to (B4), from the output to the input: the gradients of every W and b, and the error signals of the
+    layers 2 … L+1.
+    """
     vjps, last = vector_jacobian_products(spec), spec.depth - 1
     grads: dict[str, Array] = {}
-    delta = equations[last].output_error(cost_gradient(spec, known.a[-1], y, equations), known.z[last], known.a[-1], vjps[last])
+    delta = equations[last].output_error(
+        cost_gradient(spec, known.a[-1], y, equations), known.z[last], known.a[-1], vjps[last]
+    )
     deltas = [delta]
     for index in range(last, -1, -1):
         W = params[f"W{index + 1}"]

@@ -1,7 +1,8 @@
-"""refimpl's PyTorch backend: the forward pass of a spec, differentiated by `torch.autograd`, on the CPU or a CUDA device.
+"""refimpl's PyTorch backend: the forward pass of a spec, differentiated by `torch.autograd`, on the CPU or a CUDA
+device.
 
-Arithmetic is IEEE float64 or float32: TF32, bfloat16 and autocast are off during a call and restored after it, and gradients are on, whatever the caller's
-mode. No other global state is touched.
+Arithmetic is IEEE float64 or float32: TF32, bfloat16 and autocast are off during a call and restored after it, and
+gradients are on, whatever the caller's mode. No other global state is touched.
 """
 
 from __future__ import annotations
@@ -33,9 +34,15 @@ class TorchBackend:
             return f"dtype {dtype}: use float64 or float32"
         if device not in ("cpu", "cuda"):
             return f"device {device}: use cpu or cuda"
-        return True if device == "cpu" or torch.cuda.is_available() else f"device {device}: this PyTorch sees no CUDA device"
+        return (
+            True
+            if device == "cpu" or torch.cuda.is_available()
+            else f"device {device}: this PyTorch sees no CUDA device"
+        )
 
-    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def gradient_function(
+        self, spec: NetworkSpec, *, dtype: str, device: str
+    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b)."""
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
@@ -47,7 +54,9 @@ class TorchBackend:
 
         return gradients
 
-    def input_gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def input_gradient_function(
+        self, spec: NetworkSpec, *, dtype: str, device: str
+    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b, and of x in x's shape)."""
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
@@ -59,7 +68,9 @@ class TorchBackend:
 
         return gradients
 
-    def intermediates_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]:
+    def intermediates_function(
+        self, spec: NetworkSpec, *, dtype: str, device: str
+    ) -> Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]:
         """(params, x, y) → z2, a2, delta2, z3 …, each (N, n_l)."""
 
         def intermediates(params: Mapping[str, Array], x: Array, y: Array) -> dict[str, Array]:

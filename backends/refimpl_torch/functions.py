@@ -1,8 +1,9 @@
 """Activations and losses in PyTorch: the forward rules alone. Autograd derives the rest.
 
-The same names in the same order as ``refimpl_numpy/functions.py``, which has every backward rule too. Each rule is stated so that its derivative by autograd
-keeps its relative accuracy where a unit saturates (that of torch.sigmoid, a(1 − a), does not) and is the catalogue's at awkward points. A branch
-that `where` does not take must still be finite, or 0 · inf makes NaN of the gradient: hence the safe arguments.
+The same names in the same order as ``refimpl_numpy/functions.py``, which has every backward rule too. Each rule is
+stated so that its derivative by autograd keeps its relative accuracy where a unit saturates (that of torch.sigmoid,
+a(1 − a), does not) and is the catalogue's at awkward points. A branch that `where` does not take must still be
+finite, or 0 · inf makes NaN of the gradient: hence the safe arguments.
 """
 
 from __future__ import annotations

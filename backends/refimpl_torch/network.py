@@ -1,6 +1,7 @@
 """The network in PyTorch: the forward pass, and `torch.autograd` for the rest.
 
-The same names in the same order as ``refimpl_numpy/network.py`` up to `cost`; what stands below `cost` there is what autograd replaces.
+The same names in the same order as ``refimpl_numpy/network.py`` up to `cost`; what stands below `cost` there is what
+autograd replaces.
 """
 
 from __future__ import annotations

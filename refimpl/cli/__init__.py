@@ -1,7 +1,8 @@
-"""The command line: `refimpl COMMAND`. One module per command; this one gathers them and turns errors into exit codes.
+"""The command line: `refimpl COMMAND`. One module per command; this one gathers them and turns errors into exit
+codes.
 
-Exit codes: 0 all pass; 1 a gradient is wrong; 2 the request is wrong (one line, no traceback); 3 nothing is wrong, but something is
-UNDETERMINED. Heavy imports happen inside the commands, so that `--help` costs nothing.
+Exit codes: 0 all pass; 1 a gradient is wrong; 2 the request is wrong (one line, no traceback); 3 nothing is wrong,
+but something is UNDETERMINED. Heavy imports happen inside the commands, so that `--help` costs nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from refimpl.cli.check import check
 from refimpl.cli.soak import soak
 from refimpl.errors import RefimplError
 
-app = typer.Typer(name="refimpl", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="refimpl", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 app.command()(check)
 app.command()(soak)
 

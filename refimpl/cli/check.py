@@ -31,16 +31,28 @@ class Example(StrEnum):
 
 
 def check(
-    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC.json]", help="The network; without it, the example's.", show_default=False)] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SPEC.json]", help="The network; without it, the example's.", show_default=False),
+    ] = None,
     example: Annotated[
-        Example, typer.Option(help="A network of refimpl's own: the article's 4-2-2-1, or 64-32-16-10 on handwritten digits.")
+        Example,
+        typer.Option(help="A network of refimpl's own: the article's 4-2-2-1, or 64-32-16-10 on handwritten digits."),
     ] = Example.article,
     backend: Annotated[
-        list[str] | None, typer.Option("--backend", metavar="NAME", help="A backend to check; may be given again. Default: all installed.")
+        list[str] | None,
+        typer.Option(
+            "--backend", metavar="NAME", help="A backend to check; may be given again. Default: all installed."
+        ),
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="The arithmetic.")] = Dtype.float64,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    batch: Annotated[int | None, typer.Option(min=1, help="How many samples. Default: 8 random ones; for the digits, all 1,797.", show_default=False)] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many samples. Default: 8 random ones; for the digits, all 1,797.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initial values and of random data.")] = 0,
     inputs: Annotated[bool, typer.Option("--inputs", help="Also the gradient of x.")] = False,
     intermediates: Annotated[bool, typer.Option("--intermediates", help="Also z, a and delta of every layer.")] = False,
@@ -48,8 +60,8 @@ def check(
 ) -> None:
     """Hold every backend's gradients against the certified ones.
 
-    Prints, for the loss and for every W and b of every backend: the verdict; the largest error as a fraction of the tolerance and in ulps
-    (units in the last place); and where that element is, counted from 1.
+    Prints, for the loss and for every W and b of every backend: the verdict; the largest error as a fraction of the
+    tolerance and in ulps (units in the last place); and where that element is, counted from 1.
     """
     from refimpl import agreement
 
@@ -60,7 +72,9 @@ def check(
     raise typer.Exit(ALL_PASS if report.ok else WRONG if report.failures else UNDECIDED)
 
 
-def _problem(path: Path | None, example: Example, batch: int | None, seed: int, dtype: str) -> tuple[NetworkSpec, Any, Any]:
+def _problem(
+    path: Path | None, example: Example, batch: int | None, seed: int, dtype: str
+) -> tuple[NetworkSpec, Any, Any]:
     import numpy as np
 
     from refimpl import examples

@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 def soak(
     count: Annotated[int, typer.Option(min=1, help="How many random networks.")] = 1000,
     backend: Annotated[
-        list[str] | None, typer.Option("--backend", metavar="NAME", help="A backend to run; may be given again. Default: all installed.")
+        list[str] | None,
+        typer.Option("--backend", metavar="NAME", help="A backend to run; may be given again. Default: all installed."),
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="The arithmetic.")] = Dtype.float64,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the stream of networks.")] = 0,
     first: Annotated[int, typer.Option(min=0, help="The first network's number: with --count 1, replays one.")] = 0,
-    processes: Annotated[int | None, typer.Option(min=1, help="How many processes. Default: one a core.", show_default=False)] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="How many processes. Default: one a core.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Check random networks of every shape, activation, loss and scale, and sum up the verdicts per backend."""
@@ -35,7 +38,9 @@ def soak(
     for name in names:
         backends.load(name)
     tally = Tally()
-    for outcome in _with_progress(run(count, names, dtype.value, device, seed, first, processes or os.cpu_count() or 1), count, quiet=as_json):
+    for outcome in _with_progress(
+        run(count, names, dtype.value, device, seed, first, processes or os.cpu_count() or 1), count, quiet=as_json
+    ):
         tally.add(outcome)
     if as_json:
         typer.echo(json.dumps(tally.to_dict(), indent=1))
@@ -49,10 +54,23 @@ def soak(
 def _with_progress(outcomes: Iterable[Outcome], count: int, quiet: bool) -> Iterable[Outcome]:
     if quiet:
         return outcomes
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     def shown() -> Iterator[Outcome]:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns) as progress:
             task = progress.add_task("networks", total=count)
             for outcome in outcomes:
