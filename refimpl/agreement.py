@@ -175,9 +175,12 @@ class _Verdicts:
         self.failed = ~(within | (self.distance <= across + slack) | np.isinf(across))
         self.passed = within & decisive
         self.kinked = ~within & ~self.failed & np.isfinite(self.worst)
-        self.statistical = _statistical(
-            self.distance, bounds.statistical[key] + slack, DECISIVE * largest, ~self.passed & ~self.failed
-        )
+        # the statistical form takes every kink from the truth's side: it says nothing where a kink may matter
+        open_elements = ~self.passed & ~self.failed
+        decided = open_elements & (across == self.worst)
+        self.statistical = _statistical(self.distance, bounds.statistical[key] + slack, DECISIVE * largest, decided)
+        if self.statistical == PASS and (open_elements & ~decided).any():
+            self.statistical = UNDETERMINED
 
     def row(self, name: str, key: str) -> Row:
         ratio = self._ratio()

@@ -397,10 +397,13 @@ class _Walk:
         e^(z ± R) / Σ e^(z ± R) differs from a by a factor of at most e^R / Σ a e^(−R), for any shift of z. R takes in
         the roundings of the exponents (of size |log a|, twice) and of exp and log.
         """
-        return _times(a, self._softmax_factor(z, a, z_error)) / self.spread + np.minimum(a, self.tiny)
+        flushed = np.minimum(a, self.tiny) if z.shape[1] > 1 else 0.0
+        return _times(a, self._softmax_factor(z, a, z_error)) / self.spread + flushed
 
     def _softmax_factor(self, z: Bound, a: Bound, z_error: Bound) -> Bound:
         width = z.shape[1]
+        if width == 1:  # e⁰/e⁰: exact in any arithmetic
+            return np.zeros_like(z)
         largest = z.max(axis=1, keepdims=True)
         log_total = largest + np.log(np.exp(z - largest).sum(axis=1, keepdims=True))
         roundings = 2 * (log_total - z) + ELEMENTARY * (2 + math.log(width))
@@ -412,6 +415,8 @@ class _Walk:
 
     def _softmax_error_signal(self, layer: _LayerBounds, incoming: Bound, error: Bound) -> Bound:
         """E_Δ of a (d − Σ a d), or of the product with the Jacobian written out."""
+        if incoming.shape[1] == 1:  # 1 (d − 1 d): exactly 0, whatever d
+            return np.where(np.isfinite(error), 0.0, np.inf)
         a, a_error = layer.a, layer.a_error
         held_a = a + self.spread * a_error
         held = np.abs(incoming) + self.spread * error
@@ -431,6 +436,11 @@ class _Walk:
 
     def _cross_entropy(self, s: Bound, s_error: Bound, y: Bound) -> tuple[Bound, Bound, Bound]:
         """|loss| and its bound, one a sample, and the bound of ∂C/∂s, all before the reduction."""
+        if (
+            s.shape[1] == 1
+        ):  # one class is certain: the loss is 0, and so is y p − y; p − y is as far off as y is from 1
+            unbounded = np.where(np.isfinite(s_error), 0.0, np.inf)
+            return np.zeros(len(s)), unbounded[:, 0], unbounded + np.abs(y - 1.0)
         largest = s.max(axis=1, keepdims=True)
         log_total = largest + np.log(np.exp(s - largest).sum(axis=1, keepdims=True))
         probability = np.exp(s - log_total)

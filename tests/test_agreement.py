@@ -248,6 +248,7 @@ def test_a_value_at_the_other_side_of_a_kink_is_undetermined_and_beyond_both_sid
         assert rows["W1"] == verdict, grads
     (row,) = (row for row in judge(p).judge_answer("any", (loss, {"W1": np.array([other])})) if row.quantity == "W1")
     assert "a kink lies within the rounding errors" in row.remark
+    assert row.statistical == UNDETERMINED
 
 
 def test_what_may_overflow_is_undetermined() -> None:

@@ -26,6 +26,7 @@ def test_random_networks_have_no_failure(chunk: int, dtype: str, seed: int) -> N
     for outcome in soak.run(CHUNK, BACKENDS, dtype, "cpu", seed, chunk * CHUNK, processes=1):
         tally.add(outcome)
     assert tally.failures == []
+    assert not any(verdict == FAIL for _, verdict in tally.statistical)
     assert set(tally.elements) == set(BACKENDS)
     assert all(0 < tally.largest[name][0] < 1 for name in BACKENDS)
 

@@ -143,6 +143,18 @@ def test_a_probability_that_may_be_zero_is_undetermined() -> None:
     assert set(verdicts(judge(p).rows(NumpyBackend())).values()) == {UNDETERMINED}
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_class_is_certain_and_its_zeros_are_decided(dtype: str) -> None:
+    """softmax of one number is 1 whatever the number: every gradient before it is exactly 0, and anything else is wrong."""
+    for activations, loss in ((["tanh", "softmax"], "squared_error"), (["tanh", "identity"], "cross_entropy")):
+        p = problem(network((3, 2, 1), activations, loss), dtype=dtype)
+        j = judge(p)
+        answer = NumpyBackend().gradient_function(p.spec, dtype=dtype, device="cpu")(p.params, p.x, p.y)
+        assert set(verdicts(j.judge_answer("right", answer)).values()) == {PASS}
+        answer[1]["W1"][0, 0] = np.finfo(dtype).smallest_normal
+        assert verdicts(j.judge_answer("wrong", answer))["W1"] == FAIL
+
+
 def test_every_assumption_is_stated() -> None:
     for entry in (*ACTIVATIONS.values(), *LOSSES.values()):
         assert entry.value_ulps >= 0
