@@ -176,11 +176,12 @@ class _Verdicts:
         self.passed = within & decisive
         self.kinked = ~within & ~self.failed & np.isfinite(self.worst)
         # the statistical form takes every kink from the truth's side: it says nothing where a kink may matter
-        open_elements = ~self.passed & ~self.failed
-        decided = open_elements & (across == self.worst)
-        self.statistical = _statistical(self.distance, bounds.statistical[key] + slack, DECISIVE * largest, decided)
-        if self.statistical == PASS and (open_elements & ~decided).any():
-            self.statistical = UNDETERMINED
+        self.statistical = _statistical(
+            self.distance,
+            np.where(across == self.worst, bounds.statistical[key] + slack, np.inf),
+            DECISIVE * largest,
+            ~self.passed & ~self.failed,
+        )
 
     def row(self, name: str, key: str) -> Row:
         ratio = self._ratio()
@@ -236,7 +237,7 @@ def _statistical(distance: Array, bound: Array, decisive: float, undetermined: B
         return ""
     if (distance[undetermined] > bound[undetermined]).any():
         return FAIL
-    return PASS if np.isfinite(bound[undetermined]).all() and (bound[undetermined] <= decisive).all() else UNDETERMINED
+    return PASS if (bound[undetermined] <= decisive).all() and np.isfinite(decisive) else UNDETERMINED
 
 
 def _refused(name: str, key: str, reason: str, size: int = 1) -> Row:

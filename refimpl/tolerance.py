@@ -275,7 +275,7 @@ class _Walk:
             self._product(a_error, weight.T),
             self._product(held, weight_flush.T),
             self._flushed(parameters[f"b{number}"]) if layer.bias else 0.0,
-            self._underflow(terms, 2 * count + 2),
+            self._product_underflow(terms, 2 * count + 2, held, weight.T),
         )
         z_error = self._overflowing(z_error, terms)
         function, z = ACTIVATIONS[layer.activation.name], self.truth.values[f"z{number + 1}"]
@@ -368,7 +368,7 @@ class _Walk:
             self._gamma(count) * terms,
             self._product(delta_error, layer.weight),
             self._product(held, layer.weight_flush),
-            self._underflow(terms, 2 * count),
+            self._product_underflow(terms, 2 * count, held, layer.weight),
         )
         return self._overflowing(bound, terms)
 
@@ -380,7 +380,7 @@ class _Walk:
             self._gamma(self.n + 2) * terms,
             self._product(delta_error.T, layer.a_in),
             self._product(held.T, layer.a_in_error),
-            self._underflow(terms, 2 * self.n + 2),
+            self._product_underflow(terms, 2 * self.n + 2, held.T, held_a),
         )
         return self._overflowing(bound, terms)
 
@@ -497,6 +497,14 @@ class _Walk:
         # a product that underflows loses at most itself
         return np.minimum(terms, count * self.eta)
 
+    def _product_underflow(self, terms: Bound, count: int, left: Bound, right: Bound) -> Bound:
+        """`_underflow` of the matrix product `terms`, whose own float64 evaluation may have underflowed."""
+        lost = terms < 2.0**-960
+        if not lost.any():
+            return self._underflow(terms, count)
+        some = ((left > 0).astype(np.float64) @ (right > 0).astype(np.float64)) > 0
+        return np.where(lost, np.where(some, count * self.eta, 0.0), self._underflow(terms, count))
+
     def _flushed(self, array: NDArray[Any]) -> Bound:
         magnitude = np.abs(array.astype(np.float64))
         return np.where(magnitude < self.tiny, magnitude, 0.0) if self.flushes else np.zeros_like(magnitude)
@@ -505,7 +513,10 @@ class _Walk:
         return np.where((magnitude + self.spread * bound < self.largest) & np.isfinite(magnitude), bound, np.inf)
 
     def _magnitude(self, name: str) -> Bound:
-        return np.abs(self.truth.values[name].mid)
+        balls = self.truth.values[name]
+        return (
+            np.abs(balls.mid) + balls.tail_rad
+        )  # not 0 where the truth is not, though it may be below float64's range
 
 
 def _times(left: Bound, right: Bound | float) -> Bound:

@@ -145,7 +145,7 @@ def test_a_probability_that_may_be_zero_is_undetermined() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_class_is_certain_and_its_zeros_are_decided(dtype: str) -> None:
-    """softmax of one number is 1 whatever the number: every gradient before it is exactly 0, and anything else is wrong."""
+    """softmax of one number is 1 whatever the number: every gradient before it is exactly 0, nothing else is right."""
     for activations, loss in ((["tanh", "softmax"], "squared_error"), (["tanh", "identity"], "cross_entropy")):
         p = problem(network((3, 2, 1), activations, loss), dtype=dtype)
         j = judge(p)
