@@ -11,10 +11,10 @@ COUNT ?= 10000
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test coverage lint format typecheck soak wheel-check clean
+.PHONY: help setup check test coverage lint format typecheck soak diagnosis-measure wheel-check clean
 
 help: ## show this
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 setup: $(READY) ## the virtual environment
 
@@ -52,6 +52,9 @@ typecheck: $(READY) ## mypy, strict
 soak: $(READY) ## random networks through every backend, float64 and float32 (COUNT=10000 SEED=0)
 	$(THREADS) $(BIN)/refimpl soak --count $(COUNT) --seed $(SEED) --dtype float64
 	$(THREADS) $(BIN)/refimpl soak --count $(COUNT) --seed $(SEED) --dtype float32
+
+diagnosis-measure: $(READY) ## how often a planted fault is named rightly, and a stranger's mistake wrongly
+	$(THREADS) $(BIN)/python tests/diagnosis_measure.py --seed $(SEED)
 
 wheel-check: $(READY) ## sdist → wheel → empty environment: every entry point loads from there
 	$(BIN)/python tests/wheel_check.py

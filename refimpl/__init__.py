@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from refimpl import examples
-    from refimpl.agreement import Judge, check
+    from refimpl.agreement import check
     from refimpl.backend import Backend, value_and_grad
     from refimpl.certification import Balls, Certificate, certify
+    from refimpl.diagnosis import Finding, diagnose
     from refimpl.errors import BackendError, CertificationError, DataError, RefimplError, SpecError
+    from refimpl.judge import Judge
     from refimpl.report import Report, Row
     from refimpl.spec import Function, LayerSpec, NetworkSpec
 
@@ -32,6 +34,7 @@ __all__ = [
     "Certificate",
     "CertificationError",
     "DataError",
+    "Finding",
     "Function",
     "Judge",
     "LayerSpec",
@@ -43,15 +46,18 @@ __all__ = [
     "__version__",
     "certify",
     "check",
+    "diagnose",
     "examples",
     "value_and_grad",
 ]
 
 _HOME = {
-    "refimpl.agreement": ("Judge", "check"),
+    "refimpl.agreement": ("check",),
+    "refimpl.diagnosis": ("Finding", "diagnose"),
     "refimpl.backend": ("Backend", "value_and_grad"),
     "refimpl.certification": ("Balls", "Certificate", "certify"),
     "refimpl.errors": ("BackendError", "CertificationError", "DataError", "RefimplError", "SpecError"),
+    "refimpl.judge": ("Judge",),
     "refimpl.report": ("Report", "Row"),
     "refimpl.spec": ("Function", "LayerSpec", "NetworkSpec"),
 }

@@ -1,36 +1,27 @@
 """Backends held against the certified gradient: `check`.
 
-Every element of the loss and of every W and b that a backend returns is compared with the certified ball and given a
-verdict (see :mod:`refimpl.tolerance`): PASS, FAIL or UNDETERMINED, which is never counted as a pass. A backend is
-judged by the arithmetic it declares; by default that is IEEE arithmetic of the asked-for dtype.
-
-Nouns: a `Judge` holds the truth about one network on one batch; a `Row` is the verdict on one array of one backend; a
-:class:`refimpl.report.Report` is all rows. What it does not do: know any framework, or compare two backends with each
-other. Each answers to the truth alone.
+Every element of the loss and of every W and b that a backend returns gets a verdict (:mod:`refimpl.judge`), and what
+is wrong is diagnosed (:mod:`refimpl.diagnosis`). Backends are not compared with each other: each answers to the truth
+alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import backend as backends_module
-from refimpl.arithmetic import ARITHMETICS, Arithmetic
-from refimpl.backend import ArithmeticBackend, Backend, InputGradientBackend, IntermediatesBackend
-from refimpl.batch import Batch, validate
-from refimpl.certification import Balls, Certificate, certify_batch
+from refimpl.backend import Backend
+from refimpl.batch import validate
+from refimpl.diagnosis import Finding, diagnose_answer
 from refimpl.errors import BackendError
-from refimpl.report import FAIL, PASS, UNDETERMINED, Report, Row
+from refimpl.judge import Judge
+from refimpl.report import FAIL, Report, Row
 from refimpl.spec import NetworkSpec
-from refimpl.tolerance import Tolerance, tolerance
-
-DECISIVE = 0.01  # a bound above this share of an array's largest element decides nothing
 
 Array = NDArray[Any]
-Bools = NDArray[np.bool_]
 
 
 def check(
@@ -61,8 +52,12 @@ def check(
     chosen, unavailable = _choose(spec, backends, str(params[next(iter(params))].dtype) if params else "", device)
     judge = Judge(spec, validate(spec, dict(params), x, y))
     rows: list[Row] = []
+    findings: dict[str, tuple[Finding, ...]] = {}
     for backend in chosen:
-        rows += judge.rows(backend, device=device, inputs=inputs, intermediates=intermediates)
+        judgement = judge.judge(backend, device=device, inputs=inputs, intermediates=intermediates)
+        rows += judgement.rows
+        if judgement.answer is not None and any(row.verdict == FAIL for row in judgement.rows):
+            findings[backend.name] = tuple(diagnose_answer(judge, judgement.answer, judgement.arithmetic))
     return Report(
         spec=spec,
         dtype=judge.batch.dtype,
@@ -71,203 +66,8 @@ def check(
         precision=judge.truth.precision,
         rows=tuple(rows),
         unavailable=unavailable,
+        findings=findings,
     )
-
-
-class Judge:
-    """The truth about one network on one batch, certified once, and the tolerance for each arithmetic asked for."""
-
-    def __init__(self, spec: NetworkSpec, batch: Batch) -> None:
-        self.spec, self.batch = spec, batch
-        self.truth: Certificate = certify_batch(spec, batch)
-        self._tolerances: dict[Arithmetic, Tolerance] = {}
-
-    def tolerance(self, arithmetic: Arithmetic) -> Tolerance:
-        """The tolerance of a correct implementation in `arithmetic`."""
-        if arithmetic not in self._tolerances:
-            self._tolerances[arithmetic] = tolerance(self.spec, self.batch, self.truth, arithmetic)
-        return self._tolerances[arithmetic]
-
-    def rows(
-        self, backend: Backend, *, device: str = "cpu", inputs: bool = False, intermediates: bool = False
-    ) -> list[Row]:
-        """Run a backend on the batch and judge all it returns. What it raises is a FAIL."""
-        dtype = self.batch.dtype
-        arithmetic = (
-            backend.arithmetic(dtype=dtype, device=device)
-            if isinstance(backend, ArithmeticBackend)
-            else ARITHMETICS[dtype]
-        )
-        wants_x = inputs and isinstance(backend, InputGradientBackend)
-        prepare = cast(InputGradientBackend, backend).input_gradient_function if wants_x else backend.gradient_function
-        try:
-            answer: Any = prepare(self.spec, dtype=dtype, device=device)(*self._data())
-        except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and its verdict is FAIL
-            return [_refused(backend.name, "loss", f"raised {type(error).__name__}: {_first_line(error)}")]
-        rows = self.judge_answer(backend.name, answer, arithmetic, inputs=wants_x)
-        if intermediates and isinstance(backend, IntermediatesBackend):
-            values = backend.intermediates_function(self.spec, dtype=dtype, device=device)(*self._data())
-            names = [f"{kind}{layer}" for layer in range(2, self.spec.depth + 2) for kind in ("z", "a", "delta")]
-            rows += self._judge_arrays(
-                backend.name, values, {name: self.truth.values[name] for name in names}, arithmetic
-            )
-        return rows
-
-    def _data(self) -> tuple[dict[str, Array], Array, Array]:
-        """Copies of params, x and y: a backend that writes into its arguments must not spoil the next one's."""
-        params = {name: array.copy() for name, array in self.batch.params.items()}
-        return params, self.batch.x.reshape(-1, *self.spec.input_shape).copy(), self.batch.y.copy()
-
-    def judge_answer(
-        self, name: str, answer: Any, arithmetic: Arithmetic | None = None, *, inputs: bool = False
-    ) -> list[Row]:
-        """The verdicts on an answer `(loss, gradients)`, whoever computed it."""
-        arithmetic = arithmetic or ARITHMETICS[self.batch.dtype]
-        try:
-            loss, grads = answer
-            grads = dict(grads)
-        except Exception:  # an answer may be anything at all
-            return [_refused(name, "loss", f"returned {type(answer).__name__}; return (loss, gradients)")]
-        truth = {key: ball for key, ball in self.truth.grads.items() if inputs or key != "x"}
-        return [self._judge_loss(name, loss, arithmetic), *self._judge_arrays(name, grads, truth, arithmetic)]
-
-    def _judge_loss(self, name: str, loss: Any, arithmetic: Arithmetic) -> Row:
-        try:
-            value = np.array(loss, dtype=np.float64, subok=False)
-        except Exception:  # whatever a stranger's __array__ may raise
-            return _refused(name, "loss", f"is a {type(loss).__name__}, not a number")
-        if value.shape != ():
-            return _refused(name, "loss", f"has shape {value.shape}; it must be a single number")
-        return self._judge_array(name, "loss", value, self.truth.loss, arithmetic)
-
-    def _judge_arrays(
-        self, name: str, answer: Mapping[str, Any], truth: Mapping[str, Balls], arithmetic: Arithmetic
-    ) -> list[Row]:
-        rows = []
-        for key, balls in truth.items():
-            array = _as_array(answer, key, balls.mid.shape, self.batch.dtype)
-            if isinstance(array, str):
-                rows.append(_refused(name, key, array, size=balls.mid.size))
-            else:
-                rows.append(self._judge_array(name, key, array, balls, arithmetic))
-        rows += [
-            _refused(name, str(key)[:60], "is not a quantity of this network") for key in answer if key not in truth
-        ]
-        return rows
-
-    def _judge_array(self, name: str, key: str, values: Array, truth: Balls, arithmetic: Arithmetic) -> Row:
-        bounds = self.tolerance(arithmetic)
-        verdicts = _Verdicts(values, truth, bounds, key, self.batch.dtype)
-        return verdicts.row(name, key)
-
-
-class _Verdicts:
-    """The verdict on every element of one array."""
-
-    def __init__(self, values: Array, truth: Balls, bounds: Tolerance, key: str, dtype: str) -> None:
-        self.values, self.truth, self.dtype = values, truth, dtype
-        self.worst, across = bounds.worst_case[key], bounds.across_kinks[key]
-        self.distance = truth.distance(values)
-        slack = 2 * truth.tail_rad
-        largest = max(float(np.max(np.abs(truth.mid), initial=0.0)), bounds.arithmetic.smallest_normal)
-        decisive = np.isfinite(self.worst) & (self.worst + slack <= DECISIVE * largest)
-        within = self.distance <= self.worst + slack
-        self.failed = ~(within | (self.distance <= across + slack) | np.isinf(across))
-        self.passed = within & decisive
-        self.kinked = ~within & ~self.failed & np.isfinite(self.worst)
-        # the statistical form takes every kink from the truth's side: it says nothing where a kink may matter
-        self.statistical = _statistical(
-            self.distance,
-            np.where(across == self.worst, bounds.statistical[key] + slack, np.inf),
-            DECISIVE * largest,
-            ~self.passed & ~self.failed,
-        )
-
-    def row(self, name: str, key: str) -> Row:
-        ratio = self._ratio()
-        undetermined = ~(self.passed | self.failed)
-        # the element to show: the worst among the worst verdict's
-        group = self.failed if self.failed.any() else undetermined if undetermined.any() else np.ones_like(self.passed)
-        at = np.unravel_index(int(np.argmax(np.where(group, ratio, -1.0))), ratio.shape) if ratio.size else ()
-        ulps = self._ulps()
-        return Row(
-            backend=name,
-            quantity=key,
-            verdict=FAIL if self.failed.any() else UNDETERMINED if undetermined.any() else PASS,
-            size=int(ratio.size),
-            failed=int(self.failed.sum()),
-            undetermined=int(undetermined.sum()),
-            ratio=float(ratio[at]),
-            ulps=float(ulps[at]),
-            index=tuple(int(i) + 1 for i in at),
-            value=float(self.values[at]),
-            truth=float(self.truth.mid[at]),
-            bound=float(self.worst[at]),
-            reason=self._reason(undetermined, at),
-            statistical=self.statistical,
-        )
-
-    def _ratio(self) -> Array:
-        with np.errstate(all="ignore"):
-            ratio = np.maximum(self.distance - 2 * self.truth.tail_rad, 0.0) / self.worst
-        return np.asarray(np.where(np.isnan(ratio), np.where(np.isfinite(self.values), 0.0, np.inf), ratio))
-
-    def _ulps(self) -> Array:
-        with np.errstate(all="ignore"):
-            ulp = np.spacing(np.abs(self.truth.mid).astype(self.dtype)).astype(np.float64)
-            exact = self.values.astype(np.float64) == self.truth.mid
-            return np.asarray(np.where(exact, np.abs(self.truth.tail) / ulp, self.distance / ulp))
-
-    def _reason(self, undetermined: Bools, at: tuple[Any, ...]) -> str:
-        if self.failed.any():
-            value = float(self.values[at])
-            return "" if np.isfinite(value) else f"{value} where the truth is finite"
-        if not undetermined.any():
-            return ""
-        if np.isinf(self.worst[undetermined]).any():
-            return "an intermediate value may overflow, or its derivative is unbounded, within the rounding errors"
-        if self.kinked.any():
-            return "a kink lies within the rounding errors"
-        return f"the worst-case bound exceeds {DECISIVE:.0%} of the largest element"
-
-
-def _statistical(distance: Array, bound: Array, decisive: float, undetermined: Bools) -> str:
-    """The second verdict, on the elements that the worst case leaves open; "" where there are none."""
-    if not undetermined.any():
-        return ""
-    if (distance[undetermined] > bound[undetermined]).any():
-        return FAIL
-    return PASS if (bound[undetermined] <= decisive).all() and np.isfinite(decisive) else UNDETERMINED
-
-
-def _refused(name: str, key: str, reason: str, size: int = 1) -> Row:
-    nan = float("nan")
-    return Row(
-        backend=name, quantity=key, verdict=FAIL, size=size, failed=size, undetermined=0,
-        ratio=float("inf"), ulps=float("inf"),
-        index=(), value=nan, truth=nan, bound=nan, reason=reason, statistical="",
-    )  # fmt: skip
-
-
-def _as_array(answer: Mapping[str, Any], key: str, shape: tuple[int, ...], dtype: str) -> Array | str:
-    """The array of that name, or what is wrong with it."""
-    if key not in answer:
-        return "is missing"
-    try:
-        array = np.array(answer[key], subok=False)
-    except Exception as error:  # whatever a stranger's __array__ may raise
-        return f"is no array: {_first_line(error)}"
-    if array.shape != shape:
-        return f"has shape {array.shape}; it must be {shape}"
-    if str(array.dtype) != dtype:
-        return f"is {array.dtype}; {dtype} was asked for"
-    return array
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of an error's message, without control characters."""
-    line = next(iter(str(error).splitlines()), "(no message)")
-    return "".join(character if character.isprintable() else "?" for character in line[:200])
 
 
 def _choose(

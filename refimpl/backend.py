@@ -4,8 +4,11 @@ A backend turns a spec into a gradient function. It is found by name through the
 ``refimpl.backends``, ours exactly like a third party's; nothing here imports a framework, and a framework is imported
 only when its backend is loaded. The smallest backend:
 
-    class MyBackend: name = "mine" def supports(self, spec, *, dtype, device): return device == "cpu" def
-        gradient_function(self, spec, *, dtype, device): return lambda params, x, y: my_backprop(spec, params, x, y)
+    class MyBackend:
+        name = "mine"
+        def supports(self, spec, *, dtype, device): return device == "cpu"
+        def gradient_function(self, spec, *, dtype, device):
+            return lambda params, x, y: my_backprop(spec, params, x, y)
 
 Further abilities are protocols of their own, which a backend may satisfy too: the gradient of x, the intermediate
 values, and an arithmetic that is not IEEE's.
@@ -14,7 +17,7 @@ values, and an arithmetic that is not IEEE's.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, runtime_checkable
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 
 from refimpl.arithmetic import Arithmetic
 from refimpl.batch import validate
+from refimpl.equations import Equations
 from refimpl.errors import BackendError
 from refimpl.spec import NetworkSpec
 
@@ -78,6 +82,15 @@ class ArithmeticBackend(Protocol):
 
     def arithmetic(self, *, dtype: str, device: str) -> Arithmetic:
         """The arithmetic by which it is to be judged."""
+        ...
+
+
+@runtime_checkable
+class EquationsBackend(Protocol):
+    """A backend that runs given equations: the hand-derived one. Mistakes are planted in it."""
+
+    def with_equations(self, equations: Sequence[Equations]) -> Backend:
+        """The same backend over these equations, one entry a layer."""
         ...
 
 

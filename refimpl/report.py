@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Group
 from rich.table import Table
@@ -20,6 +21,19 @@ from refimpl.spec import NetworkSpec
 PASS, FAIL, UNDETERMINED = "PASS", "FAIL", "UNDETERMINED"
 STYLES = {PASS: "green", FAIL: "bold red", UNDETERMINED: "yellow"}
 HEADINGS = ("backend", "quantity", "verdict", "error / tolerance", "ulps", "at", "value", "truth", "remark")
+
+
+class Diagnosed(Protocol):
+    """What is wrong with a backend's answer; see :class:`refimpl.diagnosis.Finding`."""
+
+    @property
+    def text(self) -> str:
+        """In one paragraph."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,7 @@ class Report:
     precision: int
     rows: tuple[Row, ...]
     unavailable: dict[str, str] = field(default_factory=dict)
+    findings: Mapping[str, Sequence[Diagnosed]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -131,6 +146,7 @@ class Report:
             "precision": self.precision,
             "rows": rows,
             "unavailable": dict(self.unavailable),
+            "findings": {name: [finding.to_dict() for finding in found] for name, found in self.findings.items()},
         }
 
     def __rich__(self) -> Group:
@@ -150,7 +166,11 @@ class Report:
             table.add_row(*cells)
             previous = row.backend
         notes = [Text(f"{name}: not run: {reason}", style="yellow") for name, reason in self.unavailable.items()]
-        return Group(table, *notes, Text(self.summary, style=_outcome_style(self)))
+        causes = [Text(f"{name}: {text}", style="bold red") for name, text in self._causes()]
+        return Group(table, *notes, *causes, Text(self.summary, style=_outcome_style(self)))
+
+    def _causes(self) -> list[tuple[str, str]]:
+        return [(name, finding.text) for name, found in self.findings.items() for finding in found]
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(heading)}</th>" for heading in HEADINGS)
@@ -162,6 +182,7 @@ class Report:
         notes = "".join(
             f"<p>{html.escape(name)}: not run: {html.escape(reason)}</p>" for name, reason in self.unavailable.items()
         )
+        notes += "".join(f"<p>{html.escape(name)}: {html.escape(text)}</p>" for name, text in self._causes())
         table = f"<caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
         return f"<table>{table}</table>{notes}<p>{html.escape(self.summary)}</p>"
 

@@ -17,8 +17,8 @@ from typing import Any
 from rich.table import Table
 
 from refimpl import backend as backends
-from refimpl.agreement import Judge
 from refimpl.batch import validate
+from refimpl.judge import Judge
 from refimpl.report import FAIL, PASS, Row
 from refimpl.sampling import DRAWS, Problem, random_problem
 

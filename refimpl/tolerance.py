@@ -401,17 +401,7 @@ class _Walk:
         return _times(a, self._softmax_factor(z, a, z_error)) / self.spread + flushed
 
     def _softmax_factor(self, z: Bound, a: Bound, z_error: Bound) -> Bound:
-        width = z.shape[1]
-        if width == 1:  # e⁰/e⁰: exact in any arithmetic
-            return np.zeros_like(z)
-        largest = z.max(axis=1, keepdims=True)
-        log_total = largest + np.log(np.exp(z - largest).sum(axis=1, keepdims=True))
-        roundings = 2 * (log_total - z) + ELEMENTARY * (2 + math.log(width))
-        radius = self.spread * z_error + self.u * np.nan_to_num(roundings, nan=np.inf)
-        shrink = np.maximum(np.sum(_times(a, np.expm1(-radius)), axis=1, keepdims=True), -1.0)
-        factor = np.expm1(radius - np.log1p(shrink))
-        gamma = (width + 2) * self.u
-        return factor * (1 + gamma) + gamma
+        return softmax_factor(z, a, self.spread * z_error, self.u)
 
     def _softmax_error_signal(self, layer: _LayerBounds, incoming: Bound, error: Bound) -> Bound:
         """E_Δ of a (d − Σ a d), or of the product with the Jacobian written out."""
@@ -517,6 +507,20 @@ class _Walk:
         return (
             np.abs(balls.mid) + balls.tail_rad
         )  # not 0 where the truth is not, though it may be below float64's range
+
+
+def softmax_factor(z: Bound, a: Bound, radius: Bound, u: float) -> Bound:
+    """By what factor of itself a softmax of z ± radius, all (N, n), may be off in an arithmetic of unit roundoff u."""
+    width = z.shape[1]
+    if width == 1:  # e⁰/e⁰: exact in any arithmetic
+        return np.zeros_like(z)
+    largest = z.max(axis=1, keepdims=True)
+    log_total = largest + np.log(np.exp(z - largest).sum(axis=1, keepdims=True))
+    roundings = 2 * (log_total - z) + ELEMENTARY * (2 + math.log(width))
+    total = radius + u * np.nan_to_num(roundings, nan=np.inf)
+    shrink = np.maximum(np.sum(_times(a, np.expm1(-total)), axis=1, keepdims=True), -1.0)
+    gamma = (width + 2) * u
+    return np.expm1(total - np.log1p(shrink)) * (1 + gamma) + gamma
 
 
 def _times(left: Bound, right: Bound | float) -> Bound:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.agreement import Judge
 from refimpl.batch import validate
+from refimpl.judge import Judge
 from refimpl.report import Row
 from refimpl.sampling import Problem, random_batch
 from refimpl.spec import LayerSpec, NetworkSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from networks import DTYPES, judge, network, problem
 
@@ -47,6 +47,7 @@ def test_reverse_and_forward_mode_overlap(index: int, dtype: str) -> None:
 def test_every_radius_is_at_most_2_to_the_minus_80_of_its_value(index: int, dtype: str) -> None:
     p = small_problem(index, dtype)
     truth = certify(p.spec, p.params, p.x, p.y)
+    assume(not truth.undecided)  # a tie that no precision can decide covers both sides and stays wide
     floor = ARITHMETICS[dtype].smallest_normal
     for name, balls in {"loss": truth.loss, **truth.grads}.items():
         # below float64's range, each of the three outward roundings of a radius adds the smallest subnormal

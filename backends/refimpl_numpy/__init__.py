@@ -30,6 +30,10 @@ class NumpyBackend:
     def __init__(self, equations: Sequence[Equations] | None = None) -> None:
         self.equations = equations
 
+    def with_equations(self, equations: Sequence[Equations]) -> NumpyBackend:
+        """The same backend over these equations, one entry a layer."""
+        return NumpyBackend(equations)
+
     def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
         """True for float64 and float32 on the CPU."""
         if dtype not in ("float64", "float32"):

@@ -1,0 +1,580 @@
+"""Which fault explains a wrong gradient: `diagnose`.
+
+Every fault of the catalogue (:mod:`refimpl.faults`) is planted at every layer where it can act, and the equations are
+run over arrays that carry their rounding errors (:mod:`refimpl.bounded`). A fault *explains* a wrong gradient only
+where
+
+- every element of every W and b lies within that fault's own tolerance, and
+- that tolerance is at most 1 % of how far the answer missed the truth, or the fault left a trace of its own (all
+  numbers representable in float32; all difference quotients multiples of the loss's last place): a bound so wide
+  that it would cover anything explains nothing.
+
+If no single fault does, pairs of faults are tried. Faults that give the same gradient on this network and batch are
+reported together, in one `Finding`. Where nothing explains it, the finding names no fault, but the first wrong
+quantity in backward order and what about it is wrong. It never guesses.
+
+What it does not do: decide that a gradient is wrong; that is :mod:`refimpl.judge`'s verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.arithmetic import ARITHMETICS, Arithmetic
+from refimpl.batch import validate
+from refimpl.bounded import Bounded, Functions, Pass, propagate
+from refimpl.faults import FAULTS, WHOLE, Fault, Mistaken, moved, places
+from refimpl.judge import DECISIVE, Judge, as_array
+from refimpl.report import FAIL
+from refimpl.spec import NetworkSpec
+
+CONFIRMATIONS = 3  # elements that must agree on a fitted number, the one it was fitted to included
+CHANCE = 2.0**-40  # below which a trace is taken to be no accident
+STEPS = (*(10.0**-k for k in range(1, 13)), 2.0**-26, 2.0 ** -(52 ** (1 / 3)))
+QUOTIENTS = ("finite_differences", "one_sided_differences")
+NEARLY = 0.1  # how far a difference quotient may be off, of the largest element
+MAX_QUOTIENTS = 400  # parameters up to which difference quotients are recomputed
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A fault at a layer (0: the whole network), with the number in it that was fitted, if it has one."""
+
+    fault: Fault
+    layer: int
+    parameter: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The name and the place: slope_dropped at layer 2."""
+        number = f" ({self.fault.parameter} {self.parameter:.4g})" if self.parameter is not None else ""
+        return f"{self.fault.name}{f' at layer {self.layer}' if self.layer else ''}{number}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return {
+            "fault": self.fault.name,
+            "layer": self.layer or None,
+            "parameter": self.parameter,
+            "explanation": self.fault.explanation,
+            "remedy": self.fault.remedy,
+        }
+
+
+Explanation = tuple[Cause, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong: `explanations` that cannot be told apart on this network and batch, each of one or two causes;
+    none where the cause is unknown. `quantity` is the first wrong one in backward order, `symptom` what about it is
+    wrong.
+    """
+
+    quantity: str
+    symptom: str
+    explanations: tuple[Explanation, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether a fault explains it."""
+        return bool(self.explanations)
+
+    @property
+    def text(self) -> str:
+        """The finding in one paragraph."""
+        if not self.known:
+            return f"cause unknown; the first wrong quantity going backwards is {self.quantity}: {self.symptom}"
+        named = [" and ".join(cause.text for cause in explanation) for explanation in self.explanations[:6]]
+        more = f" or {len(self.explanations) - 6} more" if len(self.explanations) > 6 else ""
+        causes = self.explanations[0]
+        meaning = " ".join(cause.fault.explanation for cause in causes)
+        remedy = " ".join(cause.fault.remedy for cause in causes)
+        together = " (which cannot be told apart here)" if len(named) > 1 else ""
+        return f"{' or '.join(named)}{more}{together}: {meaning} Remedy: {remedy}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return {
+            "quantity": self.quantity,
+            "symptom": self.symptom,
+            "explanations": [[cause.to_dict() for cause in explanation] for explanation in self.explanations],
+            "text": self.text,
+        }
+
+
+def diagnose(
+    spec: NetworkSpec,
+    params: Mapping[str, Array],
+    x: Array,
+    y: Array,
+    grads: Mapping[str, Array],
+    loss: float | None = None,
+) -> list[Finding]:
+    """Which fault, or pair of faults, explains wrong gradients; [] where nothing is wrong.
+
+    Parameters: the network, its parameters and batch as for `check`; `grads` with the parameters' names and shapes;
+    `loss` where it is to be judged too. Returns findings, best first. Raises DataError, CertificationError.
+    """
+    return diagnose_answer(Judge(spec, validate(spec, dict(params), x, y)), (loss, grads))
+
+
+def diagnose_answer(judge: Judge, answer: Any, arithmetic: Arithmetic | None = None) -> list[Finding]:
+    """`diagnose` for an answer (loss or None, gradients) to what `judge` knows the truth about; the answer may be
+    anything at all.
+    """
+    try:
+        loss, grads = answer
+        grads = dict(grads)
+    except Exception:  # an answer may be anything at all
+        return []
+    case = _Case(judge, grads, loss, arithmetic or ARITHMETICS[judge.batch.dtype])
+    findings = []
+    if case.wrong:
+        quantity, symptom = case.symptom()
+        search = _Search(case)
+        findings.append(Finding(quantity, symptom, tuple(search.explanations()) if case.comparable else ()))
+    if case.loss_wrong and not (case.wrong and case.loss_explained):
+        findings.append(Finding("loss", case.loss_symptom(), tuple(_loss_explanations(case))))
+    return findings
+
+
+class _Case:
+    """A wrong answer beside the truth: which quantities are wrong, in backward order."""
+
+    def __init__(self, judge: Judge, grads: dict[Any, Any], loss: Any, arithmetic: Arithmetic) -> None:
+        self.judge, self.spec, self.arithmetic = judge, judge.spec, arithmetic
+        batch = judge.batch
+        self.params, self.x, self.dtype = batch.params, batch.x, batch.dtype
+        self.y = (batch.y if batch.y.ndim == 2 else np.eye(self.spec.n_out)[batch.y]).astype(np.float64)
+        self.n = len(self.x)
+        self.bounds = judge.tolerance(arithmetic)
+        self.names = [
+            name for number in range(self.spec.depth, 0, -1) for name in (f"W{number}", f"b{number}")
+            if name in batch.params
+        ]  # fmt: skip
+        self.raw = grads
+        self.answer: dict[str, Array] = {}
+        self.refused: dict[str, str] = {}
+        for name in self.names:
+            array = as_array(self.raw, name)
+            if isinstance(array, str) and name.startswith("b") and name not in self.raw:
+                array = np.zeros(self.params[name].shape)  # a bias gradient never returned is one never computed
+                self.refused[name] = "is missing"
+            elif not isinstance(array, str) and str(array.dtype) != self.dtype:
+                self.refused[name] = f"is {array.dtype}; {self.dtype} was asked for"
+            if isinstance(array, str):
+                self.refused[name] = array
+            elif array.dtype.kind in "fiu":
+                self.answer[name] = array.astype(np.float64)
+        rows = {row.quantity: row for row in judge.judge_answer("answer", (0.0, self.raw), arithmetic)}
+        self.wrong = [name for name in self.names if rows[name].verdict == FAIL]
+        self.loss = loss
+        self.loss_wrong = loss is not None and judge.judge_answer("", (loss, {}), arithmetic)[0].verdict == FAIL
+        self.loss_explained = False
+
+    @property
+    def comparable(self) -> bool:
+        """Whether every gradient is an array of finite numbers."""
+        return len(self.answer) == len(self.names) and all(np.isfinite(g).all() for g in self.answer.values())
+
+    def truth(self, name: str) -> Array:
+        return self.judge.truth.grads[name].mid
+
+    def miss(self, name: str) -> tuple[tuple[int, ...], float]:
+        """Where an array misses the truth by most, as a multiple of the tolerance, and by how much there."""
+        distance = np.abs(self.answer[name] - self.truth(name))
+        with np.errstate(all="ignore"):
+            ratio = np.nan_to_num(distance / self.bounds.worst_case[name], nan=0.0, posinf=np.inf)
+        at = np.unravel_index(int(np.argmax(np.where(distance > 0, ratio, -1))), ratio.shape)
+        return tuple(int(i) for i in at), float(distance[at])
+
+    # What is wrong with the first wrong quantity, in words
+
+    def symptom(self) -> tuple[str, str]:
+        """The first wrong quantity in backward order, and what about it is wrong."""
+        name = self.wrong[0]
+        if name in self.refused:
+            return name, self.refused[name]
+        answer, truth = self.answer[name], self.truth(name)
+        return name, self._symptom(name, answer, truth)
+
+    def _symptom(self, name: str, answer: Array, truth: Array) -> str:
+        bad = int((~np.isfinite(answer)).sum())
+        if bad:
+            kind = "NaN" if np.isnan(answer).any() else "infinite"
+            return f"{bad} of {answer.size} elements are {kind}"
+        if answer.shape != truth.shape:
+            turned = answer.T.shape == truth.shape and self._close(name, answer.T)
+            return f"has shape {answer.shape} in place of {truth.shape}" + (", and is transposed" if turned else "")
+        if not answer.any():
+            return "is zero everywhere"
+        close = self._near(name, answer)
+        parts = [self._pattern(name, answer, truth, close)]
+        others = [other for other in self.names if other not in self.wrong]
+        if others:
+            parts.append(f"{', '.join(others[:6])}{' …' if len(others) > 6 else ''} right")
+        return "; ".join(parts)
+
+    def _pattern(self, name: str, answer: Array, truth: Array, close: NDArray[np.bool_]) -> str:
+        ratio = self._ratio(name, answer, truth)
+        if ratio is not None:
+            return f"is the right one times {_named_ratio(ratio, self.n, self.spec.n_out)}"
+        if answer.ndim == 2:
+            if answer.shape[0] == answer.shape[1] and self._close(name, answer.T):
+                return "is transposed"
+            for axis, word in ((1, "row"), (0, "column")):
+                zero = np.asarray(~answer.any(axis=axis) & truth.any(axis=axis))
+                if zero.any() and close[(slice(None), ~zero) if axis == 0 else ~zero].all():
+                    return f"{_places(word, zero)} zero, the rest right"
+                wrong = np.asarray(~close.all(axis=axis))
+                if 0 < wrong.sum() < wrong.size:
+                    return f"wrong in {_places(word, wrong)} only"
+            if min(answer.shape) > 1 and np.linalg.matrix_rank(answer, 1e-10) == 1 < np.linalg.matrix_rank(
+                truth, 1e-10
+            ):
+                return "has rank one, as from a single sample"
+        if self._close_to(name, np.abs(answer), np.abs(truth)):
+            return f"has the wrong sign in {int((answer * truth < 0).sum())} of {answer.size} elements"
+        if 0 < (~close).sum() < close.size:
+            return f"wrong in {int((~close).sum())} of {close.size} elements, first {name}[{_first(~close)}]"
+        distance = np.abs(answer - truth).max() / max(np.abs(truth).max(), self.arithmetic.smallest_normal)
+        return f"no element is right; the largest error is {distance:.1e} of the largest element"
+
+    def _ratio(self, name: str, answer: Array, truth: Array) -> float | None:
+        """The number that the array is the right one times, if there is one."""
+        at = np.unravel_index(int(np.argmax(np.abs(truth))), truth.shape)
+        if truth.size < 2 or truth[at] == 0:
+            return None
+        ratio = float(answer[at] / truth[at])
+        return ratio if ratio != 0 and self._close_to(name, answer, ratio * truth, abs(ratio)) else None
+
+    def _near(self, name: str, answer: Array, truth: Array | None = None, scale: float = 1.0) -> NDArray[np.bool_]:
+        truth = self.truth(name) if truth is None else truth
+        bound = 2 * self.bounds.worst_case[name] * max(scale, 1.0) + 4 * self.arithmetic.unit_roundoff * np.abs(truth)
+        return np.asarray(np.abs(answer - truth) <= bound)
+
+    def _close(self, name: str, answer: Array) -> bool:
+        return bool(self._near(name, answer).all())
+
+    def _close_to(self, name: str, answer: Array, truth: Array, scale: float = 1.0) -> bool:
+        return bool(self._near(name, answer, truth, scale).all())
+
+    def loss_symptom(self) -> str:
+        """What is wrong with the loss."""
+        try:
+            value = float(self.loss)
+        except Exception:  # an answer may be anything at all
+            return "is not a number"
+        truth = float(self.judge.truth.loss.mid)
+        if not math.isfinite(value) or truth == 0:
+            return f"is {value:g}; it should be {truth:g}"
+        return f"is {value:.9g}, {_named_ratio(value / truth, self.n, self.spec.n_out)} times {truth:.9g}"
+
+
+def _named_ratio(ratio: float, n: int, outputs: int) -> str:
+    for value, name in ((n, "N"), (1 / n, "1/N"), (outputs, "n_out"), (1 / outputs, "1/n_out")):
+        if value not in (1, 2, 0.5) and math.isclose(ratio, value, rel_tol=1e-6):
+            return f"{ratio:.6g} = {name}"
+    return f"{ratio:.6g}"
+
+
+def _places(word: str, flags: NDArray[np.bool_]) -> str:
+    indices = [str(int(i) + 1) for i in np.flatnonzero(flags)]
+    return f"{word}{'s' if len(indices) > 1 else ''} {', '.join(indices[:5])}{' …' if len(indices) > 5 else ''}"
+
+
+def _first(flags: NDArray[np.bool_]) -> str:
+    return ",".join(str(int(i) + 1) for i in np.argwhere(flags)[0])
+
+
+# --------------------------------------------------------------------------------------------------------------
+# The search
+
+
+@dataclass
+class _Hypothesis:
+    """Causes and what they predict together. `touched` are the gradients that they change."""
+
+    causes: Explanation
+    outcome: Pass
+    grads: dict[str, Bounded]
+    touched: set[str]
+    renames: bool
+
+
+class _Search:
+    """All singles, then difference quotients, then pairs, until something explains the answer."""
+
+    def __init__(self, case: _Case) -> None:
+        self.case = case
+        self.functions = Functions(case.arithmetic)
+        self.singles: list[_Hypothesis] = []
+
+    def explanations(self) -> list[Explanation]:
+        """Those that explain the answer, as few faults as possible."""
+        self.singles = list(self._hypotheses())
+        return self._matching(self.singles) or self._quotients() or self._matching(self._pairs())
+
+    def _matching(self, hypotheses: Iterable[_Hypothesis]) -> list[Explanation]:
+        found: list[Explanation] = []
+        for hypothesis in hypotheses:
+            if self._explains(hypothesis):
+                found.append(hypothesis.causes)
+                self._note_loss(hypothesis.outcome)
+        return found
+
+    def _hypotheses(self) -> Iterator[_Hypothesis]:
+        case = self.case
+        for fault, layer in places(case.spec, case.n, case.dtype):
+            if fault.on_loss or fault.name in QUOTIENTS:
+                continue
+            single = self._run((Cause(fault, layer),))
+            if single is not None:
+                yield single
+
+    def _run(self, causes: Explanation) -> _Hypothesis | None:
+        """The causes planted one after the other, the unknown number in one of them fitted to the answer."""
+        unknown = [index for index, cause in enumerate(causes) if cause.fault.parameter]
+        if len(unknown) > 1:
+            return None
+        if not unknown:
+            return self._predict(causes, None)
+        cause = causes[unknown[0]]
+        fitted = self._fit(causes, cause)
+        if fitted is None:
+            return None
+        hypothesis = self._predict(causes, fitted)
+        if hypothesis is not None:
+            value = float(fitted.mid)
+            hypothesis.causes = tuple(Cause(c.fault, c.layer, value) if c is cause else c for c in causes)
+        return hypothesis
+
+    def _predict(self, causes: Explanation, parameter: Any) -> _Hypothesis | None:
+        case = self.case
+        mistaken = Mistaken.right(case.spec, case.y)
+        for cause in causes:
+            cause.fault.plant(mistaken, cause.layer, parameter if cause.fault.parameter else None)
+        try:
+            outcome = propagate(mistaken.spec, case.params, case.x, case.y, mistaken.equations, self.functions)
+        except ValueError:  # shapes that do not fit: this code would not have run
+            return None
+        grads = mistaken.returned(outcome.grads)
+        renames = any(name != source for name, source in mistaken.names.items())
+        return _Hypothesis(causes, outcome, grads, self._touched(grads), renames)
+
+    def _touched(self, grads: Mapping[str, Bounded]) -> set[str]:
+        touched = set()
+        for name, grad in grads.items():
+            truth = self.case.truth(name)
+            if grad.shape != truth.shape or not (np.abs(grad.mid - truth) <= grad.err).all():
+                touched.add(name)
+        return touched
+
+    def _fit(self, causes: Explanation, unknown: Cause) -> Bounded | None:
+        """The number in a cause, from the first wrong gradient that it changes: there it enters linearly."""
+        without = self._predict(causes, self.functions.exact(np.zeros(())))
+        usual = self._predict(causes, self.functions.exact(np.array(unknown.fault.example)))
+        if without is None or usual is None:
+            return None
+        for name in self.case.wrong:
+            base, changed, answer = without.grads[name], usual.grads[name], self.case.answer[name]
+            if base.shape != answer.shape:
+                continue
+            direction = (changed.mid - base.mid) / unknown.fault.example
+            with np.errstate(all="ignore"):
+                weight = np.abs(direction) / np.maximum(base.err, np.finfo(np.float64).smallest_normal)
+            if not (np.abs(direction) * unknown.fault.example > base.err + changed.err).any():
+                continue
+            at = np.unravel_index(int(np.argmax(weight)), weight.shape)
+            value = (answer[at] - base.mid[at]) / direction[at]
+            slack = (2 * base.err[at] + 4 * changed.err[at]) / abs(direction[at])
+            slack += 8 * self.case.arithmetic.unit_roundoff * abs(value)
+            exact = self.functions.exact(np.array(value))
+            return Bounded(exact.mid, np.asarray(slack), exact.u, exact.tiny)
+        return None
+
+    def _explains(self, hypothesis: _Hypothesis) -> bool:
+        case, causes, grads = self.case, hypothesis.causes, hypothesis.grads
+        for name in case.names:
+            answer, grad = case.answer[name], grads[name]
+            if answer.shape != grad.shape or not (np.abs(answer - grad.mid) <= grad.err).all():
+                return False
+        evidence = [cause.fault.evidence for cause in causes if cause.fault.evidence]
+        if evidence:
+            wrong = np.concatenate([case.answer[name].ravel() for name in case.wrong])
+            return all(trace(wrong) for trace in evidence)
+        return all(self._decisive(name, grads[name]) for name in case.wrong) and self._confirmed(causes, grads)
+
+    def _decisive(self, name: str, grad: Bounded) -> bool:
+        """Whether the fault's tolerance is small beside the miss that it explains."""
+        answer, truth = self.case.answer[name], self.case.truth(name)
+        if answer.shape != truth.shape:
+            largest = np.abs(grad.mid).max(initial=0.0)
+            return bool(largest == 0 or grad.err.max(initial=0.0) <= DECISIVE * largest)
+        at, distance = self.case.miss(name)
+        return bool(grad.err[at] <= DECISIVE * distance)
+
+    def _confirmed(self, causes: Explanation, grads: Mapping[str, Bounded]) -> bool:
+        """Whether enough elements bear a fitted number out."""
+        if not any(cause.fault.parameter for cause in causes):
+            return True
+        without = self._predict(causes, self.functions.exact(np.zeros(())))
+        if without is None:
+            return False
+        names = [name for name in self.case.names if name in self.case.wrong]
+        change = np.concatenate([(grads[name].mid - without.grads[name].mid).ravel() for name in names])
+        err = np.concatenate([grads[name].err.ravel() for name in names])
+        truth = np.concatenate([without.grads[name].mid.ravel() for name in names])
+        clear = np.abs(change) * DECISIVE >= err
+        if clear.sum() < CONFIRMATIONS:
+            return False
+        # a mere multiple of the right gradient has any number of causes
+        at = int(np.argmax(np.abs(truth)))
+        return bool(truth[at] == 0 or (np.abs(change - change[at] / truth[at] * truth) > 4 * err).any())
+
+    def _note_loss(self, outcome: Pass) -> None:
+        case = self.case
+        if case.loss_wrong:
+            predicted = outcome.loss
+            with suppress(TypeError, ValueError):  # a loss may be anything at all
+                case.loss_explained |= bool(abs(float(case.loss) - predicted.mid) <= predicted.err)
+
+    # Pairs
+
+    def _pairs(self) -> Iterator[_Hypothesis]:
+        """Two faults together. A gradient that only one of them changes is that one's alone, which leaves few pairs
+        to run.
+        """
+        useful = [single for single in self.singles if single.touched and not single.causes[0].fault.evidence]
+        alone = [self._agreeing(single) for single in useful]
+        for i, first in enumerate(useful):
+            for second, agreeing in zip(useful[i + 1 :], alone[i + 1 :], strict=True):
+                if _interfere(first, second) or self._may_explain(first, alone[i], second, agreeing):
+                    yield from self._in_either_order(first.causes[0], second.causes[0])
+
+    def _may_explain(
+        self, first: _Hypothesis, first_alone: set[str], second: _Hypothesis, second_alone: set[str]
+    ) -> bool:
+        wrong = set(self.case.wrong)
+        either, both = first.touched | second.touched, first.touched & second.touched
+        return (
+            wrong <= either
+            and either - both <= wrong
+            and first.touched - both <= first_alone
+            and second.touched - both <= second_alone
+        )
+
+    def _in_either_order(self, first: Cause, second: Cause) -> Iterator[_Hypothesis]:
+        bare = (Cause(first.fault, first.layer), Cause(second.fault, second.layer))
+        for causes in (bare, bare[::-1]):
+            hypothesis = self._run(causes)
+            if hypothesis is not None and self._explains(hypothesis):
+                yield hypothesis
+                return
+
+    def _agreeing(self, single: _Hypothesis) -> set[str]:
+        """The gradients that a fault alone predicts rightly; all, where it was fitted to what may not be its own."""
+        if single.causes[0].parameter is not None:
+            return set(single.grads)
+        return {
+            name
+            for name, grad in single.grads.items()
+            if self.case.answer[name].shape == grad.shape
+            and (np.abs(self.case.answer[name] - grad.mid) <= grad.err).all()
+        }
+
+    # Difference quotients
+
+    def _quotients(self) -> list[Explanation]:
+        """Difference quotients of the loss, over one of the usual steps."""
+        case = self.case
+        if case.spec.n_parameters > MAX_QUOTIENTS or not self._resembles():
+            return []
+        found: list[Explanation] = []
+        for name in QUOTIENTS:
+            steps = (s for s in STEPS if self._is_quotient(s, one_sided=name == "one_sided_differences"))
+            found += [(Cause(FAULTS[name], 0, step),) for step in islice(steps, 1)]
+        return found
+
+    def _resembles(self) -> bool:
+        """Whether the answer is the right gradient but for small errors everywhere."""
+        for name, answer in self.case.answer.items():
+            truth = self.case.truth(name)
+            if answer.shape != truth.shape or np.abs(answer - truth).max() > NEARLY * np.abs(truth).max():
+                return False
+        return True
+
+    def _is_quotient(self, step: float, one_sided: bool) -> bool:
+        case = self.case
+        chance, decisive = 1.0, True
+        centre = self._loss(case.params)
+        place = np.spacing(np.asarray(abs(float(centre.mid)), dtype=case.dtype)).astype(np.float64) / 2
+        for name in case.names:
+            at, distance = case.miss(name)
+            # the element that says most first: nearly every step is ruled out by it
+            indices = sorted(np.ndindex(case.answer[name].shape), key=lambda index: index != at)
+            for index in indices:
+                quotient, error = self._quotient(name, index, step, one_sided, centre)
+                answer = float(case.answer[name][index])
+                if not abs(answer - quotient) <= error:
+                    return False
+                if index == at and name in case.wrong and error > DECISIVE * distance:
+                    decisive = False
+                chance *= _chance_of_multiple(answer * step * (1 if one_sided else 2), float(place), case.dtype)
+        return decisive or chance < CHANCE
+
+    def _quotient(
+        self, name: str, index: tuple[int, ...], step: float, one_sided: bool, centre: Bounded
+    ) -> tuple[float, float]:
+        up = self._loss(moved(self.case.params, name, index, step))
+        down = centre if one_sided else self._loss(moved(self.case.params, name, index, -step))
+        width = step if one_sided else 2 * step
+        quotient = float(up.mid - down.mid) / width
+        error = float(up.err + down.err) / width + 4 * self.case.arithmetic.unit_roundoff * abs(quotient)
+        return quotient, error
+
+    def _loss(self, params: Mapping[str, Array]) -> Bounded:
+        case = self.case
+        right = Mistaken.right(case.spec, case.y)
+        return propagate(case.spec, params, case.x, case.y, right.equations, self.functions).loss
+
+
+def _interfere(first: _Hypothesis, second: _Hypothesis) -> bool:
+    """Whether one of the two may change what the other does to a gradient that it leaves alone."""
+    return first.renames or second.renames or first.causes[0].layer == second.causes[0].layer != WHOLE
+
+
+def _chance_of_multiple(value: float, place: float, dtype: str) -> float:
+    """How likely a number is to be this near a multiple of `place` by accident; 1 where it is not near one."""
+    ratio = abs(value) / place
+    spread = max(ratio * 8 * float(np.finfo(dtype).eps), 2.0**-40)
+    if spread > 0.25 or value == 0:
+        return 1.0
+    return 2 * spread if abs(ratio - round(ratio)) <= spread else 1.0 / CHANCE
+
+
+def _loss_explanations(case: _Case) -> Iterator[Explanation]:
+    functions = Functions(case.arithmetic)
+    try:
+        loss = float(case.loss)
+    except Exception:  # an answer may be anything at all
+        return
+    truth = float(case.judge.truth.loss.mid)
+    for fault in FAULTS.values():
+        for layer in fault.where(case.spec, case.n) if fault.on_loss else ():
+            mistaken = Mistaken.right(case.spec, case.y)
+            fault.plant(mistaken, layer, None)
+            predicted = propagate(case.spec, case.params, case.x, case.y, mistaken.equations, functions).loss
+            if abs(loss - predicted.mid) <= predicted.err <= DECISIVE * abs(loss - truth):
+                yield (Cause(fault, layer),)

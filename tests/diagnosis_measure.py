@@ -1,0 +1,274 @@
+"""How often `diagnose` names the right fault, and how often a wrong one. Run by `make diagnosis-measure`.
+
+Three experiments on random networks, each a function of (seed, number): one planted fault at every layer it can act
+on, two planted faults, and wrong gradients that are no fault of the catalogue. A planting counts where it makes some
+element miss by at least 100 times the tolerance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from refimpl.batch import validate
+from refimpl.diagnosis import diagnose_answer
+from refimpl.errors import CertificationError
+from refimpl.faults import FAULTS, Fault, PlantedBackend
+from refimpl.judge import Judge
+from refimpl.report import FAIL
+from refimpl.sampling import random_batch
+from refimpl.spec import LayerSpec, NetworkSpec
+
+ACTIVATIONS = (
+    "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "gelu_tanh", "softplus", "silu",
+    "softsign", "softmax",
+)  # fmt: skip
+LOSSES = (
+    "squared_error", "mean_squared_error", "huber", "cross_entropy", "binary_cross_entropy", "negative_log_likelihood",
+)  # fmt: skip
+KILL = 100.0
+ATTEMPTS = 400
+
+Planting = tuple[Fault, int, float]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A wrong answer and what was planted to get it."""
+
+    judge: Judge
+    loss: float
+    grads: dict[str, np.ndarray]
+    plantings: tuple[Planting, ...]
+
+
+def random_network(rng: np.random.Generator) -> tuple[NetworkSpec, int]:
+    """1 to 4 layers of 1 to 5 neurons, every activation and loss, and a batch size from 1 to 6."""
+    depth = int(rng.integers(1, 5))
+    sizes = [int(rng.choice([1, 2, 3, 3, 4, 5])) for _ in range(depth + 1)]
+    loss = str(rng.choice(LOSSES))
+    names = [str(rng.choice(ACTIVATIONS)) for _ in range(depth)]
+    if loss == "negative_log_likelihood":
+        names[-1] = str(rng.choice(["softmax", "sigmoid"]))
+    elif rng.random() < 0.5:
+        names[-1] = "identity"
+    layers = [LayerSpec(size, name, bool(rng.random() < 0.8)) for size, name in zip(sizes[1:], names, strict=True)]
+    spec = NetworkSpec((sizes[0],), layers, loss, str(rng.choice(["mean", "sum"])))
+    return spec, int(rng.integers(1, 7))
+
+
+def random_judge(rng: np.random.Generator, spec: NetworkSpec, n: int, kinks: bool = False) -> Judge | None:
+    """Parameters and data for a network, and the truth about it. With `kinks`, weighted inputs of exactly zero."""
+    params = {name: 0.8 * rng.standard_normal(shape) for name, shape in spec.parameter_shapes.items()}
+    x, y = random_batch(spec, rng, n, "float64")
+    if kinks:
+        x = np.where(rng.random((n,) + (1,) * len(spec.input_shape)) < 0.6, 0.0, x)
+        params = {name: array * 0 if name.startswith("b") else array for name, array in params.items()}
+    try:
+        return Judge(spec, validate(spec, params, x, y))
+    except CertificationError:
+        return None
+
+
+def plant(judge: Judge, plantings: tuple[Planting, ...]) -> Planted | None:
+    """The wrong answer, if it is one by far."""
+    backend = PlantedBackend(plantings)
+    b = judge.batch
+    try:
+        with np.errstate(all="ignore"):
+            run = backend.gradient_function(judge.spec, dtype="float64", device="cpu")
+            loss, grads = run(b.params, b.x.reshape(-1, *judge.spec.input_shape), b.y)
+    except ValueError:  # this code would not have run
+        return None
+    rows = [row for row in judge.judge_answer("planted", (loss, grads)) if row.verdict == FAIL and row.ratio >= KILL]
+    return Planted(judge, loss, grads, plantings) if rows else None
+
+
+def parameter(fault: Fault, rng: np.random.Generator) -> float:
+    """The number in a fault."""
+    if not fault.parameter:
+        return 0.0
+    return fault.example if "differences" in fault.name else float(fault.example * rng.uniform(0.5, 2))
+
+
+def singles(seed: int, fault: Fault, number: int, largest: int = 4) -> list[Planted]:
+    """A fault planted at each of its layers, in the network `number` drawn for it."""
+    rng = np.random.default_rng([seed, number, *fault.name.encode()])
+    for _ in range(ATTEMPTS):
+        spec, n = random_network(rng)
+        layers = list(fault.where(spec, n)) if spec.depth <= largest else []
+        judge = random_judge(rng, spec, n, "kink" in fault.name) if layers else None
+        if judge is None:
+            continue
+        planted = [plant(judge, ((fault, layer, parameter(fault, rng)),)) for layer in layers]
+        if any(planted):
+            return [p for p in planted if p]
+    raise AssertionError(f"no network found on which {fault.name} has an effect")
+
+
+def pair(seed: int, number: int) -> Planted:
+    """Two faults that together give what neither does alone."""
+    rng = np.random.default_rng([seed, number, 2])
+    pool = [fault for fault in FAULTS.values() if not (fault.on_loss or fault.evidence or "differences" in fault.name)]
+    for _ in range(ATTEMPTS):
+        spec, n = random_network(rng)
+        first, second = (pool[int(i)] for i in rng.choice(len(pool), 2, replace=False))
+        places = [list(first.where(spec, n)), list(second.where(spec, n))]
+        judge = random_judge(rng, spec, n, "kink" in first.name + second.name) if all(places) else None
+        if judge is None or (first.parameter and second.parameter):
+            continue
+        plantings = tuple(
+            (fault, int(rng.choice(where)), parameter(fault, rng))
+            for fault, where in zip((first, second), places, strict=True)
+        )
+        together = plant(judge, plantings)
+        alone = [plant(judge, (planting,)) for planting in plantings]
+        if together and all(alone) and all(_differ(together, single) for single in alone if single):
+            return together
+    raise AssertionError("no network found on which two faults have an effect")
+
+
+def _differ(one: Planted, other: Planted) -> bool:
+    largest = max(np.abs(one.judge.truth.grads[name].mid).max(initial=0.0) for name in one.grads)
+    return any(
+        one.grads[name].shape != other.grads[name].shape
+        or (np.abs(one.grads[name] - other.grads[name]) > 1e-6 * largest).any()
+        for name in one.grads
+    )
+
+
+def strangers() -> dict[str, Callable[[np.random.Generator, dict[str, np.ndarray]], dict[str, np.ndarray]]]:
+    """Ways to be wrong that are nobody's known mistake."""
+
+    def one(change: Callable[[np.random.Generator, np.ndarray], np.ndarray]) -> Any:
+        def stranger(rng: np.random.Generator, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            name = str(rng.choice(list(grads)))
+            return {**grads, name: change(rng, grads[name])}
+
+        return stranger
+
+    def element(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
+        wrong = array.copy()
+        at = tuple(int(rng.integers(size)) for size in array.shape)
+        wrong[at] += np.abs(array).max() * rng.uniform(0.1, 1) + 0.01
+        return wrong
+
+    def factor(rng: np.random.Generator) -> float:
+        return float(rng.choice([rng.uniform(0.55, 0.9), rng.uniform(1.1, 1.45)]))
+
+    def scaled(rng: np.random.Generator, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        by = factor(rng)
+        return {name: array * by for name, array in grads.items()}
+
+    return {
+        "scaled by no known factor": scaled,
+        "one array scaled": one(lambda rng, array: array * factor(rng)),
+        "noise of 1e-10": lambda rng, g: {k: v * (1 + 1e-10 * rng.standard_normal(v.shape)) for k, v in g.items()},
+        "noise of 1e-7": lambda rng, g: {k: v * (1 + 1e-7 * rng.standard_normal(v.shape)) for k, v in g.items()},
+        "noise of 1e-3": lambda rng, g: {k: v * (1 + 1e-3 * rng.standard_normal(v.shape)) for k, v in g.items()},
+        "noise in one array": one(lambda rng, array: array + 0.1 * rng.standard_normal(array.shape)),
+        "one element": one(element),
+        "unrelated numbers": lambda rng, g: {k: rng.standard_normal(v.shape) for k, v in g.items()},
+        "constant added": one(lambda rng, array: array + rng.uniform(0.01, 1)),
+    }
+
+
+def stranger(seed: int, number: int) -> tuple[str, Judge, dict[str, np.ndarray]]:
+    """A wrong gradient that is no fault of the catalogue."""
+    rng = np.random.default_rng([seed, number, 3])
+    kinds = strangers()
+    kind = list(kinds)[number % len(kinds)]
+    while True:
+        spec, n = random_network(rng)
+        judge = random_judge(rng, spec, n)
+        if judge is None or not any(balls.mid.any() for balls in judge.truth.grads.values()):
+            continue
+        right = {name: judge.truth.grads[name].mid.copy() for name in spec.parameter_shapes}
+        wrong = kinds[kind](rng, right)
+        if any(row.verdict == FAIL for row in judge.judge_answer("", (0.0, wrong))[1:]):
+            return kind, judge, wrong
+
+
+def names(planted: Planted) -> bool:
+    """Whether the first finding holds what was planted, at its layers."""
+    findings = diagnose_answer(planted.judge, (planted.loss, planted.grads))
+    wanted = sorted((fault.name, layer) for fault, layer, _ in planted.plantings)
+    return bool(findings) and any(
+        sorted((cause.fault.name, cause.layer) for cause in explanation) == wanted
+        for explanation in findings[0].explanations
+    )
+
+
+def measure_single(seed: int, task: tuple[str, int]) -> tuple[str, list[bool], list[int]]:
+    fault, number = task
+    planted = singles(seed, FAULTS[fault], number)
+    alternatives = [
+        len(findings[0].explanations) if (findings := diagnose_answer(p.judge, (p.loss, p.grads))) else 0
+        for p in planted
+    ]
+    return fault, [names(p) for p in planted], alternatives
+
+
+def measure_pair(seed: int, number: int) -> str:
+    planted = pair(seed, number)
+    return "" if names(planted) else f"{number}: {PlantedBackend(planted.plantings).name}"
+
+
+def measure_stranger(seed: int, number: int) -> str:
+    kind, judge, wrong = stranger(seed, number)
+    findings = diagnose_answer(judge, (None, wrong))
+    named = [finding.text for finding in findings if finding.known]
+    return f"{number}: {kind}: {named[0]}" if named else ""
+
+
+def _tracked(pool: Any, work: Any, tasks: list[Any], title: str) -> Iterator[Any]:
+    yield from track(pool.imap_unordered(work, tasks), title, total=len(tasks))
+
+
+def main() -> None:
+    """Run all three and print the figures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--networks", type=int, default=20)
+    parser.add_argument("--pairs", type=int, default=500)
+    parser.add_argument("--strangers", type=int, default=2000)
+    options = parser.parse_args()
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        right, total, told = Counter[str](), Counter[str](), []
+        tasks = [(fault, number) for fault in FAULTS for number in range(options.networks)]
+        for fault, outcomes, alternatives in _tracked(pool, partial(measure_single, options.seed), tasks, "faults"):
+            right[fault] += sum(outcomes)
+            total[fault] += len(outcomes)
+            told += alternatives
+        pairs = list(_tracked(pool, partial(measure_pair, options.seed), list(range(options.pairs)), "pairs"))
+        tasks = list(range(options.strangers))
+        wrong = [name for name in _tracked(pool, partial(measure_stranger, options.seed), tasks, "strangers") if name]
+    for fault in FAULTS:
+        if right[fault] < total[fault]:
+            print(f"{fault}: {right[fault]} of {total[fault]}")
+    print(
+        f"faults: {sum(right.values())} of {sum(total.values())} named first, at their layer "
+        f"({sum(right.values()) / sum(total.values()):.2%}); explanations per finding: {np.mean(told):.2f}, "
+        f"a single one in {np.mean(np.array(told) == 1):.1%}"
+    )
+    missed = [planted for planted in pairs if planted]
+    print(f"pairs: {len(pairs) - len(missed)} of {len(pairs)} ({1 - len(missed) / len(pairs):.1%}) named first")
+    print(*missed, sep="\n")
+    print(f"gradients of no known fault: {len(wrong)} of {options.strangers} were given a name")
+    print(*wrong, sep="\n")
+    sys.exit(
+        0 if sum(right.values()) >= 0.99 * sum(total.values()) and len(missed) <= 0.1 * len(pairs) and not wrong else 1
+    )
+
+
+if __name__ == "__main__":
+    main()

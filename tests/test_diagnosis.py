@@ -1,0 +1,192 @@
+"""The right fault at the right layer, pairs too; the first wrong quantity where the cause is unknown; no guess."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnosis_measure import names, pair, singles, stranger, strangers
+from networks import judge, network, problem
+
+import refimpl
+from refimpl.diagnosis import Finding, diagnose, diagnose_answer
+from refimpl.faults import FAULTS, PlantedBackend
+from refimpl.sampling import Problem
+from refimpl_numpy import NumpyBackend
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named_at_its_layer(name: str) -> None:
+    for planted in singles(2, FAULTS[name], 0):
+        assert names(planted), PlantedBackend(planted.plantings).name
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_a_pair_is_named(number: int) -> None:
+    assert names(pair(4, number))
+
+
+@pytest.mark.parametrize("number", range(4 * len(strangers())))
+def test_what_is_no_known_fault_is_given_no_name(number: int) -> None:
+    kind, j, wrong = stranger(5, number)
+    findings = diagnose_answer(j, (None, wrong))
+    assert findings, kind
+    assert not any(finding.known for finding in findings), f"{kind}: {findings[0].text}"
+    assert findings[0].quantity in wrong
+    assert findings[0].symptom
+
+
+def right(p: Problem) -> tuple[float, dict[str, Any]]:
+    return NumpyBackend().gradient_function(p.spec, dtype=str(p.x.dtype), device="cpu")(p.params, p.x, p.y)
+
+
+@pytest.fixture
+def p() -> Problem:
+    return problem(network((4, 3, 3, 2), ["sigmoid", "tanh", "identity"]))
+
+
+def finding(p: Problem, **wrong: Any) -> Finding:
+    (found,) = diagnose(p.spec, p.params, p.x, p.y, {**right(p)[1], **wrong})
+    return found
+
+
+def test_nothing_is_found_in_a_right_answer(p: Problem) -> None:
+    loss, grads = right(p)
+    assert diagnose(p.spec, p.params, p.x, p.y, grads, loss) == []
+
+
+def edited(array: np.ndarray, at: Any, value: float) -> np.ndarray:
+    copy = array.copy()
+    copy[at] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("change", "symptom"),
+    [
+        (lambda g: edited(g, (1, 2), np.nan), "1 of 9 elements are NaN"),
+        (lambda g: edited(g, (1, 2), np.inf), "1 of 9 elements are infinite"),
+        (lambda g: g * 0, "is zero everywhere"),
+        (lambda g: g * 1.37, "is the right one times 1.37; W3, b3, b2, W1, b1 right"),
+        (lambda g: edited(g, 1, 0.0), "row 2 zero, the rest right"),
+        (lambda g: edited(g, (slice(None), 2), 0.0), "column 3 zero, the rest right"),
+        (lambda g: edited(g, 2, 7.0), "wrong in row 3 only"),
+        (lambda g: edited(g, (slice(None), 0), 7.0), "wrong in column 1 only"),
+        (lambda g: np.abs(g) * np.sign(g) * np.sign(np.outer([1, -1, 1], [1, 1, -1])), "wrong sign in 4 of 9 elements"),
+        (lambda g: g + np.diag([0.1, 0.2, 0.3]), "wrong in 3 of 9 elements, first W2[1,1]"),
+        (lambda g: g + np.outer([0.1, 0, 0.2], [0, 0.3, 0.1]), "wrong in rows 1, 3 only"),
+        (lambda g: np.outer(g[:, 0], g[0]), "has rank one"),
+        (lambda g: g + np.arange(1, 10).reshape(3, 3), "no element is right"),
+        (lambda g: g[:2], "has shape (2, 3) in place of (3, 3)"),
+    ],
+)
+def test_the_symptom_of_an_unknown_cause(p: Problem, change: Any, symptom: str) -> None:
+    found = finding(p, W2=change(right(p)[1]["W2"]))
+    assert found.quantity == "W2"
+    assert symptom in found.symptom
+    assert not found.known
+    assert "cause unknown" in found.text
+
+
+def test_the_first_wrong_quantity_is_the_one_nearest_the_output(p: Problem) -> None:
+    grads = right(p)[1]
+    assert finding(p, W1=grads["W1"] * 1.1, b2=grads["b2"] * 1.2).quantity == "b2"
+
+
+def test_a_missing_bias_gradient_is_named(p: Problem) -> None:
+    grads = right(p)[1]
+    del grads["b2"]
+    (found,) = diagnose(p.spec, p.params, p.x, p.y, grads)
+    assert found.symptom == "is missing"
+    assert [cause.text for cause in found.explanations[0]] == ["bias_gradient_missing at layer 2"]
+
+
+@pytest.mark.parametrize("W1", ["text", None, [[1, 2], [3]], np.array(["a"]), np.ones(3) * 1j])
+def test_what_is_no_array_of_numbers_is_a_symptom(p: Problem, W1: Any) -> None:
+    found = finding(p, W1=W1)
+    assert found.quantity == "W1"
+    assert not found.known
+
+
+def test_float32_where_float64_was_asked_for_is_said(p: Problem) -> None:
+    found = finding(p, W2=right(p)[1]["W2"].astype(np.float32))
+    assert found.symptom == "is float32; float64 was asked for"
+
+
+@pytest.mark.parametrize("answer", [None, 3, (1, 2), "no", (0.0, None)])
+def test_an_answer_that_is_none_has_no_diagnosis(p: Problem, answer: Any) -> None:
+    assert diagnose_answer(judge(p), answer) == []
+
+
+@pytest.mark.parametrize(
+    ("factor", "name"),
+    [
+        (5.0, "loss_not_averaged"),
+        (0.5, "loss_averaged_over_outputs"),
+        (2.0, "loss_without_half"),
+        (-1, "loss_wrong_sign"),
+    ],
+)
+def test_a_wrong_loss_is_explained_by_itself(p: Problem, factor: float, name: str) -> None:
+    loss, grads = right(p)
+    (found,) = diagnose(p.spec, p.params, p.x, p.y, grads, factor * loss)
+    assert found.quantity == "loss"
+    assert [[cause.fault.name for cause in explanation] for explanation in found.explanations] == [[name]]
+
+
+@pytest.mark.parametrize("loss", [np.nan, "text", 1.2345])
+def test_a_loss_of_no_known_kind_is_a_symptom(p: Problem, loss: Any) -> None:
+    (found,) = diagnose(p.spec, p.params, p.x, p.y, right(p)[1], loss)
+    assert found.quantity == "loss"
+    assert not found.known
+
+
+def test_a_wrong_loss_and_a_wrong_gradient_are_two_findings(p: Problem) -> None:
+    loss, grads = right(p)
+    first, second = diagnose(p.spec, p.params, p.x, p.y, {**grads, "W2": -grads["W2"], "b2": -grads["b2"]}, 5 * loss)
+    assert first.explanations[0][0].text == "wrong_sign at layer 2"
+    assert second.explanations[0][0].text == "loss_not_averaged"
+
+
+def test_a_fault_in_the_forward_pass_explains_the_loss_as_well() -> None:
+    p = problem(network((4, 3, 3), ["tanh", "identity"], loss="cross_entropy"))
+    answer = PlantedBackend(((FAULTS["softmax_twice"], 2, 0.0),)).gradient_function(
+        p.spec, dtype="float64", device="cpu"
+    )(p.params, p.x, p.y)
+    (found,) = diagnose_answer(judge(p), answer)
+    assert [cause.text for cause in found.explanations[0]] == ["softmax_twice at layer 2"]
+
+
+def test_a_fitted_number_is_told(p: Problem) -> None:
+    grads = right(p)[1]
+    found = finding(p, W2=grads["W2"] + 0.0125 * p.params["W2"])
+    assert found.explanations[0][0].parameter == pytest.approx(0.0125, rel=1e-12)
+    assert "regulariser_added at layer 2 (strength 0.0125)" in found.text
+
+
+def test_indistinguishable_faults_are_reported_together() -> None:
+    p = problem(network((3, 1), ["identity"]), n=2)  # twice or without the half: the same gradient
+    (found,) = diagnose(p.spec, p.params, p.x, p.y, {name: 2 * grad for name, grad in right(p)[1].items()})
+    named = {explanation[0].fault.name for explanation in found.explanations}
+    assert {"not_averaged", "accumulated_twice", "squared_error_without_half"} <= named
+    assert "cannot be told apart here" in found.text
+
+
+def test_a_finding_as_data(p: Problem) -> None:
+    data = finding(p, W2=-right(p)[1]["W2"].T).to_dict()
+    assert data["quantity"] == "W2"
+    assert {tuple(sorted(cause["fault"] for cause in explanation)) for explanation in data["explanations"]} == set()
+    named = finding(p, W2=right(p)[1]["W2"].T).to_dict()["explanations"]
+    assert named[0][0]["fault"] == "weight_gradient_transposed"
+    assert named[0][0]["layer"] == 2
+    assert named[0][0]["remedy"]
+
+
+def test_check_says_what_is_wrong(p: Problem) -> None:
+    backend = PlantedBackend(((FAULTS["slope_dropped"], 2, 0.0),))
+    report = refimpl.check(p.spec, p.params, p.x, p.y, [backend, "numpy"])
+    assert list(report.findings) == [backend.name]
+    assert "slope_dropped at layer 2" in report.findings[backend.name][0].text
+    assert report.to_dict()["findings"][backend.name][0]["explanations"][0][0]["layer"] == 2
+    assert "slope_dropped at layer 2" in report._repr_html_()
