@@ -32,6 +32,15 @@ class Batch:
     y: Array
     dtype: str
 
+    def targets(self, n_out: int) -> NDArray[np.float64]:
+        """y as float64 (N, n_out): labels become rows of zeros and a one."""
+        return one_hot(self.y, n_out) if self.y.ndim == 1 else self.y.astype(np.float64)
+
+
+def one_hot(labels: Array, n_out: int) -> NDArray[np.float64]:
+    """Labels (N,) as rows of zeros and a one (N, n_out)."""
+    return (labels[:, None] == np.arange(n_out)).astype(np.float64)
+
 
 def validate(spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array) -> Batch:
     """Check parameters and data against the spec.

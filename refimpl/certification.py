@@ -68,8 +68,8 @@ class Balls:
             radius = np.array([float(ball.rad()) for ball in balls])
             # a radius below float64's range must not become 0
             radius = np.where(inexact, np.nextafter(radius, np.inf), 0.0)
-            unrepresented = np.array([f == 0.0 and not t.is_zero() for f, t in zip(tail.tolist(), tails, strict=True)])
-            rest = np.where(unrepresented, np.nextafter(np.array(left), np.inf), np.array(left))
+            unrepresented = np.array([t != flint.arb(f) for f, t in zip(tail.tolist(), tails, strict=True)])
+            rest = np.where(unrepresented, np.nextafter(np.array(left), np.inf), 0.0)
             tail_rad = np.where(rest > 0, np.nextafter(radius + rest, np.inf), radius)
             tail_rad = np.where(np.isfinite(mid), tail_rad, np.inf)
             rad = np.where(tail == 0, tail_rad, np.nextafter(np.abs(tail) + tail_rad, np.inf))
@@ -171,7 +171,8 @@ def _on_pieces(
             break
     if first == len(kinks):
         return pieces[-1](), True
-    touched = [piece() for kink, piece in zip((-math.inf, *kinks), pieces, strict=True) if not where < kink]
+    ends = zip((-math.inf, *kinks), (*kinks, math.inf), pieces, strict=True)
+    touched = [piece() for left, right, piece in ends if not (where < left or where > right)]
     if at_kink is not None:
         touched.append(at_kink())
     return _hull(touched), False
@@ -409,5 +410,4 @@ def _share(spec: NetworkSpec, n: int) -> Ball:
 
 def _targets(spec: NetworkSpec, batch: Batch) -> list[Ball]:
     """The targets (N · n_out,): labels become rows of zeros and a one."""
-    y = batch.y if batch.y.ndim == 2 else np.eye(spec.n_out)[batch.y]
-    return [flint.arb(value) for value in y.astype(np.float64).ravel().tolist()]
+    return [flint.arb(value) for value in batch.targets(spec.n_out).ravel().tolist()]

@@ -156,7 +156,7 @@ class _Case:
         self.judge, self.spec, self.arithmetic = judge, judge.spec, arithmetic
         batch = judge.batch
         self.params, self.x, self.dtype = batch.params, batch.x, batch.dtype
-        self.y = (batch.y if batch.y.ndim == 2 else np.eye(self.spec.n_out)[batch.y]).astype(np.float64)
+        self.y = batch.targets(self.spec.n_out)
         self.n = len(self.x)
         self.bounds = judge.tolerance(arithmetic)
         self.names = [
@@ -171,7 +171,7 @@ class _Case:
             if isinstance(array, str) and name.startswith("b") and name not in self.raw:
                 array = np.zeros(self.params[name].shape)  # a bias gradient never returned is one never computed
                 self.refused[name] = "is missing"
-            elif not isinstance(array, str) and str(array.dtype) != self.dtype:
+            elif not isinstance(array, str) and str(array.dtype.newbyteorder("=")) != self.dtype:
                 self.refused[name] = f"is {array.dtype}; {self.dtype} was asked for"
             if isinstance(array, str):
                 self.refused[name] = array

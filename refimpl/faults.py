@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from refimpl import backend as backends
 from refimpl.backend import EquationsBackend, GradientFunction
+from refimpl.batch import one_hot
 from refimpl.equations import EQUATIONS, Equations
 from refimpl.errors import BackendError
 from refimpl.functions import ACTIVATIONS
@@ -876,7 +877,7 @@ class PlantedBackend:
         """(params, x, y) → (a wrong loss, wrong gradients)."""
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> tuple[float, dict[str, Array]]:
-            targets = y if y.ndim == 2 else np.eye(spec.n_out)[y]
+            targets = y if y.ndim == 2 else one_hot(y, spec.n_out)
             mistaken = Mistaken.right(spec, targets)
             for fault, layer, parameter in self.plantings:
                 fault.plant(mistaken, layer, parameter)

@@ -105,13 +105,14 @@ class Judge:
         return [self._judge_loss(name, loss, arithmetic), *self._judge_arrays(name, grads, truth, arithmetic)]
 
     def _judge_loss(self, name: str, loss: Any, arithmetic: Arithmetic) -> Row:
-        try:
-            value = np.array(loss, dtype=np.float64, subok=False)
-        except Exception:  # whatever a stranger's __array__ may raise
-            return _refused(name, "loss", f"is a {type(loss).__name__}, not a number")
+        value = as_array({"loss": loss}, "loss")
+        if isinstance(value, str):
+            return _refused(name, "loss", value)
+        if value.dtype.kind not in "fiu":
+            return _refused(name, "loss", f"is {_kind(loss, value)}, not a real number")
         if value.shape != ():
             return _refused(name, "loss", f"has shape {value.shape}; it must be a single number")
-        return self._judge_array(name, "loss", value, self.truth.loss, arithmetic)
+        return self._judge_array(name, "loss", value.astype(np.float64), self.truth.loss, arithmetic)
 
     def _judge_arrays(
         self, name: str, answer: Mapping[str, Any], truth: Mapping[str, Balls], arithmetic: Arithmetic
@@ -226,10 +227,16 @@ def as_array(answer: Mapping[str, Any], key: str) -> Array | str:
     """The array of that name, or why there is none."""
     if key not in answer:
         return "is missing"
+    if isinstance(answer[key], np.ma.MaskedArray):
+        return "is a masked array; give a plain one"
     try:
         return np.array(answer[key], subok=False)
     except Exception as error:  # whatever a stranger's __array__ may raise
         return f"is no array: {_first_line(error)}"
+
+
+def _kind(value: Any, array: Array) -> str:
+    return f"of dtype {array.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
 def _fitting(array: Array | str, shape: tuple[int, ...], dtype: str) -> Array | str:
@@ -238,7 +245,7 @@ def _fitting(array: Array | str, shape: tuple[int, ...], dtype: str) -> Array | 
         return array
     if array.shape != shape:
         return f"has shape {array.shape}; it must be {shape}"
-    if str(array.dtype) != dtype:
+    if str(array.dtype.newbyteorder("=")) != dtype:
         return f"is {array.dtype}; {dtype} was asked for"
     return array
 

@@ -223,6 +223,9 @@ class _Walk:
         self.flushes = arithmetic.flushes_subnormals
         self.eta = self.tiny if self.flushes else arithmetic.smallest_subnormal
         self.n = batch.x.shape[0]
+        averages = spec.n_out if LOSSES[spec.loss.name].averages_outputs else 1
+        # the loss and the gradients may be divided by this last, and overflow until then
+        self.parts = averages * (self.n if spec.reduction == "mean" else 1)
         values = self.n * sum(spec.sizes)
         judged = 1 + spec.n_parameters + 3 * values
         # Hoeffding with a union over everything judged
@@ -297,10 +300,16 @@ class _Walk:
         at = Interval(z.mid - radius, z.mid + radius, value + local.slope * radius, local.slope)
         scale = function.value_scale(at, kwargs)
         flush = FLUSH_FACTOR * (1 + at.magnitude) * self.tiny if function.smooth_library else 2 * self.eta
-        error = self._add(local.slope * z_error, function.value_ulps * self.u * scale, np.minimum(scale, flush))
+        tiny_parameter = self._parameter_underflow(kwargs)
+        error = self._add(
+            local.slope * z_error,
+            function.value_ulps * self.u * scale,
+            np.minimum(scale, flush),
+            tiny_parameter * at.magnitude,
+        )
         error = self._overflowing(error, at.value)
         slope_scale = function.slope_scale(at, kwargs)
-        slope_rounding = function.slope_ulps * self.u * slope_scale + np.minimum(slope_scale, flush)
+        slope_rounding = function.slope_ulps * self.u * slope_scale + np.minimum(slope_scale, flush) + tiny_parameter
         return _LayerBounds(weight, weight_flush, a, a_error, z_error, value, error, local, slope_rounding)
 
     def _cost(self) -> None:
@@ -309,16 +318,16 @@ class _Walk:
         """
         function, kwargs = LOSSES[self.spec.loss.name], self.spec.loss.kwargs
         s, s_error = self.truth.values[f"a{self.spec.depth + 1}"], self.layers[-1].a_error
-        y = self.batch.y if self.batch.y.ndim == 2 else np.eye(self.spec.n_out)[self.batch.y]
-        y = y.astype(np.float64)
-        parts = self.n if self.spec.reduction == "mean" else 1
-        share = 1.0 / (parts * self.spec.n_out if function.averages_outputs else parts)
+        y = self.batch.targets(self.spec.n_out)
+        share = 1.0 / self.parts
         flushed = self._flushed(y)
         if not function.elementwise:
             values, value_errors, error = self._cross_entropy(s.mid, s_error, y)
             error, jump = self._add(error, flushed), np.zeros_like(error)
+            held = np.abs(s.mid) + self.spread * s_error
         else:
             radius = self.spread * s_error
+            held = np.abs(s.mid) + radius + np.abs(y)
             local = loss_suprema(function, kwargs, s, radius, y)
             at = Interval(s.mid - radius, s.mid + radius, local.value, local.slope)
             values, jump = local.value, local.jump
@@ -327,27 +336,29 @@ class _Walk:
                 lost, value_lost = np.where(flushed > 0, local.slope, 0.0), np.where(flushed > 0, values, 0.0)
             else:
                 lost, value_lost = 2 * flushed, flushed * (local.slope + at.magnitude)
-            value_errors = self._add(local.slope * s_error, rounding, value_lost)
+            tiny_parameter = self._parameter_underflow(kwargs)
+            value_errors = self._add(local.slope * s_error, rounding, value_lost, tiny_parameter * held)
             rounding = (function.slope_ulps + 3) * self.u * function.slope_scale(at, y, kwargs)
-            error = self._add(_times(local.curvature, s_error), rounding, lost)
+            error = self._add(_times(local.curvature, s_error), rounding, lost, tiny_parameter)
         magnitude = self._magnitude(f"da{self.spec.depth + 1}")
         error = self._add(share * error, 3 * self.u * magnitude, self._underflow(magnitude + share * error, 3))
-        self.error, self.error_jump = self._overflowing(error, magnitude), share * jump
+        # the square and twice the residual are formed before they are halved or divided
+        self.error = self._overflowing(error, np.maximum(self.parts * magnitude, 2 * held))
+        self.error_jump = share * jump
         total = np.asarray(np.sum(values))
         loss_error = self._add(
             share * self._sum(value_errors.ravel()),
             self._gamma(values.size + 3) * share * total,
             self._underflow(total, 3 * values.size),
         )
-        self.loss_error = self._overflowing(loss_error, total)
+        self.loss_error = self._overflowing(loss_error, np.maximum(2 * total, 2 * held.max(initial=0.0)))
 
     def _error_signal(self, number: int, layer: _LayerBounds, error: Bound, across_kinks: bool) -> Bound:
         incoming = self._magnitude(f"da{number + 1}")
         held = incoming + self.spread * error
         if layer.local is None:
-            return self._overflowing(
-                self._softmax_error_signal(layer, self.truth.values[f"da{number + 1}"].mid, error), held
-            )
+            signal = self._softmax_error_signal(layer, self.truth.values[f"da{number + 1}"].mid, error)
+            return self._overflowing(signal, 2 * self.parts * held.max(axis=1, keepdims=True))
         delta = self._magnitude(f"delta{number + 1}")
         local = layer.local
         jump = _times(local.jump, held) if across_kinks else 0.0
@@ -358,7 +369,16 @@ class _Walk:
             self.u * delta,
         )
         bound = bound + jump
-        return self._overflowing(bound + self._underflow(delta + bound, 2), held)
+        bound = bound + np.minimum(delta + bound, self._magnified(number, layer) * 2 * self.eta)
+        return self._overflowing(bound, self.parts * np.maximum(held, delta + bound))
+
+    def _magnified(self, number: int, layer: _LayerBounds) -> Bound | float:
+        """By how much what underflowed in a product with a part of f' may be multiplied after."""
+        activation = self.spec.layers[number - 1].activation
+        if not ACTIVATIONS[activation.name].smooth_library:
+            return 1.0
+        z = self._magnitude(f"z{number + 1}") + self.spread * layer.z_error
+        return FLUSH_FACTOR * (1 + z) ** 3 * max(1.0, *activation.kwargs.values(), 1.0)
 
     def _propagated(self, layer: _LayerBounds, delta: Bound, delta_error: Bound) -> Bound:
         held = delta + self.spread * delta_error
@@ -370,7 +390,7 @@ class _Walk:
             self._product(held, layer.weight_flush),
             self._product_underflow(terms, 2 * count, held, layer.weight),
         )
-        return self._overflowing(bound, terms)
+        return self._overflowing(bound, self.parts * terms)
 
     def _weight_gradient(self, layer: _LayerBounds, delta: Bound, delta_error: Bound) -> Bound:
         held = delta + self.spread * delta_error
@@ -382,20 +402,20 @@ class _Walk:
             self._product(held.T, layer.a_in_error),
             self._product_underflow(terms, 2 * self.n + 2, held.T, held_a),
         )
-        return self._overflowing(bound, terms)
+        return self._overflowing(bound, self.parts * terms)
 
     def _bias_gradient(self, delta: Bound, delta_error: Bound) -> Bound:
         terms = np.sum(delta + self.spread * delta_error, axis=0)
         bound = self._add(self._gamma(self.n + 1) * terms, self._sum(delta_error), self._underflow(terms, self.n + 1))
-        return self._overflowing(bound, terms)
+        return self._overflowing(bound, self.parts * terms)
 
     # Row-wise functions
 
     def _softmax_value(self, z: Bound, a: Bound, z_error: Bound) -> Bound:
-        """E_A of softmax, directly or as the exponential of log-softmax.
+        """E_A of softmax, directly or as the exponential of log-softmax, the exponents shifted by the row's largest.
 
-        e^(z ± R) / Σ e^(z ± R) differs from a by a factor of at most e^R / Σ a e^(−R), for any shift of z. R takes in
-        the roundings of the exponents (of size |log a|, twice) and of exp and log.
+        e^(z ± R) / Σ e^(z ± R) differs from a by a factor of at most e^R / Σ a e^(−R), whatever common shift is left
+        in z. R takes in the roundings of the exponents (of size |log a|, twice), of log Σ e^z and of exp and log.
         """
         flushed = np.minimum(a, self.tiny) if z.shape[1] > 1 else 0.0
         return _times(a, self._softmax_factor(z, a, z_error)) / self.spread + flushed
@@ -436,15 +456,20 @@ class _Walk:
         probability = np.exp(s - log_total)
         mass = y.sum(axis=1, keepdims=True)
         drift = self._softmax_factor(s, probability, s_error)
-        off = mass * (_times(probability, drift) / self.spread + np.minimum(probability, self.tiny))
+        # a probability below float64's range is still none that cannot drift; and none drifts by more than 1
+        drifted = np.minimum(_times(np.maximum(probability, 5e-324), drift), 1.0) / self.spread
+        off = mass * (drifted + np.minimum(probability, self.tiny))
         # p − y in place of (Σy) p − y, for rows that sum to 1 only in floating point
         off = off + np.abs(mass - 1.0) * probability
-        error = self._add(off, (ELEMENTARY + 4) * self.u * (y + mass * probability))
+        width_gamma = self._gamma(s.shape[1] + 1)  # Σy, Σe^s and −Σ y log p are sums over the classes
+        error = self._add(off, (ELEMENTARY + 4) * self.u * (y + mass * probability), width_gamma * mass * probability)
         slope = np.abs(mass * probability - y) + self.spread * off
         scale = y * (2 * np.abs(s) + 2 * np.abs(s).max(axis=1, keepdims=True) + 2 * math.log(s.shape[1]))
         values = np.sum(y * (log_total - s), axis=1)
         value_errors = self._add(
-            self._sum_rows(_times(slope, s_error))[:, 0], (ELEMENTARY + 4) * self.u * np.sum(scale, axis=1)
+            self._sum_rows(_times(slope, s_error))[:, 0],
+            (ELEMENTARY + 4) * self.u * np.sum(scale, axis=1),
+            width_gamma * (values + mass[:, 0]),
         )
         return values, value_errors, error
 
@@ -495,6 +520,10 @@ class _Walk:
         some = ((left > 0).astype(np.float64) @ (right > 0).astype(np.float64)) > 0
         return np.where(lost, np.where(some, count * self.eta, 0.0), self._underflow(terms, count))
 
+    def _parameter_underflow(self, kwargs: dict[str, float]) -> float:
+        """What a function's parameter loses when it is stored below the normal range."""
+        return self.eta if any(0 < abs(value) < self.tiny for value in kwargs.values()) else 0.0
+
     def _flushed(self, array: NDArray[Any]) -> Bound:
         magnitude = np.abs(array.astype(np.float64))
         return np.where(magnitude < self.tiny, magnitude, 0.0) if self.flushes else np.zeros_like(magnitude)
@@ -516,7 +545,7 @@ def softmax_factor(z: Bound, a: Bound, radius: Bound, u: float) -> Bound:
         return np.zeros_like(z)
     largest = z.max(axis=1, keepdims=True)
     log_total = largest + np.log(np.exp(z - largest).sum(axis=1, keepdims=True))
-    roundings = 2 * (log_total - z) + ELEMENTARY * (2 + math.log(width))
+    roundings = 2 * (log_total - z) + 2 * np.abs(log_total) + ELEMENTARY * (2 + math.log(width))
     total = radius + u * np.nan_to_num(roundings, nan=np.inf)
     shrink = np.maximum(np.sum(_times(a, np.expm1(-total)), axis=1, keepdims=True), -1.0)
     gamma = (width + 2) * u

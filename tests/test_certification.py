@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import mpmath
 import numpy as np
 import pytest
@@ -175,3 +177,20 @@ def test_one_float64_ulp_away_is_told_from_the_truth() -> None:
 def test_repr_says_shape_and_radius() -> None:
     x, y = examples.article_batch()
     assert "shape=(2, 4)" in repr(certify(examples.article(), examples.article().init(0), x, y).grads["W1"])
+
+
+def test_the_finer_ball_holds_what_is_below_float64s_range(rng: np.random.Generator) -> None:
+    for _ in range(20):
+        w, x, y = rng.uniform(1, 2), rng.uniform(1, 2) * 2.0**-500, rng.uniform(1, 2) * 2.0**-500
+        spec = network((1, 1), ["identity"], reduction="sum", bias=False)
+        ball = certify(spec, {"W1": np.array([[w]])}, np.array([[x]]), np.array([[y]])).grads["W1"]
+        mid, tail, tail_rad = (Fraction(float(part[0, 0])) for part in (ball.mid, ball.tail, ball.tail_rad))
+        assert abs((Fraction(w) * Fraction(x) - Fraction(y)) * Fraction(x) - mid - tail) <= tail_rad
+
+
+def test_a_tie_at_one_kink_leaves_the_far_pieces_out() -> None:
+    spec = network((1, 2, 1), ["sigmoid", "identity"], {"name": "huber", "delta": 1.0}, "sum", bias=False)
+    params = {"W1": np.array([[0.3], [0.3]]), "W2": np.array([[1.0, -1.0]])}
+    truth = certify(spec, params, np.ones((1, 1)), np.array([[-1.0]]))
+    assert truth.undecided
+    assert (truth.grads["W2"].rad < 1e-15).all()
