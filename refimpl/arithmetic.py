@@ -5,7 +5,7 @@ bounds need.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,3 +38,7 @@ def _ieee(name: str) -> Arithmetic:
 
 
 ARITHMETICS: Mapping[str, Arithmetic] = {name: _ieee(name) for name in ("float64", "float32")}
+FLUSHING: Mapping[str, Arithmetic] = {
+    name: replace(arithmetic, name=f"{name}_flushing", flushes_subnormals=True)
+    for name, arithmetic in ARITHMETICS.items()
+}

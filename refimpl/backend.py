@@ -19,8 +19,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +109,11 @@ def available() -> dict[str, EntryPoint]:
 
 
 def load(name: str) -> Backend:
-    """The backend of that name. Raises BackendError where it is unknown or its framework is not installed."""
+    """The backend of that name, or at `module:attribute`. Raises BackendError where it is unknown or its framework
+    is not installed.
+    """
+    if ":" in name:
+        return _imported(name)
     known = available()
     if name not in known:
         raise BackendError(
@@ -133,6 +138,24 @@ def _global_generators_kept() -> Iterator[None]:
     finally:
         np.random.set_state(states[0])
         random.setstate(states[1])
+
+
+def _imported(place: str) -> Backend:
+    """The backend at `module:attribute`."""
+    module, _, attribute = place.partition(":")
+    try:
+        with _global_generators_kept():
+            found: Any = import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+            backend = found() if isinstance(found, type) else found
+    except Exception as error:  # importing a stranger's module may raise anything
+        line = next(iter(str(error).splitlines()), "")[:200]
+        raise BackendError(f"backend {place!r} cannot be loaded: {type(error).__name__}: {line}") from error
+    missing = [name for name in ("name", "supports", "gradient_function") if not hasattr(backend, name)]
+    if missing:
+        raise BackendError(f"backend {place!r} is a {type(backend).__name__} without {', '.join(missing)}")
+    return cast(Backend, backend)
 
 
 def value_and_grad(

@@ -30,7 +30,6 @@ from refimpl.tolerance import activation_suprema, loss_suprema, softmax_factor
 Array = NDArray[Any]
 Real = NDArray[np.float64]
 FLOAT64_ROUNDOFF = 2.0**-53
-BITS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +168,8 @@ class Functions:
     leave the forward pass as it is.
     """
 
+    bits = 64  # of the balls that f is evaluated in
+
     def __init__(self, arithmetic: Arithmetic) -> None:
         self.arithmetic = arithmetic
         self._kept: dict[tuple[Any, ...], tuple[Bounded, Bounded]] = {}
@@ -278,8 +279,8 @@ class Functions:
 class Pass:
     """The outcome of one run of the recursion: the losses' sum or mean, and the gradients by name."""
 
-    loss: Bounded
-    grads: dict[str, Bounded] = field(default_factory=dict)
+    loss: Any
+    grads: dict[str, Any] = field(default_factory=dict)
 
 
 def propagate(
@@ -288,13 +289,14 @@ def propagate(
     x: Array,
     y: Array,
     equations: Sequence[Equations],
-    functions: Functions,
+    functions: Any,
 ) -> Pass:
-    """The forward and backward pass over `equations`, one a layer, on `Bounded` arrays.
+    """The forward and backward pass over `equations`, one a layer, on the arrays that `functions` makes: `Bounded`
+    ones for `Functions`.
 
     x (N, n_in) and y (N, n_out) are plain arrays; so are the parameters.
     """
-    with np.errstate(all="ignore"), flint.ctx.workprec(BITS):
+    with np.errstate(all="ignore"), flint.ctx.workprec(functions.bits):
         given = {name: functions.exact(array) for name, array in params.items()}
         vjps = [functions.vjp(layer.activation) for layer in spec.layers]
         a, z = [functions.exact(x)], []
@@ -315,10 +317,9 @@ def propagate(
         return outcome
 
 
-def _run(equation: Callable[..., Any], *operands: Any) -> Bounded:
-    """An equation on `Bounded` operands: the operators are all it needs of them."""
-    result: Bounded = equation(*operands)
-    return result
+def _run(equation: Callable[..., Any], *operands: Any) -> Any:
+    """An equation on operands of any kind: the operators are all it needs of them."""
+    return equation(*operands)
 
 
 def _points(z: Bounded) -> Balls:

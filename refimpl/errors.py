@@ -23,3 +23,7 @@ class BackendError(RefimplError):
 
 class CertificationError(RefimplError):
     """The truth cannot be computed: the loss is not defined at this point."""
+
+
+class ConformanceError(RefimplError):
+    """A vector file, an answers file, or a list of expected failures is wrong."""

@@ -131,19 +131,32 @@ class Judge:
 
     def _judge_array(self, name: str, key: str, values: Array, truth: Balls, arithmetic: Arithmetic) -> Row:
         bounds = self.tolerance(arithmetic)
-        verdicts = _Verdicts(values, truth, bounds, key, self.batch.dtype)
+        verdicts = _Verdicts(values, truth, bounds, key, self.batch.dtype, self._largest(truth, key))
         return verdicts.row(name, key)
+
+    def _largest(self, truth: Balls, key: str) -> float:
+        return largest_element(truth.mid, self.truth.grads if key in self.truth.grads else {})
+
+
+def largest_element(mid: Array, all_of_a_kind: Mapping[str, Balls]) -> float:
+    """What a bound on an array is held against: its largest element, or where it is zero throughout, the largest of
+    all arrays of its kind.
+    """
+    own = float(np.max(np.abs(mid), initial=0.0))
+    if own > 0:
+        return own
+    return max((float(np.max(np.abs(balls.mid), initial=0.0)) for balls in all_of_a_kind.values()), default=0.0)
 
 
 class _Verdicts:
     """The verdict on every element of one array."""
 
-    def __init__(self, values: Array, truth: Balls, bounds: Tolerance, key: str, dtype: str) -> None:
+    def __init__(self, values: Array, truth: Balls, bounds: Tolerance, key: str, dtype: str, largest: float) -> None:
         self.values, self.truth, self.dtype = values, truth, dtype
         self.worst, across = bounds.worst_case[key], bounds.across_kinks[key]
         self.distance = truth.distance(values)
         slack = 2 * truth.tail_rad
-        largest = max(float(np.max(np.abs(truth.mid), initial=0.0)), bounds.arithmetic.smallest_normal)
+        largest = max(largest, bounds.arithmetic.smallest_normal)
         decisive = np.isfinite(self.worst) & (self.worst + slack <= DECISIVE * largest)
         within = self.distance <= self.worst + slack
         self.failed = ~(within | (self.distance <= across + slack) | np.isinf(across))

@@ -18,7 +18,6 @@ import operator
 import os
 import secrets
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from refimpl.errors import SpecError
 from refimpl.functions import ACTIVATIONS, LOSSES, REDUCTIONS, Activation, Loss
+from refimpl.strict_json import parse
 
 FORMAT = "refimpl.network/1"
 MAX_FILE_BYTES = 2**20
@@ -500,41 +500,4 @@ def _function_schema(catalogue: Mapping[str, Activation] | Mapping[str, Loss]) -
 def _parse(text: str | bytes) -> Any:
     if not isinstance(text, str | bytes):
         raise SpecError(f"the JSON of a network must be str or bytes, got {_got(text)}")
-    if len(text) > MAX_FILE_BYTES:
-        raise SpecError(f"the JSON text is longer than {MAX_FILE_BYTES:,} bytes, the most a network may take")
-    try:
-        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(
-            decoded, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded
-        )
-    except UnicodeDecodeError as error:
-        raise SpecError(f"not UTF-8 text: byte {error.start} cannot be decoded; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise SpecError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except RecursionError:
-        raise SpecError("not a network: the JSON is nested too deeply; layers go in one flat list") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise SpecError(f"the key {twice[:60]!r} is given twice in one object; remove one")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise SpecError(f"{name} is not a JSON number; write a finite number")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise SpecError(f"the number {text[:60]} is too large for float64; write a smaller one")
-    return number
-
-
-def _bounded(text: str) -> int:
-    if len(text) > 20:
-        raise SpecError(f"the integer {text[:20]}… is too large; write a smaller one")
-    return int(text)
+    return parse(text, SpecError, "a network", MAX_FILE_BYTES)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # a module may import from the lines above its own, and only from them
 LEVELS = (
     {"refimpl.errors", "refimpl.arithmetic", "refimpl.equations"},
-    {"refimpl.functions"},
+    {"refimpl.functions", "refimpl.strict_json"},
     {"refimpl.spec"},
     {"refimpl.batch", "refimpl.report", "refimpl.sampling", "refimpl.examples"},
     {"refimpl.certification", "refimpl.backend"},

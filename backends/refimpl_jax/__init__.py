@@ -8,7 +8,6 @@ has.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.arithmetic import ARITHMETICS, Arithmetic
+from refimpl.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
 from refimpl.spec import NetworkSpec
 from refimpl_jax.network import cost, forward, targets
 
@@ -47,11 +46,7 @@ class JaxBackend:
 
     def arithmetic(self, *, dtype: str, device: str) -> Arithmetic:
         """IEEE arithmetic, but that subnormal numbers are flushed on the CPU."""
-        return (
-            dataclasses.replace(ARITHMETICS[dtype], name=f"{dtype}, flushing subnormals", flushes_subnormals=True)
-            if device == "cpu"
-            else ARITHMETICS[dtype]
-        )
+        return FLUSHING[dtype] if device == "cpu" else ARITHMETICS[dtype]
 
     def gradient_function(
         self, spec: NetworkSpec, *, dtype: str, device: str

@@ -13,14 +13,20 @@ import sys
 import typer
 
 from refimpl.cli.check import check
+from refimpl.cli.conform import WithCommand, conform
+from refimpl.cli.diagnose import diagnose
 from refimpl.cli.soak import soak
+from refimpl.cli.vectors import vectors
 from refimpl.errors import RefimplError
 
 app = typer.Typer(
     name="refimpl", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 app.command()(check)
+app.command(cls=WithCommand)(conform)
+app.command()(diagnose)
 app.command()(soak)
+app.add_typer(vectors, name="vectors")
 
 
 @app.callback()

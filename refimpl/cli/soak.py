@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -13,6 +13,8 @@ from refimpl.cli.check import ALL_PASS, WRONG, Dtype
 
 if TYPE_CHECKING:
     from refimpl.soak import Outcome
+
+T = TypeVar("T")
 
 
 def soak(
@@ -52,8 +54,12 @@ def soak(
 
 
 def _with_progress(outcomes: Iterable[Outcome], count: int, quiet: bool) -> Iterable[Outcome]:
-    if quiet:
-        return outcomes
+    return outcomes if quiet else progress(outcomes, count, "networks")
+
+
+def progress(items: Iterable[T], count: int, what: str) -> Iterator[T]:
+    """The items, with a bar on stderr that shows how many have come."""
+    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -63,18 +69,15 @@ def _with_progress(outcomes: Iterable[Outcome], count: int, quiet: bool) -> Iter
         TimeRemainingColumn,
     )
 
-    def shown() -> Iterator[Outcome]:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns) as progress:
-            task = progress.add_task("networks", total=count)
-            for outcome in outcomes:
-                progress.advance(task)
-                yield outcome
-
-    return shown()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=count)
+        for item in items:
+            bar.advance(task)
+            yield item

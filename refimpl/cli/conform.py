@@ -1,0 +1,176 @@
+"""`refimpl conform`: the case suite on somebody's backpropagation, in any language."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from refimpl.cli.check import ALL_PASS, UNDECIDED, WRONG, Dtype
+from refimpl.errors import BackendError, ConformanceError
+
+if TYPE_CHECKING:
+    from refimpl.conformance.implementations import Implementation
+    from refimpl.conformance.run import CaseResult, ConformanceReport
+    from refimpl.conformance.vectors import Suite
+
+COMMAND = "refimpl.command"
+
+
+class WithCommand(TyperCommand):
+    """What stands after -- is a program with its own options, and none of ours."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Set the part after -- aside."""
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[COMMAND] = args[at + 1 :]
+            args = args[:at]
+        return super().parse_args(ctx, args)
+
+
+def conform(
+    context: typer.Context,
+    backends: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="(NAME | MODULE:ATTRIBUTE)… | -- COMMAND…",
+            help="Backends to run, by name or by place; or after -- a program that speaks refimpl.process/1. "
+            "Default: every installed backend.",
+            show_default=False,
+        ),
+    ] = None,
+    answers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Judge a file of answers (refimpl.answers/1) instead.")
+    ] = None,
+    vectors: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Other vector files than those that come with refimpl.")
+    ] = None,
+    flag: Annotated[
+        list[str] | None, typer.Option("--flag", metavar="FLAG", help="Only cases with this flag; may be given again.")
+    ] = None,
+    dtype: Annotated[Dtype, typer.Option(help="The arithmetic.")] = Dtype.float64,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for backends.")] = "cpu",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a program has for one answer.")] = 10.0,
+    xfail: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Cases expected to fail, one a line, with a reason after #. Strict."),
+    ] = None,
+    require_backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--require-backend", metavar="NAME", help="Fail if this backend does not run; may be given again."
+        ),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the results as JUnit XML.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Run the conformance suite: every case with its certified answer, and what is wrong where one is missed."""
+    from refimpl.conformance import run
+    from refimpl.conformance import vectors as vector_files
+
+    command: list[str] | None = context.meta.get(COMMAND)
+    suite = _flagged(vector_files.load(vectors), flag)
+    expected = run.expected_failures(xfail, suite) if xfail else {}
+    if junit is not None and not junit.absolute().parent.is_dir():
+        raise ConformanceError(f"--junit: the folder of {junit} does not exist; make it first")
+    reports: list[ConformanceReport] = []
+    missing = dict.fromkeys(require_backend or [], "was not asked for")
+    for implementation in _implementations(backends, command, answers, dtype.value, device, timeout, suite, missing):
+        report = run.ConformanceReport(
+            implementation.name, implementation.description, dtype.value, implementation.arithmetic(dtype.value).name
+        )
+        try:
+            results = run.conform(implementation, suite, dtype.value, expected)
+            for result in _with_progress(results, len(suite.cases), implementation.name, quiet=as_json):
+                report.results.append(result)
+        finally:
+            implementation.close()
+        if any(result.verdict != run.SKIP for result in report.results):
+            missing.pop(implementation.name, None)
+        reports.append(report)
+    if junit is not None:
+        junit.write_text("".join(report.junit() for report in reports[:1]), encoding="utf-8")
+    _show(reports, missing, as_json)
+    raise typer.Exit(_outcome(reports, missing))
+
+
+def _outcome(reports: list[ConformanceReport], missing: dict[str, str]) -> int:
+    if missing or not reports or any(report.wrong for report in reports):
+        return WRONG
+    if all(report.ok for report in reports):
+        return ALL_PASS
+    judged = any(result.verdict != "SKIP" for report in reports for result in report.results)
+    return UNDECIDED if judged else WRONG
+
+
+def _flagged(suite: Suite, flags: list[str] | None) -> Suite:
+    from refimpl.conformance.vectors import Suite as Suites
+
+    if not flags:
+        return suite
+    known = sorted({flag for case in suite.cases for flag in case.flags})
+    unknown = [flag for flag in flags if flag not in known]
+    if unknown:
+        raise ConformanceError(f"--flag: no case has the flag {unknown[0]!r}; known are {', '.join(known)}")
+    return Suites.of([case for case in suite.cases if set(flags) & set(case.flags)])
+
+
+def _implementations(
+    backends: list[str] | None,
+    command: list[str] | None,
+    answers: Path | None,
+    dtype: str,
+    device: str,
+    timeout: float,
+    suite: Suite,
+    missing: dict[str, str],
+) -> Iterator[Implementation]:
+    from refimpl import backend as installed
+    from refimpl.conformance.implementations import AnswersDoor, BackendDoor, ProcessDoor
+
+    asked = [bool(backends), command is not None, answers is not None]
+    if sum(asked) > 1:
+        raise ConformanceError("give backends, or a program after --, or --answers, and only one of them")
+    if command is not None:
+        if not command:
+            raise ConformanceError("no program stands after --; write refimpl conform -- ./my_backprop")
+        yield ProcessDoor(command, dtype, timeout)
+    elif answers is not None:
+        yield AnswersDoor(answers, dtype, suite.by_id.__contains__)
+    elif backends:
+        yield from [BackendDoor(installed.load(name), device) for name in backends]
+    else:
+        for name in installed.available():
+            try:
+                yield BackendDoor(installed.load(name), device)
+            except BackendError as error:
+                missing.setdefault(name, "") if name in missing else None
+                typer.echo(f"{name}: not run: {error}", err=True)
+                if name in missing:
+                    missing[name] = str(error)
+
+
+def _show(reports: list[ConformanceReport], missing: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        data: list[Any] = [report.to_dict() for report in reports]
+        typer.echo(json.dumps({"format": "refimpl.conformance-run/1", "missing": missing, "reports": data}, indent=1))
+        return
+    from rich.console import Console
+
+    console = Console()
+    wide = Console(width=max(console.width, 100) if console.is_terminal else 160)
+    for report in reports:
+        wide.print(report)
+    for name, reason in missing.items():
+        wide.print(f"required backend {name} did not run: {reason or 'it supports no case'}", style="bold red")
+
+
+def _with_progress(results: Iterable[CaseResult], count: int, name: str, quiet: bool) -> Iterable[CaseResult]:
+    from refimpl.cli.soak import progress
+
+    return results if quiet else progress(results, count, name)

@@ -1,0 +1,219 @@
+"""The three doors: a Python backend, a program, and a file of answers, each an `Implementation`.
+
+An implementation is asked for one case at a time and gives an `Answered`: an answer to be judged, or the reason why
+there is none, which is a FAIL or, where it declares that it lacks something, a SKIP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from refimpl.arithmetic import ARITHMETICS, Arithmetic
+from refimpl.backend import ArithmeticBackend, Backend
+from refimpl.conformance import messages
+from refimpl.conformance.messages import ANSWERS_FORMAT, MAX_LINE, Hello
+from refimpl.conformance.process import Program, ProgramError
+from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case
+from refimpl.errors import ConformanceError
+
+MAX_STARTS = 5  # of a program that must be killed, one after the other without a usable answer between
+MAX_ANSWERS_BYTES = 2**26
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What came back: `answer` (loss, gradients), or why there is none (`failed`, `skipped`)."""
+
+    answer: Any = None
+    failed: str = ""
+    skipped: str = ""
+
+
+class Implementation(Protocol):
+    """Somebody's backpropagation, behind one of the doors."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in reports."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """Its versions and device."""
+        ...
+
+    def arithmetic(self, dtype: str) -> Arithmetic:
+        """The arithmetic that it is judged by."""
+        ...
+
+    def answer(self, case: Case, dtype: str) -> Answered:
+        """Its loss and gradients for a case."""
+        ...
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        ...
+
+
+class BackendDoor:
+    """A Python backend."""
+
+    def __init__(self, backend: Backend, device: str = "cpu") -> None:
+        self.backend, self.device = backend, device
+        self.name = backend.name
+        module = type(backend).__module__.partition(".")[0]
+        self.description = f"backend {backend.name} ({module}) on {device}"
+
+    def arithmetic(self, dtype: str) -> Arithmetic:
+        """IEEE's of the dtype, or what the backend declares."""
+        if isinstance(self.backend, ArithmeticBackend):
+            return self.backend.arithmetic(dtype=dtype, device=self.device)
+        return ARITHMETICS[dtype]
+
+    def answer(self, case: Case, dtype: str) -> Answered:
+        """What the backend returns; what it raises is a failure."""
+        try:
+            supported = self.backend.supports(case.spec, dtype=dtype, device=self.device)
+            if supported is not True:
+                return Answered(skipped=str(supported or "no reason given"))
+            function = self.backend.gradient_function(case.spec, dtype=dtype, device=self.device)
+            return Answered(function(*case.data(dtype)))
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and its verdict is FAIL
+            line = next(iter(str(error).splitlines()), "")[:200]
+            return Answered(failed=f"raised {type(error).__name__}: {line}")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class ProcessDoor:
+    """A program that is asked line by line (:mod:`refimpl.conformance.messages`)."""
+
+    def __init__(self, command: Sequence[str], dtype: str, seconds: float) -> None:
+        """Starts the program. Raises ConformanceError where it cannot be started or does not say hello."""
+        self.command, self.dtype, self.seconds = list(command), dtype, seconds
+        self.asked = self.wasted = 0
+        self.program: Program | None = None
+        try:
+            self.hello = self._start()
+        except ProgramError as error:
+            raise ConformanceError(f"{command[0]}: {error}; the first line must be its hello") from None
+        self.name = self.hello.name
+        self.description = f"{self.hello.name} {self.hello.version}".strip() + f" ({' '.join(command)})"
+
+    def arithmetic(self, dtype: str) -> Arithmetic:
+        """IEEE's of the dtype, or what the hello declares."""
+        return ARITHMETIC_NAMES[self.hello.arithmetic or dtype]
+
+    def answer(self, case: Case, dtype: str) -> Answered:
+        """What the program answers; whatever else it does is a failure, and it is started anew."""
+        supported = self.hello.supports(case.spec, dtype)
+        if supported is not True:
+            return Answered(skipped=str(supported))
+        if self.wasted >= MAX_STARTS:
+            return Answered(failed=f"not asked: the program failed {MAX_STARTS} times in a row")
+        try:
+            answered = self._ask(case, dtype)
+        except (ProgramError, ConformanceError) as error:
+            self._discard()
+            self.wasted += 1
+            return Answered(failed=str(error))
+        self.wasted = 0
+        return answered
+
+    def _ask(self, case: Case, dtype: str) -> Answered:
+        if self.program is None:
+            self._start()
+        assert self.program is not None
+        self.asked += 1
+        line = self.program.ask(messages.evaluate(self.asked, case, dtype), self.seconds)
+        message = messages.heard(line, "the answer")
+        if message.get("id") != self.asked:
+            raise ConformanceError(f"answered id {str(message.get('id'))[:20]} when {self.asked} was asked")
+        kind = message.get("type")
+        if kind == "unsupported":
+            return Answered(skipped=str(message.get("reason", "no reason given"))[:200])
+        if kind == "error":
+            return Answered(failed=f"said: {str(message.get('message', 'no message'))[:200]!r}")
+        if kind != "answer":
+            raise ConformanceError(f"wrote a message of type {str(kind)[:20]!r} where an answer was due")
+        return Answered(messages.read_answer(message, dtype))
+
+    def _start(self) -> Hello:
+        self.program = Program(self.command)
+        try:
+            greeting = messages.say({"type": "hello", "format": messages.FORMAT, "dtype": self.dtype})
+            return messages.read_hello(self.program.ask(greeting, self.seconds))
+        except (ProgramError, ConformanceError):
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
+        if self.program is not None:
+            self.program.kill()
+            self.program = None
+
+    def close(self) -> None:
+        """Say bye and leave nothing behind."""
+        if self.program is not None:
+            self.program.close()
+            self.program = None
+
+
+class AnswersDoor:
+    """A file of answers, read as it is needed, in the suite's order or any other."""
+
+    def __init__(self, path: Path, dtype: str, judged: Callable[[str], bool]) -> None:
+        """Reads the answers to the cases that `judged` names. Raises ConformanceError."""
+        self.answers: dict[str, Answered] = {}
+        self.name = str(path)
+        try:
+            with open(path, "rb") as file:
+                if path.stat().st_size > MAX_ANSWERS_BYTES:
+                    raise ConformanceError(f"{path} is larger than {MAX_ANSWERS_BYTES:,} bytes; split it")
+                for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
+                    self._line(line, number, dtype, judged)
+        except (OSError, ValueError) as error:
+            if isinstance(error, ConformanceError):
+                raise ConformanceError(f"{path}: {error}") from None
+            reason = getattr(error, "strerror", None) or "not a name that a file can have"
+            raise ConformanceError(f"cannot read {path}: {reason}") from None
+        if not hasattr(self, "description"):
+            raise ConformanceError(f"{path} is empty; its first line must be a hello")
+
+    def _line(self, line: bytes, number: int, dtype: str, judged: Callable[[str], bool]) -> None:
+        try:
+            message = messages.heard(line.rstrip(b"\r\n"), "a line of answers")
+            if number == 1:
+                self._head(message, dtype)
+                return
+            case = message.get("case")
+            if not isinstance(case, str) or not judged(case):
+                raise ConformanceError(f"case {str(case)[:60]!r} is not one of the suite's")
+            if case in self.answers:
+                raise ConformanceError(f"case {case!r} is answered twice")
+            self.answers[case] = Answered(messages.read_answer(message, dtype))
+        except ConformanceError as error:
+            raise ConformanceError(f"line {number}: {error}") from None
+
+    def _head(self, message: dict[str, Any], dtype: str) -> None:
+        if message.get("format") != ANSWERS_FORMAT:
+            raise ConformanceError(f'the first line must hold "format":"{ANSWERS_FORMAT}"')
+        if message.get("dtype", dtype) != dtype:
+            raise ConformanceError(f"the answers are {str(message['dtype'])[:20]}; ask with --dtype")
+        self.name = str(message.get("name", self.name))[:200]
+        self.description = f"answers of {self.name}"
+
+    def arithmetic(self, dtype: str) -> Arithmetic:
+        """IEEE's of the dtype."""
+        return ARITHMETICS[dtype]
+
+    def answer(self, case: Case, dtype: str) -> Answered:
+        """What the file holds for a case."""
+        return self.answers.get(case.id, Answered(failed="is not answered in the file"))
+
+    def close(self) -> None:
+        """Nothing is held."""

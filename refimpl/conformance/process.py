@@ -1,0 +1,162 @@
+"""Another program, asked over its standard input and output, and kept on a short leash.
+
+Every exchange has a deadline and a largest line; what the program does instead of answering (crash, hang, babble) is
+a `ProgramError`, never a hang. Programs run in a session of their own. When one is stopped, its process group is
+killed, and then every process that inherited the mark put into its environment, so that nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from refimpl.conformance.messages import MAX_LINE, say
+from refimpl.errors import ConformanceError
+
+MARK = "REFIMPL_CONFORM"
+CHUNK = 2**16
+GRACE = 0.5  # seconds that a program has to end by itself after bye
+
+
+class ProgramError(Exception):
+    """What a program did instead of answering."""
+
+
+class Program:
+    """A running program. `ask` sends a line and returns the line that comes back."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Raises ConformanceError where the command cannot be started."""
+        self.mark = secrets.token_hex(16)
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                bufsize=0,
+                env={**os.environ, MARK: self.mark},
+            )
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "not a name that a file can have"
+            raise ConformanceError(f"cannot run {command[0]!r}: {reason}; name a program after --") from None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        for stream in (self.stdin, self.stdout):
+            os.set_blocking(stream.fileno(), False)
+        self.received = bytearray()
+
+    def ask(self, line: bytes, seconds: float) -> bytes:
+        """The program's next line, without its end. Raises ProgramError."""
+        if self.received:
+            raise ProgramError(f"wrote without being asked: {_shown(bytes(self.received))}")
+        deadline = time.monotonic() + seconds
+        unsent = memoryview(line)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.stdout, selectors.EVENT_READ)
+            selector.register(self.stdin, selectors.EVENT_WRITE)
+            while True:
+                left = deadline - time.monotonic()
+                events = selector.select(left) if left > 0 else []
+                if not events:
+                    raise ProgramError(f"no answer within {seconds:g} s")
+                for key, _ in events:
+                    if key.fileobj is self.stdin:
+                        unsent = self._send(unsent)
+                        if not unsent:
+                            selector.unregister(self.stdin)
+                    elif (answer := self._receive()) is not None:
+                        return answer
+
+    def _send(self, unsent: memoryview) -> memoryview:
+        try:
+            return unsent[os.write(self.stdin.fileno(), unsent[:CHUNK]) :]
+        except BlockingIOError:
+            return unsent
+        except OSError:  # it closed its input: what it says, or how it ended, is the reason
+            return unsent[len(unsent) :]
+
+    def _receive(self) -> bytes | None:
+        try:
+            chunk = os.read(self.stdout.fileno(), CHUNK)
+        except BlockingIOError:
+            return None
+        if not chunk:
+            raise ProgramError(self._ending())
+        start = len(self.received)
+        self.received += chunk
+        end = self.received.find(b"\n", start)
+        if end < 0:
+            if len(self.received) > MAX_LINE:
+                raise ProgramError(f"wrote more than {MAX_LINE:,} bytes without ending the line")
+            return None
+        line = bytes(self.received[:end])
+        del self.received[: end + 1]
+        return line
+
+    def _ending(self) -> str:
+        """How the program ended, or that it only closed its output."""
+        try:
+            code = self.process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            return "closed its output without answering"
+        if code < 0:
+            return f"was ended by {_signal(-code)}"
+        return f"ended with exit code {code} without answering"
+
+    def close(self) -> None:
+        """Say bye, give it a moment, and leave nothing behind."""
+        with contextlib.suppress(OSError):
+            os.write(self.stdin.fileno(), say({"type": "bye"}))
+        for stream in (self.stdin, self.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(GRACE)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the program and all that it started."""
+        for stream in (self.stdin, self.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for _ in range(20):
+            found = list(_marked(self.mark))
+            if not found:
+                return
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)
+
+
+def _marked(mark: str) -> Iterator[int]:
+    """The living processes that inherited a program's mark, where the system has /proc."""
+    wanted = f"{MARK}={mark}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                yield int(folder.name)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _shown(line: bytes) -> str:
+    text = line[:60].decode("utf-8", "replace")
+    return repr(text + ("…" if len(line) > 60 else ""))

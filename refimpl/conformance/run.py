@@ -1,0 +1,250 @@
+"""The suite run on an implementation: a `CaseResult` a case, and the `ConformanceReport` of all.
+
+A FAIL is diagnosed. A list of expected failures is strict: a case on it that passes is reported, and is wrong too.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from refimpl.conformance.implementations import Implementation
+from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case, Suite
+from refimpl.diagnosis import Finding, diagnose_answer
+from refimpl.errors import CertificationError, ConformanceError
+from refimpl.judge import Judge
+from refimpl.report import FAIL, PASS, STYLES, UNDETERMINED, Row
+
+SKIP, XFAIL, XPASS = "SKIP", "XFAIL", "XPASS"
+WRONG = (FAIL, XPASS)
+COLOURS = {**STYLES, SKIP: "dim", XFAIL: "cyan", XPASS: "bold red"}
+MAX_LIST_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """The verdict on one case, its rows, what is wrong where it is FAIL, and the seconds the answer took."""
+
+    case: str
+    flags: tuple[str, ...]
+    verdict: str
+    reason: str = ""
+    rows: tuple[Row, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """What is to be said of it, in one line."""
+        parts = [self.reason, *(finding.text for finding in self.findings)]
+        return "; ".join(part for part in parts if part)
+
+
+def judge_case(implementation: Implementation, case: Case, dtype: str, diagnosed: bool = True) -> CaseResult:
+    """Ask an implementation for a case and judge what comes."""
+    started = time.perf_counter()
+    answered = implementation.answer(case, dtype)
+    seconds = time.perf_counter() - started
+    if answered.skipped:
+        return CaseResult(case.id, case.flags, SKIP, answered.skipped, seconds=seconds)
+    if answered.failed:
+        return CaseResult(case.id, case.flags, FAIL, answered.failed, seconds=seconds)
+    arithmetic = implementation.arithmetic(dtype)
+    written = arithmetic.name in ARITHMETIC_NAMES and arithmetic == ARITHMETIC_NAMES[arithmetic.name]
+    judge = case.judge(dtype) if written else Judge(case.spec, case.batch(dtype))
+    rows = tuple(judge.judge_answer(implementation.name, answered.answer, arithmetic))
+    verdict = next((v for v in (FAIL, UNDETERMINED) if any(row.verdict == v for row in rows)), PASS)
+    findings: tuple[Finding, ...] = ()
+    if verdict == FAIL and diagnosed:
+        try:
+            certified = Judge(case.spec, case.batch(dtype))
+            findings = tuple(diagnose_answer(certified, answered.answer, arithmetic))
+        except CertificationError:
+            findings = ()
+    return CaseResult(case.id, case.flags, verdict, _worst(rows, verdict), rows, findings, seconds)
+
+
+def _worst(rows: Sequence[Row], verdict: str) -> str:
+    if verdict == PASS:
+        return ""
+    row = max((row for row in rows if row.verdict == verdict), key=lambda row: row.ratio)
+    place = f"{row.place} is {row.value:.9g}, should be {row.truth:.9g}" if row.index or row.quantity == "loss" else ""
+    if math.isnan(row.truth):  # nothing to compare
+        place = f"{row.quantity} {row.reason}"
+    elif verdict == UNDETERMINED:
+        place = f"{row.place}: {row.remark}"
+    others = sum(other.verdict == verdict for other in rows) - 1
+    return place + (f" ({others} more arrays)" if others else "")
+
+
+def conform(
+    implementation: Implementation,
+    suite: Suite,
+    dtype: str = "float64",
+    expected_failures: Mapping[str, str] | None = None,
+    diagnosed: bool = True,
+) -> Iterator[CaseResult]:
+    """The results, case by case. `expected_failures`: case to reason."""
+    expected = expected_failures or {}
+    for case in suite.cases:
+        result = judge_case(implementation, case, dtype, diagnosed and case.id not in expected)
+        if case.id in expected:
+            result = _as_expected(result, expected[case.id])
+        yield result
+
+
+def _as_expected(result: CaseResult, reason: str) -> CaseResult:
+    verdicts = {FAIL: XFAIL, PASS: XPASS}
+    note = f"expected to fail{f' ({reason})' if reason else ''}"
+    text = {FAIL: f"{note}: {result.reason}", PASS: f"{note}, but passes: take it off the list"}
+    verdict = verdicts.get(result.verdict, result.verdict)
+    return CaseResult(
+        result.case, result.flags, verdict, text.get(result.verdict, result.reason), result.rows, result.findings,
+        result.seconds,
+    )  # fmt: skip
+
+
+def expected_failures(path: Path, suite: Suite) -> dict[str, str]:
+    """A list of expected failures: a case a line, and after a # the reason. Raises ConformanceError."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_LIST_BYTES + 1)
+        text = raw.decode("utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise ConformanceError(f"cannot read {path}: {reason}") from None
+    if len(raw) > MAX_LIST_BYTES:
+        raise ConformanceError(f"{path} is larger than {MAX_LIST_BYTES:,} bytes, the most a list of cases may take")
+    expected: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        case, _, reason = (part.strip() for part in line.partition("#"))
+        if case and case not in suite.by_id:
+            raise ConformanceError(f"{path}: line {number}: {case[:80]!r} is no case of the suite")
+        if case:
+            expected[case] = reason
+    return expected
+
+
+@dataclass
+class ConformanceReport:
+    """All results of one run, and the conditions they were got under."""
+
+    implementation: str
+    description: str
+    dtype: str
+    arithmetic: str
+    results: list[CaseResult] = field(default_factory=list)
+
+    def counts(self, flag: str | None = None) -> Counter[str]:
+        """Verdict to number of cases, of all or of those with a flag."""
+        return Counter(r.verdict for r in self.results if flag is None or flag in r.flags)
+
+    @property
+    def ok(self) -> bool:
+        """Whether a case was judged, and none is wrong or undetermined."""
+        counts = self.counts()
+        return not (counts[FAIL] or counts[XPASS] or counts[UNDETERMINED]) and bool(counts[PASS] + counts[XFAIL])
+
+    @property
+    def wrong(self) -> list[CaseResult]:
+        """The results that must not be."""
+        return [result for result in self.results if result.verdict in WRONG]
+
+    @property
+    def summary(self) -> str:
+        """The outcome in one line, fit for a badge."""
+        counts = self.counts()
+        judged = len(self.results) - counts[SKIP]
+        word = "conforms" if self.ok else "undetermined" if judged and not self.wrong else "fails"
+        parts = [f"{counts[v]} {v}" for v in (PASS, FAIL, UNDETERMINED, XFAIL, XPASS, SKIP) if counts[v]]
+        return f"refimpl {self.dtype} | {self.implementation} {word}: {', '.join(parts) or 'no case'}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        flags = dict.fromkeys(flag for result in self.results for flag in result.flags)
+        return {
+            "format": "refimpl.conformance/1",
+            "ok": self.ok,
+            "implementation": self.implementation,
+            "description": self.description,
+            "dtype": self.dtype,
+            "arithmetic": self.arithmetic,
+            "summary": self.summary,
+            "counts": dict(self.counts()),
+            "flags": {flag: dict(self.counts(flag)) for flag in flags},
+            "cases": [
+                {
+                    "id": result.case,
+                    "flags": list(result.flags),
+                    "verdict": result.verdict,
+                    "reason": result.reason,
+                    "largest_ratio": max((r.ratio for r in result.rows if math.isfinite(r.ratio)), default=None),
+                    "findings": [finding.to_dict() for finding in result.findings],
+                    "seconds": round(result.seconds, 6),
+                }
+                for result in self.results
+            ],
+        }  # fmt: skip
+
+    def junit(self) -> str:
+        """As JUnit's XML."""
+        counts = self.counts()
+        suite = ElementTree.Element(
+            "testsuite",
+            name=_xml(f"refimpl.conformance {self.implementation} {self.dtype}"),
+            tests=str(len(self.results)),
+            failures=str(len(self.wrong) + counts[UNDETERMINED]),
+            errors="0",
+            skipped=str(counts[SKIP] + counts[XFAIL]),
+            time=f"{sum(result.seconds for result in self.results):.6f}",
+        )
+        for result in self.results:
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=f"refimpl.{result.flags[0] if result.flags else 'case'}",
+                name=_xml(result.case), time=f"{result.seconds:.6f}",
+            )  # fmt: skip
+            if result.verdict in (*WRONG, UNDETERMINED):
+                ElementTree.SubElement(case, "failure", type=result.verdict, message=_xml(result.text))
+            elif result.verdict in (SKIP, XFAIL):
+                ElementTree.SubElement(case, "skipped", message=_xml(result.reason))
+        root = ElementTree.Element("testsuites")
+        root.append(suite)
+        return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+    def __rich__(self) -> Group:
+        heading = f"{self.description} · {self.dtype} · judged as {self.arithmetic}"
+        columns = [v for v in (PASS, FAIL, UNDETERMINED, XFAIL, XPASS, SKIP) if self.counts()[v]]
+        table = Table(title=Text(heading), title_justify="left", box=None, pad_edge=False, header_style="bold")
+        table.add_column("flag")
+        for verdict in columns:
+            table.add_column(verdict, justify="right", style=COLOURS[verdict])
+        for flag in dict.fromkeys(flag for result in self.results for flag in result.flags):
+            counts = self.counts(flag)
+            table.add_row(flag, *(str(counts[verdict] or "") for verdict in columns))
+        notable = [result for result in self.results if result.verdict in (*WRONG, UNDETERMINED)]
+        lines = [
+            Text.assemble((f"{result.verdict} ", COLOURS[result.verdict]), f"{result.case}: {result.text}")
+            for result in notable[:SHOWN]
+        ]
+        if len(notable) > SHOWN:
+            lines.append(Text(f"… and {len(notable) - SHOWN} more; --json has them all", style="dim"))
+        style = "bold green" if self.ok else "bold red"
+        return Group(table, *lines, Text(self.summary, style=style))
+
+
+SHOWN = 20
+
+
+def _xml(text: str) -> str:
+    """Without the characters that XML 1.0 does not know."""
+    return "".join(c if c in "\t\n\r" or 0x20 <= ord(c) < 0xD800 or 0xE000 <= ord(c) < 0xFFFE else "?" for c in text)
