@@ -11,7 +11,7 @@ COUNT ?= 10000
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test coverage lint format typecheck soak diagnosis-measure wheel-check clean
+.PHONY: help setup check test coverage lint format typecheck conform vectors soak diagnosis-measure wheel-check clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("refimpl needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,jax,data,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,jax,data,peers,dev]'
 	touch $@
 
 check: $(READY) ## refimpl check on the article's network and on the handwritten digits
@@ -48,6 +48,12 @@ format: $(READY) ## ruff: put both right
 
 typecheck: $(READY) ## mypy, strict
 	$(BIN)/mypy
+
+conform: $(READY) ## the conformance suite on every backend, float64
+	$(THREADS) $(BIN)/refimpl conform --require-backend numpy --require-backend torch --require-backend jax
+
+vectors: $(READY) ## make the vector files anew
+	$(THREADS) $(BIN)/refimpl vectors generate refimpl/conformance/vectors
 
 soak: $(READY) ## random networks through every backend, float64 and float32 (COUNT=10000 SEED=0)
 	$(THREADS) $(BIN)/refimpl soak --count $(COUNT) --seed $(SEED) --dtype float64

@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from refimpl import backend as backends_module
-from refimpl.backend import Backend
+from refimpl.backend import Backend, InputGradientBackend, IntermediatesBackend
 from refimpl.batch import validate
 from refimpl.diagnosis import Finding, diagnose_answer
 from refimpl.errors import BackendError
@@ -47,13 +47,19 @@ def check(
     inputs : also the gradient of x. intermediates : also z, a and delta of every layer. From the backends that offer
         them.
 
-    Raises DataError, BackendError, CertificationError.
+    Raises SpecError, DataError, BackendError, CertificationError.
     """
-    chosen, unavailable = _choose(spec, backends, str(params[next(iter(params))].dtype) if params else "", device)
-    judge = Judge(spec, validate(spec, dict(params), x, y))
+    batch = validate(spec, params, x, y)
+    chosen, unavailable = _choose(spec, backends, batch.dtype, device)
+    judge = Judge(spec, batch)
     rows: list[Row] = []
     findings: dict[str, tuple[Finding, ...]] = {}
     for backend in chosen:
+        lacking = _lacking(backend, inputs, intermediates)
+        if lacking and backends is not None:
+            raise BackendError(f"backend {backend.name!r} {lacking}; leave that out")
+        if lacking:
+            unavailable[f"{backend.name} (in part)"] = lacking
         judgement = judge.judge(backend, device=device, inputs=inputs, intermediates=intermediates)
         rows += judgement.rows
         if judgement.answer is not None and any(row.verdict == FAIL for row in judgement.rows):
@@ -75,23 +81,39 @@ def _choose(
 ) -> tuple[list[Backend], dict[str, str]]:
     """The backends to run, and why the others cannot."""
     if asked is not None:
+        if isinstance(asked, str | bytes) or not isinstance(asked, Sequence):
+            raise BackendError(f"backends must be a list such as ['numpy'], got {asked!r:.60}")
         if not asked:
             raise BackendError("backends: none named; name one, or leave it out for all that are installed")
-        return [
-            _supported(backends_module.load(item) if isinstance(item, str) else item, spec, dtype, device)
-            for item in asked
-        ], {}
+        return [_supported(item, spec, dtype, device) for item in asked], {}
     chosen, unavailable = [], {}
     for name in backends_module.available():
         try:
-            chosen.append(_supported(backends_module.load(name), spec, dtype, device))
+            chosen.append(_supported(name, spec, dtype, device))
         except BackendError as error:
             unavailable[name] = str(error)
+    if not chosen:
+        reasons = "; ".join(unavailable.values()) or "none is installed"
+        raise BackendError(f"no backend can run this: {reasons}")
     return chosen, unavailable
 
 
-def _supported(backend: Backend, spec: NetworkSpec, dtype: str, device: str) -> Backend:
-    answer = backend.supports(spec, dtype=dtype, device=device)
+def _supported(item: str | Backend, spec: NetworkSpec, dtype: str, device: str) -> Backend:
+    backend = backends_module.load(item) if isinstance(item, str) else backends_module.usable(item)
+    answer = backends_module.supported(backend, spec, dtype, device)
     if answer is not True:
-        raise BackendError(f"backend {backend.name!r} does not support this: {answer or 'no reason given'}")
+        raise BackendError(f"backend {backend.name!r} does not support this: {answer}")
     return backend
+
+
+def _lacking(backend: Backend, inputs: bool, intermediates: bool) -> str:
+    """What was asked for that a backend does not offer."""
+    lacks = [
+        what
+        for what, wanted, protocol in (
+            ("the gradient of x", inputs, InputGradientBackend),
+            ("z, a and delta", intermediates, IntermediatesBackend),
+        )
+        if wanted and not isinstance(backend, protocol)
+    ]
+    return f"does not give {' or '.join(lacks)}" if lacks else ""

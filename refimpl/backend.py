@@ -122,11 +122,15 @@ def load(name: str) -> Backend:
     try:
         with _global_generators_kept():
             loaded = known[name].load()
+            backend = loaded() if isinstance(loaded, type) else loaded
     except ImportError as error:
         remedy = INSTALLED_BY.get(name, f"install what {known[name].value} needs")
-        raise BackendError(f"backend {name!r} is not installed: {str(error).splitlines()[0]}; {remedy}") from error
-    backend: Backend = loaded() if isinstance(loaded, type) else loaded
-    return backend
+        raise BackendError(f"backend {name!r} is not installed: {_first_line(error)}; {remedy}") from error
+    except (Exception, SystemExit) as error:  # importing a stranger's module may raise anything
+        raise BackendError(
+            f"backend {name!r} ({known[name].value}) cannot be loaded: {type(error).__name__}: {_first_line(error)}"
+        ) from error
+    return usable(backend, name)
 
 
 @contextmanager
@@ -149,13 +153,41 @@ def _imported(place: str) -> Backend:
             for part in attribute.split("."):
                 found = getattr(found, part)
             backend = found() if isinstance(found, type) else found
-    except Exception as error:  # importing a stranger's module may raise anything
-        line = next(iter(str(error).splitlines()), "")[:200]
-        raise BackendError(f"backend {place!r} cannot be loaded: {type(error).__name__}: {line}") from error
-    missing = [name for name in ("name", "supports", "gradient_function") if not hasattr(backend, name)]
+    except (Exception, SystemExit) as error:  # importing a stranger's module may raise anything
+        raise BackendError(
+            f"backend {place!r} cannot be loaded: {type(error).__name__}: {_first_line(error)}"
+        ) from error
+    return usable(backend, place)
+
+
+def usable(backend: Any, place: str = "") -> Backend:
+    """The object, if it has the form of a backend. Raises BackendError."""
+    shown = f"backend {place!r}" if place else "the backend"
+    if isinstance(backend, type):
+        raise BackendError(f"{shown} is the class {backend.__name__}; give an instance of it")
+    try:
+        missing = [name for name in ("supports", "gradient_function") if not callable(getattr(backend, name, None))]
+        name = getattr(backend, "name", None)
+    except Exception as error:  # a property of a stranger's may raise anything
+        raise BackendError(f"{shown} cannot be asked: {type(error).__name__}: {_first_line(error)}") from error
     if missing:
-        raise BackendError(f"backend {place!r} is a {type(backend).__name__} without {', '.join(missing)}")
+        raise BackendError(f"{shown} is a {type(backend).__name__} without {' and '.join(missing)}")
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 200:
+        raise BackendError(f"{shown}: its name must be one line of 1 to 200 printable characters")
     return cast(Backend, backend)
+
+
+def supported(backend: Backend, spec: NetworkSpec, dtype: str, device: str) -> bool | str:
+    """True, or why the backend cannot run this, whatever it does when it is asked."""
+    try:
+        answer = backend.supports(spec, dtype=dtype, device=device)
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+        return f"supports raised {type(error).__name__}: {_first_line(error)}"
+    return True if answer is True else " ".join(str(answer or "no reason given").split())
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "no message")[:200]
 
 
 def value_and_grad(
@@ -175,13 +207,18 @@ def value_and_grad(
     dtype). Raises DataError, BackendError.
     """
     batch = validate(spec, params, x, y)
-    chosen = load(backend) if isinstance(backend, str) else backend
-    reason = chosen.supports(spec, dtype=batch.dtype, device=device)
+    chosen = load(backend) if isinstance(backend, str) else usable(backend)
+    reason = supported(chosen, spec, batch.dtype, device)
     if reason is not True:
-        raise BackendError(f"backend {chosen.name!r} does not support this: {reason or 'no reason given'}")
-    rows = batch.x.reshape(x.shape)
-    if not inputs:
-        return chosen.gradient_function(spec, dtype=batch.dtype, device=device)(batch.params, rows, batch.y)
-    if not isinstance(chosen, InputGradientBackend):
+        raise BackendError(f"backend {chosen.name!r} does not support this: {reason}")
+    if inputs and not isinstance(chosen, InputGradientBackend):
         raise BackendError(f"backend {chosen.name!r} does not give the gradient of x; leave inputs out, or use numpy")
-    return chosen.input_gradient_function(spec, dtype=batch.dtype, device=device)(batch.params, rows, batch.y)
+    prepare = cast(InputGradientBackend, chosen).input_gradient_function if inputs else chosen.gradient_function
+    # copies: what a backend writes into its arguments is not the caller's
+    data = {name: array.copy() for name, array in batch.params.items()}, batch.x.reshape(x.shape).copy(), batch.y.copy()
+    answer: Any = prepare(spec, dtype=batch.dtype, device=device)(*data)
+    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], Mapping):
+        raise BackendError(
+            f"backend {chosen.name!r} returned {type(answer).__name__}; it must return (loss, gradients)"
+        )
+    return cast(tuple[float, dict[str, Array]], answer)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.arithmetic import ARITHMETICS
-from refimpl.errors import DataError
+from refimpl.errors import DataError, SpecError
 from refimpl.functions import LOSSES
 from refimpl.spec import NetworkSpec
 
@@ -47,8 +47,10 @@ def validate(spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array)
 
     Parameters: `params` with exactly the spec's keys and shapes; `x` (N, *input_shape), N ≥ 1; `y` (N, n_out), or
     integer labels (N,) from 0 to n_out − 1 for the losses of classes. All real arrays finite and of one dtype,
-    float64 or float32. Raises DataError.
+    float64 or float32. Raises SpecError, DataError.
     """
+    if not isinstance(spec, NetworkSpec):
+        raise SpecError(f"spec must be a NetworkSpec, got {type(spec).__name__}; use NetworkSpec.load or from_dict")
     if not isinstance(params, Mapping):
         raise DataError(f"params must be a dict of arrays by name, got {type(params).__name__}")
     shapes = spec.parameter_shapes

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from refimpl.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.batch import validate
 from refimpl.bounded import Bounded, Functions, Pass, propagate
+from refimpl.errors import DataError
 from refimpl.faults import FAULTS, WHOLE, Fault, Mistaken, moved, places
 from refimpl.judge import DECISIVE, Judge, as_array
 from refimpl.report import FAIL
@@ -124,9 +125,12 @@ def diagnose(
     """Which fault, or pair of faults, explains wrong gradients; [] where nothing is wrong.
 
     Parameters: the network, its parameters and batch as for `check`; `grads` with the parameters' names and shapes;
-    `loss` where it is to be judged too. Returns findings, best first. Raises DataError, CertificationError.
+    `loss` where it is to be judged too. Returns findings, best first. Raises SpecError, DataError,
+    CertificationError.
     """
-    return diagnose_answer(Judge(spec, validate(spec, dict(params), x, y)), (loss, grads))
+    if not isinstance(grads, Mapping):
+        raise DataError(f"grads must be a dict of arrays by name, got {type(grads).__name__}")
+    return diagnose_answer(Judge(spec, validate(spec, params, x, y)), (loss, grads))
 
 
 def diagnose_answer(judge: Judge, answer: Any, arithmetic: Arithmetic | None = None) -> list[Finding]:

@@ -65,26 +65,35 @@ class Judge:
     ) -> Judgement:
         """`rows`, and the answer that they are about."""
         dtype = self.batch.dtype
-        arithmetic = (
-            backend.arithmetic(dtype=dtype, device=device)
-            if isinstance(backend, ArithmeticBackend)
-            else ARITHMETICS[dtype]
-        )
+        arithmetic: Any = ARITHMETICS[dtype]
+        try:
+            if isinstance(backend, ArithmeticBackend):
+                arithmetic = backend.arithmetic(dtype=dtype, device=device)
+            if not isinstance(arithmetic, Arithmetic):
+                raise TypeError(f"its arithmetic is a {type(arithmetic).__name__}")
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and its verdict is FAIL
+            return Judgement([_raised(backend.name, "loss", error)], None, ARITHMETICS[dtype])
         wants_x = inputs and isinstance(backend, InputGradientBackend)
         prepare = cast(InputGradientBackend, backend).input_gradient_function if wants_x else backend.gradient_function
         try:
             answer: Any = prepare(self.spec, dtype=dtype, device=device)(*self._data())
         except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and its verdict is FAIL
-            row = _refused(backend.name, "loss", f"raised {type(error).__name__}: {_first_line(error)}")
-            return Judgement([row], None, arithmetic)
+            return Judgement([_raised(backend.name, "loss", error)], None, arithmetic)
         rows = self.judge_answer(backend.name, answer, arithmetic, inputs=wants_x)
         if intermediates and isinstance(backend, IntermediatesBackend):
-            values = backend.intermediates_function(self.spec, dtype=dtype, device=device)(*self._data())
-            names = [f"{kind}{layer}" for layer in range(2, self.spec.depth + 2) for kind in ("z", "a", "delta")]
-            rows += self._judge_arrays(
-                backend.name, values, {name: self.truth.values[name] for name in names}, arithmetic
-            )
+            rows += self._intermediates(backend, backend.name, arithmetic, device)
         return Judgement(rows, answer, arithmetic)
+
+    def _intermediates(
+        self, backend: IntermediatesBackend, name: str, arithmetic: Arithmetic, device: str
+    ) -> list[Row]:
+        names = [f"{kind}{layer}" for layer in range(2, self.spec.depth + 2) for kind in ("z", "a", "delta")]
+        try:
+            run = backend.intermediates_function(self.spec, dtype=self.batch.dtype, device=device)
+            values = dict(run(*self._data()))
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and its verdict is FAIL
+            return [_raised(name, "z2", error)]
+        return self._judge_arrays(name, values, {key: self.truth.values[key] for key in names}, arithmetic)
 
     def _data(self) -> tuple[dict[str, Array], Array, Array]:
         """Copies of params, x and y: a backend that writes into its arguments must not spoil the next one's."""
@@ -225,6 +234,10 @@ def _statistical(distance: Array, bound: Array, decisive: float, undetermined: B
     if (distance[undetermined] > bound[undetermined]).any():
         return FAIL
     return PASS if (bound[undetermined] <= decisive).all() and np.isfinite(decisive) else UNDETERMINED
+
+
+def _raised(name: str, key: str, error: BaseException) -> Row:
+    return _refused(name, key, f"raised {type(error).__name__}: {_first_line(error)}")
 
 
 def _refused(name: str, key: str, reason: str, size: int = 1) -> Row:

@@ -50,9 +50,11 @@ def run(
 
 
 def judge_problem(problem: Problem, names: Sequence[str], device: str = "cpu") -> tuple[Row, ...]:
-    """The verdicts on every named backend's loss, gradients and gradient of x."""
+    """The verdicts on the loss, gradients and gradient of x of every named backend that supports the problem."""
     judge = Judge(problem.spec, validate(problem.spec, problem.params, problem.x, problem.y))
-    return tuple(row for name in names for row in judge.rows(backends.load(name), device=device, inputs=True))
+    chosen = [backends.load(name) for name in names]
+    able = [b for b in chosen if backends.supported(b, problem.spec, judge.batch.dtype, device) is True]
+    return tuple(row for backend in able for row in judge.rows(backend, device=device, inputs=True))
 
 
 def _judge(index: int, names: Sequence[str], dtype: str, device: str, seed: int) -> Outcome:
@@ -63,6 +65,7 @@ def _judge(index: int, names: Sequence[str], dtype: str, device: str, seed: int)
 class Tally:
     """Verdicts added up, per backend."""
 
+    networks: Counter[str] = field(default_factory=Counter)
     elements: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     undetermined: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -72,6 +75,7 @@ class Tally:
 
     def add(self, outcome: Outcome) -> None:
         """Count one problem's rows."""
+        self.networks.update({row.backend for row in outcome.rows})
         for row in outcome.rows:
             self.elements[row.backend] += row.size
             self.failed[row.backend] += row.failed
@@ -90,6 +94,7 @@ class Tally:
             "format": "refimpl.soak/1",
             "backends": {
                 name: {
+                    "networks": self.networks[name],
                     "elements": self.elements[name],
                     "failed": self.failed[name],
                     "undetermined": {
@@ -120,6 +125,7 @@ def table(tally: Tally, count: int, dtype: str, seed: int) -> Table:
     """The tally for a terminal."""
     shown = Table(
         "backend",
+        "networks",
         "elements",
         "FAIL",
         "UNDETERMINED",
@@ -138,6 +144,7 @@ def table(tally: Tally, count: int, dtype: str, seed: int) -> Table:
         second = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
         shown.add_row(
             name,
+            f"{tally.networks[name]:,}",
             f"{elements:,}",
             f"{tally.failed[name]:,}",
             f"{sum(reasons.values()):,}",
@@ -148,6 +155,7 @@ def table(tally: Tally, count: int, dtype: str, seed: int) -> Table:
     for index, row in tally.failures[:20]:
         shown.add_row(
             row.backend,
+            "",
             "",
             "FAIL",
             "",

@@ -229,7 +229,9 @@ class NetworkSpec:
         """
         text = self.dumps()
         try:
-            target = Path(os.path.realpath(path))
+            target = Path(os.path.realpath(_path(path)))
+            if target.exists() and not target.is_file():
+                raise SpecError(f"{_shown(path)} is no regular file; choose another name")
             temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
             mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -242,6 +244,8 @@ class NetworkSpec:
             except BaseException:
                 os.unlink(temporary)
                 raise
+        except SpecError:
+            raise
         except (OSError, ValueError) as error:
             raise SpecError(
                 f"cannot write {_shown(path)}: {_reason(error)}; choose a folder that exists and may be written to"
@@ -251,8 +255,12 @@ class NetworkSpec:
     def load(cls, path: str | os.PathLike[str]) -> NetworkSpec:
         """Read a spec from a JSON file of at most 1 MiB. Raises SpecError, with the file's name."""
         try:
-            with open(os.fspath(path), "rb") as file:
+            if not stat.S_ISREG(os.stat(_path(path)).st_mode):
+                raise SpecError(f"{_shown(path)} is no regular file; name a network file")
+            with open(_path(path), "rb") as file:
                 raw = file.read(MAX_FILE_BYTES + 1)
+        except SpecError:
+            raise
         except (OSError, ValueError) as error:
             raise SpecError(f"cannot read {_shown(path)}: {_reason(error)}") from None
         if len(raw) > MAX_FILE_BYTES:
@@ -353,9 +361,15 @@ def _integer(value: Any, field: str, low: int, high: int, meaning: str) -> int:
     return number
 
 
+def _path(path: Any) -> str:
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise SpecError(f"path must be a str or a Path, got {_got(path)}")
+    return os.fspath(path)
+
+
 def _shown(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
-    return text if text.isprintable() else ascii(text)
+    return text if text.isprintable() and text else ascii(text)
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -436,7 +450,9 @@ def _name_and_parameters(value: Any, field: str) -> tuple[Any, dict[str, Any]]:
             f"got {_got(value.parameters)}"
         )
     if isinstance(value, Mapping):
-        return value.get("name"), {key: number for key, number in value.items() if key != "name"}
+        if "name" not in value:
+            raise SpecError(f"{field} lacks the key 'name'; write {{'name': …}} or the name alone")
+        return value["name"], {key: number for key, number in value.items() if key != "name"}
     return value, {}
 
 

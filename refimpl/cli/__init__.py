@@ -7,7 +7,9 @@ but something is UNDETERMINED. Heavy imports happen inside the commands, so that
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 
 import typer
@@ -39,11 +41,26 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show δ or · is no reason to fail
             stream.reconfigure(errors="replace")
+    if os.getcwd() not in sys.path:  # as python -m does: a backend at module:attribute may lie in the working folder
+        sys.path.append(os.getcwd())
     try:
         app()
+        sys.stdout.flush()
     except RefimplError as error:
-        print(f"refimpl: {error}", file=sys.stderr)
-        sys.exit(2)
+        _give_up(str(error))
+    except MemoryError:
+        _give_up("not enough memory; ask for a smaller batch or network")
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+        _give_up("")
+    except OSError as error:
+        _give_up(f"cannot write: {error.strerror}")
+
+
+def _give_up(message: str) -> None:
+    """One line, and exit code 2."""
+    if message:
+        print(f"refimpl: {' '.join(message.split())}", file=sys.stderr)
+    # nothing more can be written to a closed or full stdout: keep the interpreter from trying
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(2)

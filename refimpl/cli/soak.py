@@ -34,15 +34,19 @@ def soak(
 ) -> None:
     """Check random networks of every shape, activation, loss and scale, and sum up the verdicts per backend."""
     from refimpl import backend as backends
+    from refimpl.errors import BackendError
+    from refimpl.sampling import DRAWS, random_problem
     from refimpl.soak import Tally, run, table
 
     names = backend or sorted(backends.available())
+    network = random_problem(seed, first, dtype.value).spec
     for name in names:
-        backends.load(name)
+        reason = backends.supported(backends.load(name), network, dtype.value, device)
+        if reason is not True:
+            raise BackendError(f"backend {name!r} does not support this: {reason}")
     tally = Tally()
-    for outcome in _with_progress(
-        run(count, names, dtype.value, device, seed, first, processes or os.cpu_count() or 1), count, quiet=as_json
-    ):
+    workers = min(processes or os.cpu_count() or 1, 1 + count // DRAWS)
+    for outcome in _with_progress(run(count, names, dtype.value, device, seed, first, workers), count, quiet=as_json):
         tally.add(outcome)
     if as_json:
         typer.echo(json.dumps(tally.to_dict(), indent=1))

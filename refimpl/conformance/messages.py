@@ -120,6 +120,8 @@ def read_hello(line: bytes) -> Hello:
     message = heard(line, "the hello")
     if message.get("type") != "hello" or message.get("format") != FORMAT:
         raise ConformanceError(f'did not say hello; the first line must be {{"type":"hello","format":"{FORMAT}",…}}')
+    if not message.get("name"):
+        raise ConformanceError("hello: the name of the program is missing")
     names: dict[str, tuple[str, ...] | None] = {}
     for key, known in (("dtypes", ARITHMETICS), ("activations", ACTIVATIONS), ("losses", LOSSES), ("reductions", None)):
         given = message.get(key)
@@ -133,7 +135,7 @@ def read_hello(line: bytes) -> Hello:
     if arithmetic and arithmetic not in ARITHMETIC_NAMES:
         raise ConformanceError(f"hello: arithmetic must be one of {', '.join(ARITHMETIC_NAMES)}")
     return Hello(
-        _text(message.get("name", ""), "name") or "the program",
+        _text(message["name"], "name"),
         _text(message.get("version", ""), "version"),
         arithmetic=arithmetic,
         **names,

@@ -44,6 +44,13 @@ class CaseResult:
     seconds: float = 0.0
 
     @property
+    def cause(self) -> str:
+        """What results of one kind have in common: the faults that explain them, or the first wrong quantity's kind."""
+        named = [" and ".join(c.fault.name for c in f.explanations[0]) for f in self.findings if f.known]
+        unknown = [f"unknown {f.quantity[:1]}" for f in self.findings if not f.known]
+        return "; ".join([self.verdict, *named, *unknown] if self.findings else [self.verdict, self.reason])
+
+    @property
     def text(self) -> str:
         """What is to be said of it, in one line."""
         parts = [self.reason, *(finding.text for finding in self.findings)]
@@ -221,25 +228,32 @@ class ConformanceReport:
         root.append(suite)
         return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
+    def causes(self) -> dict[str, list[CaseResult]]:
+        """The results that must not be, by what is wrong with them."""
+        groups: dict[str, list[CaseResult]] = {}
+        for result in self.results:
+            if result.verdict in (*WRONG, UNDETERMINED):
+                groups.setdefault(result.cause, []).append(result)
+        return groups
+
     def __rich__(self) -> Group:
-        heading = f"{self.description} · {self.dtype} · judged as {self.arithmetic}"
+        heading = Text(f"{self.description} · {self.dtype} · judged as {self.arithmetic}")
         columns = [v for v in (PASS, FAIL, UNDETERMINED, XFAIL, XPASS, SKIP) if self.counts()[v]]
-        table = Table(title=Text(heading), title_justify="left", box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("flag")
         for verdict in columns:
             table.add_column(verdict, justify="right", style=COLOURS[verdict])
         for flag in dict.fromkeys(flag for result in self.results for flag in result.flags):
             counts = self.counts(flag)
             table.add_row(flag, *(str(counts[verdict] or "") for verdict in columns))
-        notable = [result for result in self.results if result.verdict in (*WRONG, UNDETERMINED)]
-        lines = [
-            Text.assemble((f"{result.verdict} ", COLOURS[result.verdict]), f"{result.case}: {result.text}")
-            for result in notable[:SHOWN]
-        ]
-        if len(notable) > SHOWN:
-            lines.append(Text(f"… and {len(notable) - SHOWN} more; --json has them all", style="dim"))
+        lines = []
+        for results in list(self.causes().values())[:SHOWN]:
+            first, more = results[0], f" (and {len(results) - 1} more cases)" if len(results) > 1 else ""
+            lines.append(Text.assemble((first.verdict, COLOURS[first.verdict]), f" {first.case}{more}: {first.text}"))
+        if len(self.causes()) > SHOWN:
+            lines.append(Text(f"… and {len(self.causes()) - SHOWN} other causes; --json has them all", style="dim"))
         style = "bold green" if self.ok else "bold red"
-        return Group(table, *lines, Text(self.summary, style=style))
+        return Group(heading, table, *lines, Text(self.summary, style=style))
 
 
 SHOWN = 20

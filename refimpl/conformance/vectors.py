@@ -1,9 +1,9 @@
 """The vector files: cases with their certified answers, in JSON that any language reads.
 
 `admit_all` and `files` make them, byte for byte the same each time. Every draft of :mod:`refimpl.conformance.cases`
-is drawn until it is *admitted*, which means that in float64 every element is decidable, and that every fault which has an effect on
-it misses the truth by at least 100 times the tolerance somewhere. Those faults are the case's `kills`. `load` reads
-the files that come with refimpl, or a stranger's, with limits on all that they may contain.
+is drawn until it is *admitted*: in float64 every element is decidable, and every fault that has an effect misses the
+truth by at least 100 times the tolerance somewhere. Those faults are the case's `kills`. `load` reads the files that
+come with refimpl, or a stranger's, with limits on all that they may contain.
 
 A number stands there twice: as a C99 hexadecimal float, which is what counts, and as a decimal. A tolerance is the
 largest |g − value| that passes, the radius of the certified ball included; null where nothing can be decided.

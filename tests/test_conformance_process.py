@@ -1,0 +1,181 @@
+"""Programs on the other side of the pipe: honest ones pass, and each misbehaviour has its own verdict, in time, with
+nothing left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from refimpl.conformance import process
+from refimpl.conformance.implementations import MAX_STARTS, ProcessDoor
+from refimpl.conformance.run import ConformanceReport, conform, judge_case
+from refimpl.conformance.vectors import Suite, load
+from refimpl.errors import ConformanceError
+from refimpl.report import FAIL, PASS
+
+PROGRAM = [sys.executable, str(Path(__file__).parent / "hostile_program.py")]
+ADAPTERS = Path(__file__).resolve().parent.parent / "docs" / "adapters"
+DEADLINE = 1.5
+
+
+@pytest.fixture(scope="module")
+def suite() -> Suite:
+    return load()
+
+
+@pytest.fixture
+def marks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The marks of all programs that a test starts; afterwards no process bears one."""
+    given: list[str] = []
+    token = process.secrets.token_hex
+
+    def noted(size: int) -> str:
+        given.append(token(size))
+        return given[-1]
+
+    monkeypatch.setattr(process.secrets, "token_hex", noted)
+    yield given
+    assert given
+    left = [pid for mark in given for pid in process._marked(mark)]
+    assert left == []
+
+
+def run(command: list[str], suite: Suite, count: int, seconds: float = DEADLINE) -> ConformanceReport:
+    door = ProcessDoor(command, "float64", seconds)
+    report = ConformanceReport(door.name, door.description, "float64", "float64")
+    try:
+        report.results = list(conform(door, Suite.of(suite.cases[:count]), "float64"))
+    finally:
+        door.close()
+    return report
+
+
+VERDICTS = {
+    "segfault": "was ended by SIGSEGV",
+    "exit 3": "ended with exit code 3 without answering",
+    "hang": "no answer within 1.5 s",
+    "ignores SIGTERM": "no answer within 1.5 s",
+    "grandchild": "no answer within 1.5 s",
+    "daemon": "no answer within 1.5 s",
+    "closes early": "closed its output without answering",
+    "garbage": "not JSON",
+    "not an object": "wrote a list where the answer must be a JSON object",
+    "1 GB": "wrote more than 1,048,576 bytes without ending the line",
+    "deep": "nested too deeply",
+    "wrong id": "answered id 5 when 4 was asked",
+    "out of order": "answered id 3 when 4 was asked",
+    "wrong type": "wrote a message of type 'reply'",
+    "error": "said: 'I give\\nup'",
+    "no loss": "answered without loss",
+    "gradients a list": "gradients is a list",
+    "wrong shape": "W1 has shape (1, 12); it must be (4, 3)",
+    "data too short": "data has 11 numbers; the shape [4, 3] asks for 12",
+    "no tensor": 'write {"shape":[…],"data":[…]}',
+    "missing key": "W1 is missing",
+    "extra key": "W99 is not a quantity of this network",
+    "NaN": "W1[1,1] is nan",
+    "named NaN": "W1[1,1] is nan",
+    "strings": "number 1 is the text '0.5'",
+    "booleans": "number 1 is a bool",
+    "loss a string": "is the text 'much'",
+    "wrong number": "W1[1,1] is 123, should be",
+}
+
+
+@pytest.mark.parametrize("how", VERDICTS)
+def test_a_misbehaviour_has_its_own_verdict_in_time(how: str, suite: Suite, marks: list[str]) -> None:
+    started = time.monotonic()
+    report = run([*PROGRAM, how], suite, 4)
+    elapsed = time.monotonic() - started
+    assert [result.verdict for result in report.results] == [PASS, PASS, PASS, FAIL]
+    assert VERDICTS[how] in report.results[3].text
+    assert report.results[3].seconds < DEADLINE + 2
+    assert elapsed < DEADLINE + 8  # the program's own start included
+
+
+@pytest.mark.parametrize("how", ["unasked", "1 GB of lines"])
+def test_what_was_not_asked_for_fails_the_next_case(how: str, suite: Suite, marks: list[str]) -> None:
+    report = run([*PROGRAM, how], suite, 5)
+    assert [result.verdict for result in report.results] == [PASS, PASS, PASS, PASS, FAIL]
+    assert "wrote without being asked" in report.results[4].text
+
+
+@pytest.mark.parametrize("how", ["none", "byte by byte", "carriage returns", "pauses", "stays after bye"])
+def test_right_answers_pass_however_they_are_cut(how: str, suite: Suite, marks: list[str]) -> None:
+    assert {result.verdict for result in run([*PROGRAM, "none" if how == "stays after bye" else how], suite, 6).results} == {PASS}
+
+
+def test_a_program_that_stays_after_bye_is_ended(suite: Suite, marks: list[str]) -> None:
+    started = time.monotonic()
+    assert run([*PROGRAM, "stays after bye"], suite, 2).ok
+    assert time.monotonic() - started < 10
+
+
+def test_a_program_is_started_anew_and_given_up_in_the_end(suite: Suite, marks: list[str]) -> None:
+    report = run([*PROGRAM, "every exit 3"], suite, MAX_STARTS + 2)
+    assert {result.verdict for result in report.results} == {FAIL}
+    assert "exit code 3" in report.results[MAX_STARTS - 1].text
+    assert f"failed {MAX_STARTS} times in a row" in report.results[MAX_STARTS].text
+    assert len(marks) == MAX_STARTS
+
+
+def test_memory_stays_bounded(suite: Suite) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run([*PROGRAM, "1 GB"], suite, 4)
+    run([*PROGRAM, "1 GB of lines"], suite, 5)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["/nonexistent/program"], "cannot run '/nonexistent/program': No such file or directory"),
+        ([str(Path(__file__))], "Permission denied"),
+        (["a\0b"], "not a name that a file can have"),
+        ([*PROGRAM, "no hello"], "not JSON"),
+        (["true"], "ended with exit code 0 without answering"),
+        (["cat"], "the name of the program is missing"),
+    ],
+)
+def test_a_program_that_does_not_say_hello_is_a_wrong_request(command: list[str], message: str) -> None:
+    with pytest.raises(ConformanceError) as caught:
+        ProcessDoor(command, "float64", DEADLINE)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_cost_of_a_process_is_small(suite: Suite) -> None:
+    door = ProcessDoor([*PROGRAM, "none"], "float64", 10.0)
+    try:
+        for case in suite.cases[:20]:
+            assert judge_case(door, case, "float64").verdict == PASS
+    finally:
+        door.close()
+
+
+@pytest.mark.parametrize("adapter", ["backprop.c", "backprop.js", "backprop.py"])
+def test_an_adapter_is_short_and_passes_the_suite(adapter: str, suite: Suite, tmp_path: Path) -> None:
+    source = ADAPTERS / adapter
+    assert len(source.read_text().splitlines()) <= 60
+    if adapter.endswith(".c"):
+        command = [str(tmp_path / "backprop")]
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", *command, source, "-lm"], check=True)
+    elif adapter.endswith(".js"):
+        node = shutil.which("node") or shutil.which("nodejs")
+        if node is None and not os.environ.get("CI"):
+            pytest.skip("node is not installed")
+        command = [node or "node", str(source)]
+    else:
+        command = [sys.executable, "-I", "-S", str(source)]  # neither refimpl nor NumPy can be imported
+    report = run(command, suite, len(suite.cases), 10.0)
+    assert report.ok, report.wrong[0].text
+    assert report.counts()[PASS] > 100
