@@ -11,7 +11,7 @@ COUNT ?= 10000
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test coverage lint format typecheck conform vectors soak diagnosis-measure wheel-check clean
+.PHONY: help setup check test coverage lint format typecheck conform vectors soak diagnosis-measure fuzz wheel-check clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ soak: $(READY) ## random networks through every backend, float64 and float32 (CO
 
 diagnosis-measure: $(READY) ## how often a planted fault is named rightly, and a stranger's mistake wrongly
 	$(THREADS) $(BIN)/python tests/diagnosis_measure.py --seed $(SEED)
+
+fuzz: $(READY) ## 300,000 mutated vector files, answers and hellos
+	$(BIN)/python tests/fuzz.py
 
 wheel-check: $(READY) ## sdist → wheel → empty environment: every entry point loads from there
 	$(BIN)/python tests/wheel_check.py

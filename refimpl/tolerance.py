@@ -562,4 +562,4 @@ def _scale(array: Bound) -> float:
     """A power of two near the largest finite element, so that squares neither overflow nor underflow."""
     finite = array[np.isfinite(array)]
     largest = float(finite.max(initial=0.0))
-    return 2.0 ** math.floor(math.log2(largest)) if largest > 2.0**-1000 else 1.0
+    return 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 1.0

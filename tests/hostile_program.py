@@ -129,14 +129,16 @@ def main() -> None:
     for line in sys.stdin:
         message = json.loads(line)
         if message["type"] == "hello":
-            write(json.dumps({"type": "hello", "format": "refimpl.process/1", "name": how, "dtypes": ["float64"]}) + "\n")
+            write(
+                json.dumps({"type": "hello", "format": "refimpl.process/1", "name": how, "dtypes": ["float64"]}) + "\n"
+            )
         elif message["type"] == "bye":
             if how == "stays after bye":
                 sleep_on()
             return
         else:
             right = answer(message)
-            if how == "none" or message["id"] <= AFTER and not how.startswith("every"):
+            if how == "none" or (message["id"] <= AFTER and not how.startswith("every")):
                 write(json.dumps(right) + "\n")
             elif not split(how, json.dumps(right)):
                 misbehave(how.removeprefix("every "), right)

@@ -102,23 +102,25 @@ class AutogradBackend:
         return gradients
 
 
+HIDDEN = {"identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu": "relu"}
+# loss: (scikit-learn's loss, the output activation that it goes with)
+SCIKIT_LOSSES = {
+    "squared_error": ("squared_error", "identity"),
+    "cross_entropy": ("log_loss", "softmax"),
+    "binary_cross_entropy": ("log_loss", "logistic"),
+}
+
+
 class ScikitLearnBackend:
     """scikit-learn's `_backprop`, as `MLPRegressor` and `MLPClassifier` run it."""
 
     name = "scikit-learn"
-    hidden = {"identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu": "relu"}
-    # loss: (scikit-learn's loss, the output activation that it goes with)
-    losses = {
-        "squared_error": ("squared_error", "identity"),
-        "cross_entropy": ("log_loss", "softmax"),
-        "binary_cross_entropy": ("log_loss", "logistic"),
-    }
 
     def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
         activations = {layer.activation.name for layer in spec.layers[:-1]}
-        if spec.loss.name not in self.losses or spec.layers[-1].activation.name != "identity":
+        if spec.loss.name not in SCIKIT_LOSSES or spec.layers[-1].activation.name != "identity":
             return "squared error, cross-entropy and binary cross-entropy of linear outputs only"
-        if len(activations) > 1 or not activations <= set(self.hidden):
+        if len(activations) > 1 or not activations <= set(HIDDEN):
             return "one of identity, logistic, tanh and relu for all hidden layers"
         if spec.reduction != "mean" or not all(layer.bias for layer in spec.layers):
             return "the mean over the batch, and a bias in every layer"
@@ -129,8 +131,8 @@ class ScikitLearnBackend:
     def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Any:
         def gradients(params: Mapping[str, Any], x: Any, y: Any) -> tuple[float, dict[str, Any]]:
             model = MLPRegressor(alpha=0.0)
-            model.activation = self.hidden[spec.layers[0].activation.name] if spec.depth > 1 else "identity"
-            model.loss, model.out_activation_ = self.losses[spec.loss.name]
+            model.activation = HIDDEN[spec.layers[0].activation.name] if spec.depth > 1 else "identity"
+            model.loss, model.out_activation_ = SCIKIT_LOSSES[spec.loss.name]
             model.n_layers_, model.n_outputs_ = spec.depth + 1, spec.n_out
             numbers = range(1, spec.depth + 1)
             model.coefs_ = [np.ascontiguousarray(params[f"W{n}"].T) for n in numbers]

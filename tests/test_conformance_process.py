@@ -111,7 +111,9 @@ def test_what_was_not_asked_for_fails_the_next_case(how: str, suite: Suite, mark
 
 @pytest.mark.parametrize("how", ["none", "byte by byte", "carriage returns", "pauses", "stays after bye"])
 def test_right_answers_pass_however_they_are_cut(how: str, suite: Suite, marks: list[str]) -> None:
-    assert {result.verdict for result in run([*PROGRAM, "none" if how == "stays after bye" else how], suite, 6).results} == {PASS}
+    assert {
+        result.verdict for result in run([*PROGRAM, "none" if how == "stays after bye" else how], suite, 6).results
+    } == {PASS}
 
 
 def test_a_program_that_stays_after_bye_is_ended(suite: Suite, marks: list[str]) -> None:

@@ -163,3 +163,8 @@ def test_every_assumption_is_stated() -> None:
         assert entry.definition_text
     polynomial = {"identity", "relu"}
     assert all((entry.value_ulps > 0) == (name not in polynomial) for name, entry in ACTIVATIONS.items())
+
+
+def test_the_statistical_form_does_not_underflow() -> None:
+    rows = judge(random_problem(0, 4441, "float64")).rows(NumpyBackend())
+    assert {row.statistical for row in rows} <= {"", "PASS", "UNDETERMINED"}
