@@ -21,7 +21,7 @@ from refimpl.cli import app
 from refimpl.conformance import messages
 from refimpl.conformance.implementations import AnswersDoor, BackendDoor
 from refimpl.conformance.messages import Hello, Unusable, evaluate, read_answer, read_hello, say
-from refimpl.conformance.run import SKIP, XFAIL, XPASS, ConformanceReport, conform, expected_failures, judge_case
+from refimpl.conformance.run import SKIP, XFAIL, XPASS, ConformanceReport, conform, expected_failures, judge_case, junit
 from refimpl.conformance.vectors import Suite, load
 from refimpl.errors import BackendError, ConformanceError
 from refimpl.faults import FAULTS, WHOLE, PlantedBackend
@@ -224,7 +224,7 @@ def test_a_report_as_data(mixed: ConformanceReport) -> None:
 
 
 def test_a_report_as_junit(mixed: ConformanceReport) -> None:
-    root = ElementTree.fromstring(mixed.junit())
+    root = ElementTree.fromstring(junit([mixed]))
     suite = root[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("4", "2", "1")
     kinds = [[child.tag for child in case] for case in suite]
@@ -235,7 +235,7 @@ def test_a_report_as_junit(mixed: ConformanceReport) -> None:
 def test_junit_takes_any_text() -> None:
     found = report(Wrong(raising), Suite.of(SMALL.cases[:1]))
     found.implementation = "a\x00\x1b<b>\ud800"
-    assert ElementTree.fromstring(found.junit())[0].get("name", "").startswith("refimpl.conformance a??<b>?")
+    assert ElementTree.fromstring(junit([found]))[0].get("name", "").startswith("refimpl.conformance a??<b>?")
 
 
 def test_the_summary_is_one_line(mixed: ConformanceReport) -> None:
@@ -382,10 +382,13 @@ def test_conform_on_a_backend_by_place() -> None:
 
 
 def test_conform_on_a_program(tmp_path: Path) -> None:
-    junit = tmp_path / "out.xml"
-    outcome = refimpl("conform", "--flag", "Tie", "--junit", str(junit), "--", sys.executable, HOSTILE, "none")
+    path = tmp_path / "out.xml"
+    outcome = refimpl("conform", "--flag", "Tie", "--junit", str(path), "--", sys.executable, HOSTILE, "none")
     assert outcome.exit_code == 0, outcome.output
-    assert ElementTree.parse(junit).getroot()[0].get("tests") == "9"
+    assert ElementTree.parse(path).getroot()[0].get("tests") == "9"
+    assert refimpl("conform", "numpy", "torch", "--flag", "Tie", "--junit", str(path)).exit_code == 0
+    assert [suite.get("tests") for suite in ElementTree.parse(path).getroot()] == ["9", "9"]
+    assert [item.name for item in tmp_path.iterdir()] == ["out.xml"]
 
 
 def test_conform_on_a_file_of_answers_with_expected_failures(tmp_path: Path) -> None:

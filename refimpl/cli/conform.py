@@ -94,9 +94,20 @@ def conform(
             missing.pop(implementation.name, None)
         reports.append(report)
     if junit is not None:
-        junit.write_text("".join(report.junit() for report in reports[:1]), encoding="utf-8")
+        _write(junit, run.junit(reports))
     _show(reports, missing, as_json)
     raise typer.Exit(_outcome(reports, missing))
+
+
+def _write(path: Path, text: str) -> None:
+    """The whole file or none of it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ConformanceError(f"cannot write {path}: {error.strerror}; name another file") from None
 
 
 def _outcome(reports: list[ConformanceReport], missing: dict[str, str]) -> int:

@@ -91,7 +91,7 @@ def _worst(rows: Sequence[Row], verdict: str) -> str:
     elif verdict == UNDETERMINED:
         place = f"{row.place}: {row.remark}"
     others = sum(other.verdict == verdict for other in rows) - 1
-    return place + (f" ({others} more arrays)" if others else "")
+    return place + (f" ({others} more array{'s' if others > 1 else ''})" if others else "")
 
 
 def conform(
@@ -203,8 +203,8 @@ class ConformanceReport:
             ],
         }  # fmt: skip
 
-    def junit(self) -> str:
-        """As JUnit's XML."""
+    def junit(self) -> ElementTree.Element:
+        """As a testsuite of JUnit's XML."""
         counts = self.counts()
         suite = ElementTree.Element(
             "testsuite",
@@ -224,9 +224,7 @@ class ConformanceReport:
                 ElementTree.SubElement(case, "failure", type=result.verdict, message=_xml(result.text))
             elif result.verdict in (SKIP, XFAIL):
                 ElementTree.SubElement(case, "skipped", message=_xml(result.reason))
-        root = ElementTree.Element("testsuites")
-        root.append(suite)
-        return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+        return suite
 
     def causes(self) -> dict[str, list[CaseResult]]:
         """The results that must not be, by what is wrong with them."""
@@ -257,6 +255,13 @@ class ConformanceReport:
 
 
 SHOWN = 20
+
+
+def junit(reports: Sequence[ConformanceReport]) -> str:
+    """The reports as one JUnit XML file."""
+    root = ElementTree.Element("testsuites")
+    root.extend(report.junit() for report in reports)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def _xml(text: str) -> str:
