@@ -11,8 +11,10 @@ import pytest
 from networks import BACKENDS, DTYPES, judge, network, problem, verdicts
 from rich.console import Console
 
-from refimpl import BackendError, DataError, backend, check, examples, value_and_grad
+from refimpl import BackendError, DataError, SpecError, backend, check, diagnose, examples, value_and_grad
+from refimpl.arithmetic import ARITHMETICS
 from refimpl.report import FAIL, PASS, UNDETERMINED, Report
+from refimpl_numpy import NumpyBackend
 
 PARAMETERS = ("W1", "b1", "W2", "b2", "W3")
 
@@ -156,13 +158,126 @@ def test_a_backend_that_is_not_installed_is_reported_and_by_name_an_error(monkey
         check(p.spec, p.params, p.x, p.y, ["torch"])
 
 
-def test_a_device_that_is_not_there_is_reported() -> None:
+def test_a_device_that_no_backend_has_is_a_wrong_request() -> None:
     p = article_problem()
-    report = check(p.spec, p.params, p.x, p.y, device="tpu")
-    assert not report.ok
-    assert report.rows == ()
-    assert set(report.unavailable) == set(BACKENDS)
-    assert report.summary == "no backend ran"
+    with pytest.raises(BackendError, match=r"no backend can run this: .*numpy.*torch.*jax") as caught:
+        check(p.spec, p.params, p.x, p.y, device="tpu")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("numpy", "backends must be a list"),
+        (b"numpy", "backends must be a list"),
+        (1, "backends must be a list"),
+        ([None], "is a NoneType without supports and gradient_function"),
+        ([type("Mine", (), {})], "is the class Mine; give an instance"),
+        ([type("Mine", (), {"supports": print, "gradient_function": print, "name": 3})()], "its name must be one line"),
+        ([type("Mine", (), {"supports": print, "gradient_function": print, "name": "a\nb"})()], "its name must be"),
+        (
+            [type("Mine", (), {"supports": print, "gradient_function": print, "name": "m"})()],
+            "supports raised TypeError",
+        ),
+    ],
+)
+def test_what_is_no_backend_is_refused(asked: Any, message: str) -> None:
+    p = article_problem()
+    with pytest.raises(BackendError, match=message):
+        check(p.spec, p.params, p.x, p.y, asked)
+
+
+class Able(NumpyBackend):
+    name = "able"
+
+    def arithmetic(self, *, dtype: str, device: str) -> Any:
+        raise RuntimeError("none")
+
+    def intermediates_function(self, spec: Any, *, dtype: str, device: str) -> Any:
+        raise RuntimeError("no such thing")
+
+
+def test_an_ability_that_raises_is_a_fail() -> None:
+    p = article_problem()
+    rows = check(p.spec, p.params, p.x, p.y, [Able()]).rows
+    assert [(row.verdict, row.reason) for row in rows] == [(FAIL, "raised RuntimeError: none")]
+    Half = type("Half", (Able,), {"arithmetic": lambda self, dtype, device: "IEEE"})
+    assert "its arithmetic is a str" in check(p.spec, p.params, p.x, p.y, [Half()]).rows[0].reason
+    Most = type("Most", (Able,), {"arithmetic": lambda self, dtype, device: ARITHMETICS[dtype]})
+    last = check(p.spec, p.params, p.x, p.y, [Most()], intermediates=True).rows[-1]
+    assert (last.quantity, last.reason) == ("z2", "raised RuntimeError: no such thing")
+
+
+def test_what_a_backend_does_not_offer_is_said() -> None:
+    class Small:
+        name = "small"
+
+        def supports(self, spec: Any, *, dtype: str, device: str) -> bool:
+            return True
+
+        def gradient_function(self, spec: Any, *, dtype: str, device: str) -> Any:
+            return NumpyBackend().gradient_function(spec, dtype=dtype, device=device)
+
+    p = article_problem()
+    with pytest.raises(BackendError, match="does not give the gradient of x or z, a and delta; leave that out"):
+        check(p.spec, p.params, p.x, p.y, [Small()], inputs=True, intermediates=True)
+    with pytest.raises(BackendError, match="does not give the gradient of x"):
+        backend.value_and_grad(p.spec, p.params, p.x, p.y, backend=Small(), inputs=True)
+
+
+@pytest.mark.parametrize("spec", [None, {}, "net.json"])
+def test_what_is_no_spec_is_refused(spec: Any) -> None:
+    p = article_problem()
+    for call in (
+        lambda: check(spec, p.params, p.x, p.y),
+        lambda: backend.value_and_grad(spec, p.params, p.x, p.y),
+        lambda: diagnose(spec, p.params, p.x, p.y, {}),
+    ):
+        with pytest.raises(SpecError, match="spec must be a NetworkSpec"):
+            call()
+    with pytest.raises(DataError, match="grads must be a dict of arrays"):
+        diagnose(p.spec, p.params, p.x, p.y, None)
+
+
+def test_value_and_grad_keeps_the_callers_data_and_refuses_junk() -> None:
+    p = article_problem()
+
+    def writing(params: Any, x: Any, y: Any) -> Any:
+        for array in (*params.values(), x, y):
+            array[...] = 7
+        return 0.5, {}
+
+    def offering(function: Any) -> Any:
+        ability = {
+            "name": "b",
+            "supports": lambda self, spec, dtype, device: True,
+            "gradient_function": lambda self, spec, dtype, device: function,
+        }
+        return type("B", (), ability)()
+
+    before = [array.copy() for array in (*p.params.values(), p.x, p.y)]
+    assert backend.value_and_grad(p.spec, p.params, p.x, p.y, backend=offering(writing)) == (0.5, {})
+    assert all((a == b).all() for a, b in zip(before, (*p.params.values(), p.x, p.y), strict=True))
+    for junk in (None, 1, (), (1, 2, 3), (None, None)):
+        with pytest.raises(BackendError, match=r"it must return \(loss, gradients\)"):
+            backend.value_and_grad(p.spec, p.params, p.x, p.y, backend=offering(lambda *data, junk=junk: junk))
+
+
+def test_a_broken_plug_in_is_named_and_does_not_take_the_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    entries = [
+        EntryPoint("numpy", "refimpl_numpy:backend", backend.GROUP),
+        EntryPoint("absent", "no_such_module:backend", backend.GROUP),
+        EntryPoint("hollow", "refimpl_numpy:nothing", backend.GROUP),
+        EntryPoint("data", "refimpl_numpy:Array", backend.GROUP),
+    ]
+    monkeypatch.setattr(backend, "entry_points", lambda group: entries)
+    p = article_problem()
+    report = check(p.spec, p.params, p.x, p.y)
+    assert report.ok
+    assert set(report.unavailable) == {"absent", "hollow", "data"}
+    assert "AttributeError" in report.unavailable["hollow"]
 
 
 def test_two_backends_with_one_name_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,14 +26,24 @@ LEVELS = (
     {"refimpl.bounded", "refimpl.judge"},
     {"refimpl.diagnosis"},
     {"refimpl.agreement"},
-    {"refimpl.soak"},
+    {"refimpl.soak", "refimpl.conformance", "refimpl.conformance.cases", "refimpl.conformance.exact"},
+    {"refimpl.conformance.vectors"},
+    {"refimpl.conformance.messages"},
+    {"refimpl.conformance.process"},
+    {"refimpl.conformance.implementations"},
+    {"refimpl.conformance.run"},
+    {"refimpl.conformance.plugin"},
+    {"refimpl.conformance.test_suite"},
     {"refimpl.cli.check"},
-    {"refimpl.cli.soak"},
+    {"refimpl.cli.soak", "refimpl.cli.diagnose"},
+    {"refimpl.cli.conform", "refimpl.cli.vectors"},
     {"refimpl.cli"},
+    {"refimpl.__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 # the table of contents, which imports lazily
-OUTSIDE = {"refimpl"}
+# and what pytest loads before anything else, which does too
+OUTSIDE = {"refimpl", "refimpl.conformance.plugin"}
 FOR_BACKENDS = {"refimpl.equations", "refimpl.spec", "refimpl.arithmetic", "refimpl.errors"}
 
 

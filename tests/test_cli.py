@@ -162,3 +162,31 @@ def test_help_imports_no_framework_and_not_even_numpy() -> None:
 def test_checking_numpy_imports_neither_torch_nor_jax() -> None:
     assert loaded_modules("check", "--backend", "numpy") == "0 ['numpy', 'flint']"
     assert loaded_modules("soak", "--backend", "numpy", "--count", "1") == "0 ['numpy', 'flint']"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["soak", "--count", "2", "--device", "cuda", "--backend", "numpy"], "does not support this: device cuda"),
+        (["soak", "--count", "2", "--device", "", "--backend", "numpy"], "does not support this"),
+        (["check", "--example", "digits", "net.json"], "give a network file or an example, not both"),
+        (["check", "--example", "digits", "--batch", "5000"], "there are 1797 digits"),
+        (["check", "--backend", "numpy", "--batch", str(10**18)], "1000000"),
+        (["check", "--device", "tpu"], "no backend can run this"),
+    ],
+)
+def test_what_cannot_be_done_is_a_wrong_request(arguments: list[str], message: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "refimpl", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_output_that_cannot_be_written_is_said() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "refimpl", "check", "--backend", "numpy"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "refimpl: cannot write: No space left on device\n"

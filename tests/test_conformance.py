@@ -49,9 +49,10 @@ def test_a_built_in_backend_passes_every_case(name: str, dtype: str) -> None:
     assert found.counts()[UNDETERMINED] <= 10
 
 
-@pytest.mark.parametrize("part", range(8))
-def test_jax_passes_every_case(part: int) -> None:
-    found = report(backends.load("jax"), Suite.of(SUITE.cases[part::8]))
+@pytest.mark.parametrize("part", range(2))
+def test_jax_passes_every_eighth_case(part: int) -> None:
+    """`make conform`, which .ci/run calls, goes through all of them: each is compiled anew."""
+    found = report(backends.load("jax"), Suite.of(SUITE.cases[part::16]))
     assert {result.verdict for result in found.results} == {PASS}, [r.text for r in found.wrong[:1]]
 
 

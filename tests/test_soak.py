@@ -98,6 +98,7 @@ def test_the_tally_adds_up() -> None:
     tally.add(soak.Outcome(4, (row(PASS, ratio=0.75),)))
     found = tally.to_dict()
     assert found["backends"]["b"] == {
+        "networks": 2,
         "elements": 16,
         "failed": 1,
         "undetermined": {"kink": 2},

@@ -127,7 +127,7 @@ WRONG = [
         with_layer(activation={"name": "leaky_relu", "negative_slope": -1}),
         "negative_slope of leaky_relu must be a number ≥ 0",
     ),
-    (with_layer(activation={"negative_slope": 0.1}), "activation must be one of"),
+    (with_layer(activation={"negative_slope": 0.1}), "activation lacks the key 'name'"),
     (with_layer(weights=[1]), r"layers\[1\] has the unknown key 'weights'"),
     (changed(loss="mse"), "loss must be one of squared_error"),
     (changed(loss={"name": "huber", "delta": 0}), "delta of huber must be a number > 0"),
@@ -164,10 +164,26 @@ def test_a_hundred_megabytes_are_refused_without_being_read(tmp_path: Path) -> N
         NetworkSpec.loads(" " * (MAX_FILE_BYTES + 1))
 
 
+@pytest.mark.parametrize("path", [None, 1, [], b"net.json"])
+def test_a_path_that_is_none_is_refused(path: Any) -> None:
+    for call in (lambda: NetworkSpec.load(path), lambda: examples.article().save(path)):
+        with pytest.raises(SpecError, match="path must be a str or a Path"):
+            call()
+
+
+def test_special_files_are_left_alone(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for call in (lambda: NetworkSpec.load(fifo), lambda: examples.article().save(fifo)):
+        with pytest.raises(SpecError, match="is no regular file"):
+            call()
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+
+
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"cannot read .*none\.json: No such file"):
         NetworkSpec.load(tmp_path / "none.json")
-    with pytest.raises(SpecError, match="Is a directory"):
+    with pytest.raises(SpecError, match="is no regular file"):
         NetworkSpec.load(tmp_path)
     with pytest.raises(SpecError, match=r"cannot write .*choose a folder that exists"):
         examples.article().save(tmp_path / "none" / "net.json")
