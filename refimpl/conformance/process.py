@@ -56,6 +56,7 @@ class Program:
 
     def ask(self, line: bytes, seconds: float) -> bytes:
         """The program's next line, without its end. Raises ProgramError."""
+        self._read()
         if self.received:
             raise ProgramError(f"wrote without being asked: {_shown(bytes(self.received))}")
         deadline = time.monotonic() + seconds
@@ -84,15 +85,20 @@ class Program:
         except OSError:  # it closed its input: what it says, or how it ended, is the reason
             return unsent[len(unsent) :]
 
-    def _receive(self) -> bytes | None:
+    def _read(self) -> None:
+        """Take what has come."""
         try:
             chunk = os.read(self.stdout.fileno(), CHUNK)
         except BlockingIOError:
-            return None
+            return
         if not chunk:
             raise ProgramError(self._ending())
-        start = len(self.received)
         self.received += chunk
+
+    def _receive(self) -> bytes | None:
+        """The line, once its end has come."""
+        start = len(self.received)
+        self._read()
         end = self.received.find(b"\n", start)
         if end < 0:
             if len(self.received) > MAX_LINE:
