@@ -43,7 +43,7 @@ def report(backend: Any, suite: Suite = SUITE, dtype: str = "float64", **options
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_built_in_backend_passes_every_case(name: str, dtype: str) -> None:
-    found = report(backends.load(name), dtype=dtype)
+    found = report(backends.load(name), dtype=dtype, diagnosed=False)
     allowed = {PASS} if dtype == "float64" else {PASS, UNDETERMINED}
     assert {result.verdict for result in found.results} <= allowed, found.wrong[:1]
     assert found.counts()[UNDETERMINED] <= 10

@@ -1,0 +1,303 @@
+"""Mutation testing of what decides: does a test notice every change to the equations, the tolerance, the judge and
+the hand-derived backend? Run by `make mutation`.
+
+The mutants are mutmut's, applied to each node in turn, and our own: operands of ``@`` swapped, ``.T`` dropped, an axis
+changed, which no tool makes. Each runs in a process of its own, with the mutated source in the place of the module,
+through the tests that are about it, until one fails. What survives is printed with its line; `EQUIVALENT` lists those
+that cannot be told from the original, each with the argument why.
+
+Messages and docstrings are not mutated: strings that are no names, and what stands in `raise`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import libcst as cst
+import libcst.matchers as m
+from libcst.metadata import MetadataWrapper, ParentNodeProvider, PositionProvider
+from mutmut.mutation.mutators import mutation_operators
+from rich.progress import track
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ROOT / "tests"
+SECONDS = 120  # that the tests of one mutant may take before it counts as killed (it hangs)
+
+NUMPY = (
+    "test_equations.py",
+    "test_conformance.py::test_a_built_in_backend_passes_every_case[float64-numpy]",
+    "test_awkward_points.py",
+    "test_backends.py",
+    "test_conformance.py::test_a_built_in_backend_passes_every_case[float32-numpy]",
+)
+JUDGE = (
+    "test_agreement.py",
+    "test_false_alarms.py",
+    "test_tolerance.py",
+    "test_conformance.py::test_a_wrong_backend_fails_every_case_with_the_right_words",
+    "test_conformance_vectors.py::test_the_written_judge_and_the_live_one_agree",
+    "test_cli.py",
+    "test_diagnosis.py",
+)
+MODULES = {
+    "refimpl.equations": ("refimpl/equations.py", NUMPY),
+    "refimpl_numpy.network": ("backends/refimpl_numpy/network.py", NUMPY),
+    "refimpl_numpy.functions": ("backends/refimpl_numpy/functions.py", NUMPY),
+    "refimpl_numpy": ("backends/refimpl_numpy/__init__.py", (*NUMPY, "test_faults.py")),
+    "refimpl.tolerance": (
+        "refimpl/tolerance.py",
+        ("test_conformance_vectors.py::test_a_case_is_made_again_byte_for_byte", *JUDGE[1:3], "test_soak.py", *JUDGE),
+    ),
+    "refimpl.judge": ("refimpl/judge.py", JUDGE),
+    "refimpl.agreement": ("refimpl/agreement.py", JUDGE),
+}
+# (module, the line as it is, the line as it is mutated): why no test can tell
+EQUIVALENT: dict[tuple[str, str, str], str] = json.loads((TESTS / "mutation_equivalent.json").read_text())
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A module with one change."""
+
+    module: str
+    line: int
+    before: str
+    after: str
+    source: str
+
+    @property
+    def key(self) -> str:
+        """What it is known by in the list of equivalent mutants."""
+        return f"{self.module}: {self.before.strip()} -> {self.after.strip()}"
+
+
+def matmul_order(node: cst.BinaryOperation) -> Iterator[cst.CSTNode]:
+    """a @ b → b @ a."""
+    if isinstance(node.operator, cst.MatrixMultiply):
+        yield node.with_changes(left=node.right, right=node.left)
+
+
+def dropped_transpose(node: cst.Attribute) -> Iterator[cst.CSTNode]:
+    """x.T → x."""
+    if node.attr.value == "T":
+        yield node.value
+
+
+def changed_axis(node: cst.Arg) -> Iterator[cst.CSTNode]:
+    """axis=0 ↔ axis=1."""
+    if node.keyword is not None and node.keyword.value == "axis" and isinstance(node.value, cst.Integer):
+        yield node.with_changes(value=cst.Integer("1" if node.value.value == "0" else "0"))
+
+
+OWN = ((cst.BinaryOperation, matmul_order), (cst.Attribute, dropped_transpose), (cst.Arg, changed_axis))
+SKIPPED = (cst.Raise, cst.Import, cst.ImportFrom, cst.Annotation, cst.FormattedString, cst.Assert)
+
+
+class Collector(cst.CSTVisitor):
+    """Every (node, mutated node) of a module."""
+
+    METADATA_DEPENDENCIES = (PositionProvider, ParentNodeProvider)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[cst.CSTNode, cst.CSTNode]] = []
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        if isinstance(node, SKIPPED) or self._is_text(node) or self._is_typing(node):
+            return False
+        for kind, operator in (*mutation_operators, *OWN):
+            if isinstance(node, kind) and not isinstance(node, cst.BaseString):
+                self.found += [(node, changed) for changed in operator(node)]
+        return True
+
+    def _is_text(self, node: cst.CSTNode) -> bool:
+        return m.matches(node, m.Expr(value=m.SimpleString() | m.ConcatenatedString())) or m.matches(
+            node, m.Decorator() | m.Call(func=m.Name("TypeVar") | m.Name("cast"))
+        )
+
+    def _is_typing(self, node: cst.CSTNode) -> bool:
+        """Array = NDArray[Any] and the like: mypy's business."""
+        alias = m.AssignTarget(
+            target=m.Name(value=m.MatchIfTrue(lambda name: name[0].isupper() and not name.isupper()))
+        )
+        return m.matches(node, m.Assign(targets=[alias], value=m.Subscript() | m.Name("Any")))
+
+
+def mutants(module: str) -> list[Mutant]:
+    """Every mutant of a module that still parses."""
+    source = (ROOT / MODULES[module][0]).read_text()
+    wrapper = MetadataWrapper(cst.parse_module(source))
+    collector = Collector()
+    wrapper.visit(collector)
+    positions = wrapper.resolve(PositionProvider)
+    made = {}
+    for node, changed in collector.found:
+        text = wrapper.module.deep_replace(node, changed).code  # type: ignore[arg-type]
+        if text == source or not _parses(text):
+            continue
+        line = positions[node].start.line
+        before, after = _difference(source, text)
+        made.setdefault(text, Mutant(module, line, before, after, text))
+    return list(made.values())
+
+
+def _parses(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
+
+
+def _difference(source: str, text: str) -> tuple[str, str]:
+    lines = list(difflib.unified_diff(source.splitlines(), text.splitlines(), lineterm="", n=0))[3:]
+    before = " ".join(line[1:].strip() for line in lines if line.startswith("-"))
+    after = " ".join(line[1:].strip() for line in lines if line.startswith("+"))
+    return before, after
+
+
+class Replaced:
+    """An importer that gives the mutated source for one module."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self.mutant = mutant
+
+    def pytest_configure(self) -> None:
+        """Stand before pytest's own importer, which rewrites assertions in all of refimpl."""
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        import importlib.util
+
+        if name != self.mutant.module:
+            return None
+        file = ROOT / MODULES[name][0]
+        spec = importlib.util.spec_from_file_location(
+            name, file, loader=_Loader(self.mutant.source, str(file)),
+            submodule_search_locations=[str(file.parent)] if file.name == "__init__.py" else None,
+        )  # fmt: skip
+        return spec
+
+
+class _Loader:
+    def __init__(self, source: str, file: str) -> None:
+        self.source, self.file = source, file
+
+    def create_module(self, spec: Any) -> None:
+        return None
+
+    def exec_module(self, module: Any) -> None:
+        exec(compile(self.source, self.file, "exec"), module.__dict__)
+
+
+def survives(mutant: Mutant) -> bool:
+    """Whether all tests of its module pass on the mutant."""
+    child = os.fork()  # neither torch nor JAX has been imported here
+    if child == 0:
+        _run_tests(mutant)
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def _run_tests(mutant: Mutant) -> None:
+    if not os.environ.get("MUTATION_DEBUG"):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+    code: int = 1
+    try:
+        import pytest
+
+        os.chdir(ROOT)
+        importer = Replaced(mutant)
+        for test in MODULES[mutant.module][1]:
+            selected = [] if "::" in test else ["-k", "not jax and not torch"]
+            options = ("-x", "-q", "-W", "ignore", "-p", "no:cacheprovider", "-p", "no:xdist")
+            code = int(pytest.main([str(TESTS / test), *options, *selected], plugins=[importer]))
+            if code not in (0, 5):  # 5: nothing selected
+                break
+            code = 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        os._exit(code)
+
+
+def _prepare() -> None:
+    """What every mutant needs and none changes, imported once."""
+    import flint  # noqa: F401
+    import hypothesis  # noqa: F401
+    import mpmath  # noqa: F401
+    import numpy  # noqa: F401
+    import pytest  # noqa: F401
+    import rich.table  # noqa: F401
+    import typer.testing  # noqa: F401
+
+
+def outcome(mutant: Mutant) -> tuple[Mutant, bool]:
+    """The mutant, and whether it survives."""
+    return mutant, survives(mutant)
+
+
+def run(modules: Sequence[str], processes: int, first: int, step: int) -> list[Mutant]:
+    """The survivors that are not known to be equivalent."""
+    unknown: list[Mutant] = []
+    total = 0
+    for module in modules:
+        made = mutants(module)[first::step]
+        todo = [mutant for mutant in made if mutant.key not in EQUIVALENT]
+        total += len(made)
+        with multiprocessing.get_context("fork").Pool(processes, initializer=_prepare, maxtasksperchild=200) as pool:
+            if not pool.apply(survives, [Mutant(module, 0, "", "", (ROOT / MODULES[module][0]).read_text())]):
+                sys.exit(f"{module}: its tests fail without any mutant")
+            results = track(pool.imap_unordered(partial(outcome), todo), module, total=len(todo))
+            survivors = sorted((mutant for mutant, survived in results if survived), key=lambda mutant: mutant.line)
+        killed = len(todo) - len(survivors)
+        print(
+            f"{module}: {len(made)} mutants, {killed} killed, {len(made) - len(todo)} equivalent, "
+            f"{len(survivors)} survive"
+        )
+        for mutant in survivors:
+            print(f"  line {mutant.line}: {mutant.before.strip()}\n        ->  {mutant.after.strip()}", flush=True)
+        unknown += survivors
+    print(f"{total} mutants, {len(unknown)} survivors that are not known to be equivalent")
+    return unknown
+
+
+def main() -> None:
+    """Mutate, test, report; exit code 1 where a mutant survives."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--module", action="append", choices=list(MODULES))
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--first", type=int, default=0, help="with --step, a part of the mutants")
+    parser.add_argument("--step", type=int, default=1)
+    options = parser.parse_args()
+    sys.path[:0] = [str(TESTS)]
+    sys.exit(1 if run(options.module or list(MODULES), options.processes, options.first, options.step) else 0)
+
+
+if __name__ == "__main__":
+    main()
