@@ -1,13 +1,16 @@
-"""refimpl's hand-derived backend: ``refimpl/equations.py`` run with NumPy. The only backend in which backpropagation
-is written out.
+"""refimpl's hand-derived backend: ``refimpl/equations.py`` run with NumPy, or with CuPy on a CUDA device. The only
+backend in which backpropagation is written out.
 
-Tests and lessons plant mistakes in it: `NumpyBackend(equations)` takes the equations of every layer, from the first
-to the last.
+The equations are planned once for a spec and the shapes of a batch (``plan.py``) and then run over preallocated
+memory. Tests and lessons plant mistakes in them: `NumpyBackend(equations)` takes the equations of every layer, from
+the first to the last, and runs those as they stand.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,14 +19,15 @@ from numpy.typing import NDArray
 from refimpl.equations import EQUATIONS, Equations
 from refimpl.errors import BackendError
 from refimpl.spec import NetworkSpec
-from refimpl_numpy.network import backward, cost, forward, targets
+from refimpl_numpy.network import backward, forward, targets
+from refimpl_numpy.running import PlacedNetwork, PlannedGradients, gradients_of
 
 Array = NDArray[Any]
 Answer = tuple[float, dict[str, Array]]
 
 
 class NumpyBackend:
-    """Hand-derived backpropagation on the CPU, float64 and float32."""
+    """Hand-derived backpropagation, float64 and float32, "cpu" (NumPy) and "cuda" (CuPy, where it is installed)."""
 
     name = "numpy"
 
@@ -35,21 +39,31 @@ class NumpyBackend:
         return NumpyBackend(equations)
 
     def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
-        """True for float64 and float32 on the CPU."""
+        """True for float64 and float32, on the CPU and on a CUDA device that CuPy sees."""
         if dtype not in ("float64", "float32"):
             return f"dtype {dtype}: use float64 or float32"
-        return True if device == "cpu" else f"device {device}: NumPy runs on cpu"
+        if device not in ("cpu", "cuda"):
+            return f"device {device}: use cpu or cuda"
+        try:
+            _module(device)
+        except BackendError as error:
+            return f"device {device}: {error}"
+        return True
 
     def gradient_function(
         self, spec: NetworkSpec, *, dtype: str, device: str
     ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
-        """(params, x, y) → (loss, gradients of every W and b)."""
+        """(params, x, y) → (loss, gradients of every W and b). What it returns also takes `out`, arrays by the
+        parameters' names into which the gradients are then written; without it they are new arrays.
+        """
+        if self.equations is None:
+            return PlannedGradients(spec, dtype, _module(device))
         equations = self._equations(spec)
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with np.errstate(all="ignore"):
-                loss, grads, _ = _run(spec, params, x, targets(spec, y, dtype), equations)
-            return loss, grads
+                loss, grads, _ = gradients_of(spec, params, x, targets(spec, y, dtype), equations)
+            return float(loss), grads
 
         return gradients
 
@@ -57,12 +71,16 @@ class NumpyBackend:
         self, spec: NetworkSpec, *, dtype: str, device: str
     ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b, and of x in x's shape)."""
-        equations = self._equations(spec)
+        equations, xp = self._equations(spec), _module(device)
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with np.errstate(all="ignore"):
-                loss, grads, deltas = _run(spec, params, x, targets(spec, y, dtype), equations)
-                return loss, {**grads, "x": equations[0].input_gradient(deltas[0], params["W1"]).reshape(x.shape)}
+                there = _placed(xp, params)
+                loss, grads, deltas = gradients_of(
+                    spec, there, xp.asarray(x), targets(spec, xp.asarray(y), dtype), equations
+                )
+                grads["x"] = equations[0].input_gradient(deltas[0], there["W1"]).reshape(x.shape)
+                return float(loss), _fetched(xp, grads)
 
         return gradients
 
@@ -70,18 +88,32 @@ class NumpyBackend:
         self, spec: NetworkSpec, *, dtype: str, device: str
     ) -> Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]:
         """(params, x, y) → z2, a2, delta2, z3 …, each (N, n_l)."""
-        equations = self._equations(spec)
+        equations, xp = self._equations(spec), _module(device)
 
         def intermediates(params: Mapping[str, Array], x: Array, y: Array) -> dict[str, Array]:
             with np.errstate(all="ignore"):
-                known = forward(spec, params, x, equations)
-                _, deltas = backward(spec, params, known, targets(spec, y, dtype), equations)
+                there = _placed(xp, params)
+                known = forward(spec, there, xp.asarray(x), equations)
+                _, deltas = backward(spec, there, known, targets(spec, xp.asarray(y), dtype), equations)
             values: dict[str, Array] = {}
             for layer, (z, a, delta) in enumerate(zip(known.z, known.a[1:], deltas, strict=True), start=2):
                 values |= {f"z{layer}": z, f"a{layer}": a, f"delta{layer}": delta}
-            return values
+            return _fetched(xp, values)
 
         return intermediates
+
+    def place(
+        self,
+        spec: NetworkSpec,
+        params: Mapping[str, Array],
+        x: Array,
+        y: Array,
+        *,
+        device: str,
+        learning_rate: float,
+    ) -> PlacedNetwork:
+        """The network over arrays of its own, in x's dtype, ready to be run."""
+        return PlacedNetwork(spec, params, x, y, learning_rate, self._equations(spec), _module(device))
 
     def _equations(self, spec: NetworkSpec) -> Sequence[Equations]:
         if self.equations is None:
@@ -94,12 +126,29 @@ class NumpyBackend:
         return self.equations
 
 
-def _run(
-    spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, equations: Sequence[Equations]
-) -> tuple[float, dict[str, Array], list[Array]]:
-    known = forward(spec, params, x, equations)
-    grads, deltas = backward(spec, params, known, y, equations)
-    return float(cost(spec, known.a[-1], y, equations)), {name: grads[name] for name in spec.parameter_shapes}, deltas
+def _module(device: str) -> ModuleType:
+    """NumPy, or CuPy for a CUDA device. Raises BackendError."""
+    if device == "cpu":
+        return np
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError:
+        raise BackendError("CuPy is not installed; pip install cupy-cuda12x, or the build for your CUDA") from None
+    try:
+        found = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # cupy.cuda.runtime.CUDARuntimeError: no driver
+        raise BackendError(f"CuPy sees no CUDA device ({error})") from None
+    if not found:
+        raise BackendError("CuPy sees no CUDA device")
+    return cupy
+
+
+def _placed(xp: ModuleType, params: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: xp.asarray(array) for name, array in params.items()}
+
+
+def _fetched(xp: ModuleType, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return dict(arrays) if xp is np else {name: xp.asnumpy(array) for name, array in arrays.items()}
 
 
 backend = NumpyBackend()

@@ -32,7 +32,7 @@ def identity_slope(z: Array) -> Array:
 
 
 def relu(z: Array) -> Array:
-    return np.where(z > 0, z, 0)
+    return np.maximum(z, 0)
 
 
 def relu_slope(z: Array) -> Array:
@@ -97,7 +97,7 @@ def _gelu_argument(z: Array) -> Array:
 
 
 def softplus(z: Array) -> Array:
-    return np.where(z > 0, z, 0) + np.log1p(np.exp(-np.abs(z)))
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
 
 
 def softplus_slope(z: Array) -> Array:
@@ -105,13 +105,11 @@ def softplus_slope(z: Array) -> Array:
 
 
 def sigmoid(z: Array) -> Array:
-    t = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1 / (1 + t), t / (1 + t))
+    return 1 / (1 + np.exp(-z))
 
 
 def sigmoid_slope(z: Array) -> Array:
-    t = np.exp(-np.abs(z))
-    return t / ((1 + t) * (1 + t))
+    return sigmoid(z) / (1 + np.exp(z))  # σ(z)σ(−z)
 
 
 def tanh(z: Array) -> Array:
@@ -142,11 +140,11 @@ def softsign_slope(z: Array) -> Array:
 
 def softmax(z: Array) -> Array:
     e = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
 
 
 def softmax_vjp(z: Array, a: Array, dC_da: Array) -> Array:
-    return np.asarray(a * (dC_da - (a * dC_da).sum(axis=1, keepdims=True)))
+    return a * (dC_da - (a * dC_da).sum(axis=1, keepdims=True))
 
 
 def squared_error(s: Array, y: Array) -> Array:
@@ -192,7 +190,7 @@ def cross_entropy_slope(s: Array, y: Array) -> Array:
 
 def _log_softmax(s: Array) -> Array:
     shifted = s - s.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def binary_cross_entropy(s: Array, y: Array) -> Array:

@@ -34,7 +34,7 @@ class Forward:
 
 def targets(spec: NetworkSpec, y: Array, dtype: str) -> Array:
     """y (N, n_out): labels become rows of zeros and a one."""
-    return (y[:, None] == np.arange(spec.n_out)).astype(dtype) if y.ndim == 1 else y
+    return (y[:, None] == np.arange(spec.n_out, like=y)).astype(dtype) if y.ndim == 1 else y
 
 
 def forward(spec: NetworkSpec, params: Parameters, x: Array, equations: Sequence[Equations]) -> Forward:

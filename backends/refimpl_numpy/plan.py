@@ -1,0 +1,511 @@
+"""NumPy calls planned once and made again without allocating: how the hand-derived backend gets fast.
+
+`Plan` runs a function of arrays once over `Traced` arrays, which note every NumPy call, and writes the noted calls out
+as a straight-line program in which every call has its `out=`: `Plan.source` is that program, for anyone to read. A
+value is computed once however often it is asked for, memory is used again as soon as its value is dead, and runs of
+elementwise calls over large arrays are made block of rows by block of rows, so that what lies between them stays in
+the processor's cache.
+
+Nothing is derived here and no mathematics is stated: what is computed, and in which order, is
+``refimpl/equations.py`` as ``network.py`` applies it. What a plan does not know how to note is a TypeError.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+BLOCK_BYTES = 2**17  # of one array's rows: a handful of them fit into a second-level cache
+LARGE_BYTES = 2**20  # from here on elementwise calls are made block by block
+DOT_SIZE = 2**12  # sums up to this size are products with ones, which cost half a call of add.reduce
+
+
+@dataclass(eq=False)
+class Node:
+    """One value of the program: what it is computed by, from which others, and where it lives."""
+
+    kind: str  # input, constant, elementwise, where, cast, matmul, sum, max, view
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    operands: tuple[Node, ...] = ()
+    detail: Any = None
+
+    @property
+    def base(self) -> Node:
+        """The value whose memory this one is."""
+        return self.operands[0].base if self.kind == "view" else self
+
+    @property
+    def elementwise(self) -> bool:
+        return self.kind in ("elementwise", "where", "cast")
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+class Trace:
+    """The nodes in the order in which they were noted, each once."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.known: dict[Any, Node] = {}
+
+    def node(self, kind: str, result: Any, operands: Sequence[Node] = (), detail: Any = None, key: Any = None) -> Node:
+        identity = (kind, tuple(map(id, operands)), detail if key is None else key)
+        if identity not in self.known:
+            made = Node(kind, result.shape, result.dtype, tuple(operands), detail)
+            self.known[identity] = made
+            self.nodes.append(made)
+        return self.known[identity]
+
+    def constant(self, value: Any) -> Node:
+        array = np.asarray(value)
+        made = self.node("constant", array, key=(array.dtype.str, array.shape, array.tobytes()))
+        made.detail = array
+        return made
+
+
+class Traced(NDArrayOperatorsMixin):
+    """An array that notes what is done with it. Shapes and dtypes are NumPy's own, found by doing it."""
+
+    def __init__(self, trace: Trace, node: Node, value: Array) -> None:
+        self.trace, self.node, self.value = trace, node, value
+
+    shape = property(lambda self: self.value.shape)
+    dtype = property(lambda self: self.value.dtype)
+    ndim = property(lambda self: self.value.ndim)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __array__(self, *ignored: Any, **options: Any) -> Array:
+        raise TypeError("a planned array cannot be turned into numbers while the plan is made")
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        if method != "__call__" or options:
+            return NotImplemented
+        result = ufunc(*map(_value, inputs))
+        if ufunc is np.matmul:
+            return self._made("matmul", result, inputs)
+        unchanged = _unchanged(ufunc, inputs, result)
+        if unchanged is not None:
+            return unchanged
+        common = result.dtype if result.dtype != bool else np.result_type(*(getattr(v, "dtype", v) for v in inputs))
+        operands = [_of_dtype(value, common) for value in inputs]
+        return self._made("elementwise", result, operands, ufunc)
+
+    def __array_function__(self, function: Any, types: Any, inputs: Any, options: Any) -> Any:
+        if function is np.where and not options:
+            result = np.where(*map(_value, inputs))
+            return self._made("where", result, [inputs[0], *(_of_dtype(value, result.dtype) for value in inputs[1:])])
+        if function is np.clip and not options:
+            array, low, high = inputs
+            return np.minimum(np.maximum(array, low), high)
+        if function is np.ones_like and not options:
+            return np.ones((1,) * self.ndim, self.dtype)
+        if function is np.arange and not options:
+            return np.arange(*inputs)
+        return NotImplemented
+
+    @property
+    def T(self) -> Traced:
+        return self._view(self.value.T, "T")
+
+    def reshape(self, *shape: Any) -> Traced:
+        result = self.value.reshape(*shape)
+        return self if result.shape == self.shape else self._view(result, f"reshape({result.shape})")
+
+    def __getitem__(self, index: Any) -> Traced:
+        if index != (slice(None), None):
+            raise TypeError(f"a plan knows no index but [:, None], not {index}")
+        return self._view(self.value[index], f"reshape({self.value[index].shape})")
+
+    def copy(self) -> Traced:
+        """The same value: nothing is written to where it lives while it is needed."""
+        return self
+
+    def astype(self, dtype: Any) -> Traced:
+        result = self.value.astype(dtype)
+        return self if result.dtype == self.dtype else self._made("cast", result, [self], result.dtype.str)
+
+    def sum(self, axis: int | None = None, keepdims: bool = False) -> Traced:
+        if axis is not None and (self.ndim != 2 or axis not in (0, 1) or (keepdims and axis == 0)):
+            raise TypeError(f"a plan knows no sum of {self.ndim} axes over axis {axis}, keepdims={keepdims}")
+        return self._reduced("sum", self.value.sum(axis=axis, keepdims=keepdims), axis)
+
+    def max(self, axis: int | None = None, keepdims: bool = False) -> Traced:
+        if self.ndim != 2 or axis != 1 or not keepdims:
+            raise TypeError(f"a plan knows no largest of {self.ndim} axes over axis {axis}, keepdims={keepdims}")
+        return self._reduced("max", self.value.max(axis=axis, keepdims=keepdims), axis)
+
+    def _reduced(self, kind: str, result: Any, axis: int | None) -> Traced:
+        result = np.asarray(result)
+        if result.size == self.value.size:
+            return self._view(result, f"reshape({result.shape})")
+        return self._made(kind, result, [self], (axis, result.shape))
+
+    def _view(self, result: Array, how: str) -> Traced:
+        return self._made("view", result, [self], how)
+
+    def _made(self, kind: str, result: Any, operands: Sequence[Any], detail: Any = None) -> Traced:
+        nodes = [value.node if isinstance(value, Traced) else self.trace.constant(value) for value in operands]
+        return Traced(self.trace, self.trace.node(kind, result, nodes, detail), result)
+
+
+def _value(item: Any) -> Any:
+    return item.value if isinstance(item, Traced) else item
+
+
+def _of_dtype(value: Any, dtype: np.dtype[Any]) -> Any:
+    """A constant in the dtype that NumPy computes in."""
+    return value if isinstance(value, Traced) else np.asarray(value, dtype=dtype)
+
+
+def _unchanged(ufunc: np.ufunc, inputs: Sequence[Any], result: Array) -> Traced | None:
+    """The operand that is the result: what is multiplied or divided by ones."""
+    if ufunc in (np.multiply, np.divide):
+        for this, other in (inputs, inputs[::-1]) if ufunc is np.multiply else (inputs,):
+            whole = isinstance(this, Traced) and this.shape == result.shape and this.dtype == result.dtype
+            if whole and not isinstance(other, Traced) and np.all(np.asarray(other) == 1):
+                return this
+    return None
+
+
+# --------------------------------------------------------------------------------------------------------------
+# From the noted calls to a program
+
+
+class Plan:
+    """A function of named arrays as a program over planned memory.
+
+    `bind(arrays, out)` takes the arrays by name, in the shapes and dtypes of those it was planned with, and the arrays
+    for the results, C-contiguous and of the results' shapes; what it returns runs the program on what they hold and
+    returns the memory of the scalar, which the next run overwrites. It is for one thread at a time.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., tuple[Any, Mapping[str, Any]]],
+        inputs: Mapping[str, Array],
+        xp: ModuleType = np,
+    ) -> None:
+        """The plan of `function(**inputs)`, which returns a scalar and arrays by name. Raises TypeError where it does
+        what cannot be noted.
+        """
+        trace = Trace()
+        arrays = {name: Traced(trace, trace.node("input", array, detail=name), array) for name, array in inputs.items()}
+        scalar, outputs = function(**arrays)
+        writer = _Writer(trace.nodes, {name: value.node for name, value in outputs.items()}, scalar.node, xp)
+        self.source = writer.source()
+        self.allocated = sum(memory.nbytes for memory in writer.memories)  # bytes
+        space = dict(writer.space)
+        exec(compile(self.source, "<plan>", "exec"), space)
+        self.bind: Callable[[Mapping[str, Array], Mapping[str, Array]], Callable[[], Array]] = space["bind"]
+
+
+class _Writer:
+    """Decides where every value lives, and writes the calls."""
+
+    def __init__(self, nodes: Sequence[Node], outputs: Mapping[str, Node], scalar: Node, xp: ModuleType) -> None:
+        self.outputs, self.scalar, self.xp = outputs, scalar, xp
+        self.space: dict[str, Any] = {"copyto": xp.copyto, "dot": xp.dot, "row_max": _row_max(xp)}
+        self.memories: list[Array] = []
+        self.free: dict[tuple[Any, ...], list[str]] = {}
+        self.names: dict[int, str] = {}  # of what a node's memory is called, by id
+        self.head: dict[str, str] = {}
+        self.lines: list[str] = []
+        self.nodes = _needed(nodes, [*outputs.values(), scalar])
+        self.steps = [node for node in self.nodes if node.kind not in ("input", "constant", "view")]
+        self.position = {id(node): index for index, node in enumerate(self.steps)}
+        self.last = _last_uses(self.steps, [*outputs.values(), scalar])
+
+    def source(self) -> str:
+        """The program."""
+        for node in self.nodes:
+            if node.kind == "input":
+                self.names[id(node)] = node.detail
+                self.head[node.detail] = f"arrays[{node.detail!r}]"
+            elif node.kind == "constant":
+                self.names[id(node)] = self._named("c", _constant(node.detail, self.xp))
+        copied = [name for name, node in self.outputs.items() if not self._write_to(f"out_{name}", name, node)]
+        for group in _groups(self.steps):
+            if self._is_large(group):
+                self._blocks(group)
+            else:
+                for node in group:
+                    self._step(node)
+        self.lines += [f"copyto(out_{name}, {self._reference(self.outputs[name])})" for name in copied]
+        self.lines.append(f"return {self._reference(self.scalar)}")
+        head = [f"{name} = {value}" for name, value in self.head.items()]
+        program = ["def program():", *(f"    {line}" for line in self.lines)]
+        return "\n    ".join(["def bind(arrays, out):", *head, *program, "return program"]) + "\n"
+
+    def _is_large(self, group: Sequence[Node]) -> bool:
+        node = group[0]
+        large = len(node.shape) == 2 and node.size * node.dtype.itemsize >= LARGE_BYTES
+        return large and node.elementwise and self.xp is np
+
+    # Where values live
+
+    def _write_to(self, out: str, name: str, node: Node) -> bool:
+        """Whether an output can be computed where the caller wants it."""
+        self.head[out] = f"out[{name!r}]"
+        base, reshaped = node.base, node.kind == "view" and node.detail != "T" and node.operands[0] is node.base
+        if base.kind in ("input", "constant") or id(base) in self.names or not (node is base or reshaped):
+            return False
+        self.names[id(base)] = out if node is base else self._view(out, f"reshape({base.shape})")
+        return True
+
+    def _named(self, letter: str, value: Any) -> str:
+        name = f"{letter}{len(self.space)}"
+        self.space[name] = value
+        return name
+
+    def _memory(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+        """The name of memory that is not in use: what was freed last, which the cache still holds, or more."""
+        free = self.free.get((shape, dtype))
+        if free:
+            return free.pop()
+        self.memories.append(self.xp.empty(shape, dtype))
+        return self._named("m", self.memories[-1])
+
+    def _place(self, node: Node, index: int, taken: Sequence[Node] = ()) -> str:
+        """Where the result goes: to an output's array, into an operand that is used here for the last time, or into
+        free memory.
+        """
+        if id(node) in self.names:
+            return self.names[id(node)]
+        for operand in taken:
+            same = operand.kind not in ("input", "constant", "view") and operand.shape == node.shape
+            if same and operand.dtype == node.dtype and self.last[id(operand)] == index:
+                self.last[id(operand)] = -1  # its memory is not free after this step
+                self.names[id(node)] = self.names[id(operand)]
+                return self.names[id(node)]
+        self.names[id(node)] = self._memory(node.shape, node.dtype)
+        return self.names[id(node)]
+
+    def _release(self, node: Node, index: int) -> None:
+        for base in {id(operand.base): operand.base for operand in node.operands}.values():
+            if base.kind not in ("input", "constant") and self.last[id(base)] == index:
+                self.free.setdefault((base.shape, base.dtype), []).append(self.names[id(base)])
+
+    def _reference(self, node: Node) -> str:
+        """An expression for the value in its own shape. Views of planned memory are made beforehand."""
+        if node.kind != "view":
+            return self.names[id(node)]
+        if id(node) not in self.names:
+            self.names[id(node)] = self._view(self._reference(node.operands[0]), node.detail)
+        return self.names[id(node)]
+
+    def _view(self, of: str, how: str) -> str:
+        if of in self.space:
+            array: Any = self.space[of]
+            return self._named("v", array.T if how == "T" else array.reshape(_shape(how)))
+        name = f"{of}_{''.join(character if character.isalnum() else '_' for character in how).strip('_')}"
+        self.head[name] = f"{of}.{how}"
+        return name
+
+    # Calls
+
+    def _call(self, node: Node, out: str, operands: Sequence[str]) -> list[str]:
+        if node.kind == "where":
+            condition, one, other = operands
+            return ([] if out == other else [f"copyto({out}, {other})"]) + [f"copyto({out}, {one}, where={condition})"]
+        if node.kind == "cast":
+            return [f"copyto({out}, {operands[0]})"]
+        name = node.detail.__name__
+        self.space[name] = getattr(self.xp, name)
+        keyword = "out=" if name in ("maximum", "minimum") else ""  # of these NumPy takes no third array without it
+        return [f"{name}({', '.join(operands)}, {keyword}{out})"]
+
+    def _step(self, node: Node) -> None:
+        index = self.position[id(node)]
+        operands = [self._reference(operand) for operand in node.operands]
+        if node.elementwise:
+            out = self._place(node, index, node.operands[2:] if node.kind == "where" else node.operands)
+            self.lines += self._call(node, *self._aligned(node, out, operands))
+        else:
+            out = self._place(node, index)
+            self.lines.append(getattr(self, f"_{node.kind}")(node, out, operands))
+        self._release(node, index)
+
+    def _aligned(self, node: Node, out: str, operands: Sequence[str]) -> tuple[str, list[str]]:
+        """For a batch of one, (1, n) and (n,) as rows alike: broadcasting them costs more than adding them."""
+        shapes = {operand.shape for operand in node.operands if operand.shape} | {node.shape}
+        if len(shapes) == 1 or {math.prod(shape) for shape in shapes} != {node.size}:
+            return out, list(operands)
+        flat = f"reshape({(node.size,)})"
+        return self._view(out, flat), [
+            self._view(name, flat) if len(operand.shape) > 1 else name
+            for name, operand in zip(operands, node.operands, strict=True)
+        ]
+
+    def _matmul(self, node: Node, out: str, operands: Sequence[str]) -> str:
+        return f"dot({', '.join(operands)}, {out})"
+
+    def _sum(self, node: Node, out: str, operands: Sequence[str]) -> str:
+        (operand,), (axis, _) = node.operands, node.detail
+        if axis == 0:
+            return f"dot({self._ones(operand.shape[0], node)}, {operands[0]}, {out})"
+        if axis == 1:
+            flat = self._view(out, f"reshape({(operand.shape[0],)})")
+            return f"dot({operands[0]}, {self._ones(operand.shape[1], node)}, {flat})"
+        if operand.size <= DOT_SIZE and operand.kind != "view":
+            flat = self._view(operands[0], f"reshape({(operand.size,)})")
+            return f"dot({self._ones(operand.size, node)}, {flat}, {out})"
+        self.space["total"] = np.add.reduce if self.xp is np else self.xp.sum
+        return f"total({operands[0]}, None, None, {out})"
+
+    def _ones(self, size: int, node: Node) -> str:
+        name = f"ones{size}"
+        self.space[name] = self.xp.ones(size, node.dtype)
+        return name
+
+    def _max(self, node: Node, out: str, operands: Sequence[str]) -> str:
+        return f"row_max({operands[0]}, {out})"
+
+    # Blocks of rows
+
+    def _blocks(self, group: Sequence[Node]) -> None:
+        """Elementwise calls over rows, block by block. What only they use needs no more memory than a block."""
+        rows, columns = group[0].shape
+        first = self.position[id(group[0])]
+        final = first + len(group) - 1
+        height = max(1, BLOCK_BYTES // (columns * max(node.dtype.itemsize for node in group)))
+        scratch: dict[tuple[Any, ...], list[str]] = {}
+        sliced: dict[str, str] = {}  # what is called what, within a block
+
+        def block_of(name: str, node: Node) -> str:
+            if node.shape[:1] != (rows,) or len(node.shape) != 2 or name in local:
+                return name
+            return sliced.setdefault(name, f"b_{name}")
+
+        local: set[str] = set()
+        calls: list[str] = []
+        for index, node in enumerate(group, first):
+            references = [self._reference(operand) for operand in node.operands]
+            kept = node in self.outputs.values() or node is self.scalar or self.last[id(node)] > final
+            taken = node.operands[2:] if node.kind == "where" else node.operands
+            if kept:
+                out = self._place(
+                    node, index, [operand for operand in taken if self.names.get(id(operand)) not in local]
+                )
+            else:
+                out = self._scratch(node, index, taken, scratch, local, (height, columns))
+            names = [block_of(name, operand) for name, operand in zip(references, node.operands, strict=True)]
+            calls += self._call(node, block_of(out, node), names)
+            for operand in {id(operand.base): operand.base for operand in node.operands}.values():
+                if operand.kind in ("input", "constant") or self.last[id(operand)] != index:
+                    continue
+                name = self.names[id(operand)]
+                pool = scratch if name in local else self.free
+                pool.setdefault((operand.shape, operand.dtype), []).append(name)
+        self._write_blocks(rows, height, sliced, sorted(local), calls)
+
+    def _scratch(
+        self,
+        node: Node,
+        index: int,
+        taken: Sequence[Node],
+        scratch: dict[tuple[Any, ...], list[str]],
+        local: set[str],
+        shape: tuple[int, int],
+    ) -> str:
+        for operand in taken:
+            name = self.names.get(id(operand))
+            same = operand.shape == node.shape and operand.dtype == node.dtype
+            if name in local and same and self.last[id(operand)] == index:
+                self.last[id(operand)] = -1
+                self.names[id(node)] = str(name)
+                return str(name)
+        free = scratch.get((node.shape, node.dtype))
+        if free:
+            name = free.pop()
+        else:
+            self.memories.append(self.xp.empty(shape, node.dtype))
+            name = self._named("s", self.memories[-1])
+        local.add(name)
+        self.names[id(node)] = name
+        return name
+
+    def _write_blocks(
+        self, rows: int, height: int, sliced: Mapping[str, str], local: Sequence[str], calls: Sequence[str]
+    ) -> None:
+        planned = [name for name in sliced if name in self.space]
+        blocks = []
+        for start in range(0, rows, height):
+            stop = min(start + height, rows)
+            views = [self.space[name][start:stop] for name in planned]
+            blocks.append((slice(start, stop), *views, *(self.space[name][: stop - start] for name in local)))
+        variables = ["rows", *(sliced[name] for name in planned), *(f"b_{name}" for name in local)]
+        inner = [f"{sliced[name]} = {name}[rows]" for name in sliced if name not in self.space]
+        for name in local:  # the last block may be smaller
+            calls = [_renamed(call, name, f"b_{name}") for call in calls]
+        self.lines.append(
+            f"for {', '.join(variables)}{',' if len(variables) == 1 else ''} in {self._named('blocks', blocks)}:"
+        )
+        self.lines += [f"    {line}" for line in (*inner, *calls)]
+
+
+def _renamed(call: str, name: str, new: str) -> str:
+    return re.sub(rf"\b{name}\b", new, call)
+
+
+def _shape(how: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", how))
+
+
+def _constant(array: Array, xp: ModuleType) -> Any:
+    """As NumPy takes it fastest: 0-dimensional arrays, but numbers on a GPU."""
+    return array if xp is np else array.item() if array.ndim == 0 else xp.asarray(array)
+
+
+def _row_max(xp: ModuleType) -> Callable[[Array, Array], Any]:
+    if xp is np:
+        return partial(_reduced_rows, np.maximum.reduce)
+    return lambda array, out: xp.amax(array, axis=1, keepdims=True, out=out)
+
+
+def _reduced_rows(reduce: Callable[..., Any], array: Array, out: Array) -> None:
+    reduce(array, 1, None, out, True)
+
+
+def _needed(nodes: Sequence[Node], wanted: Sequence[Node]) -> list[Node]:
+    """What the wanted values need, in order."""
+    found = {id(node) for node in wanted}
+    for node in reversed(nodes):
+        if id(node) in found:
+            found |= {id(operand) for operand in node.operands}
+    return [node for node in nodes if id(node) in found]
+
+
+def _last_uses(steps: Sequence[Node], wanted: Sequence[Node]) -> dict[int, int]:
+    """The step that uses a value's memory last; one past the end for what is returned."""
+    last = {id(node): index for index, node in enumerate(steps)}
+    for index, node in enumerate(steps):
+        for operand in node.operands:
+            last[id(operand.base)] = index
+    return last | {id(node.base): len(steps) for node in wanted}
+
+
+def _groups(steps: Sequence[Node]) -> list[list[Node]]:
+    """Runs of elementwise steps of one shape; every other step alone."""
+    groups: list[list[Node]] = []
+    for node in steps:
+        together = groups and node.elementwise and groups[-1][-1].elementwise and groups[-1][-1].shape == node.shape
+        if together:
+            groups[-1].append(node)
+        else:
+            groups.append([node])
+    return groups

@@ -1,0 +1,282 @@
+"""The planned hand-derived backend: the gradients that the equations give, in memory that nobody else's is."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import tracemalloc
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_cupy import FakeCupy
+from networks import judge, network, problem, verdicts
+
+from refimpl import check, examples
+from refimpl.equations import EQUATIONS
+from refimpl.errors import BackendError
+from refimpl.functions import ACTIVATIONS, LOSSES
+from refimpl.report import FAIL, PASS
+from refimpl.sampling import Problem, random_problem
+from refimpl_numpy import NumpyBackend, backend, plan
+from refimpl_numpy.running import PlannedGradients, gradients_of, plan_gradients
+
+ELEMENTWISE = [name for name, activation in ACTIVATIONS.items() if activation.elementwise]
+
+
+def planned(p: Problem) -> Any:
+    return backend.gradient_function(p.spec, dtype=p.x.dtype.name, device="cpu")
+
+
+def as_problem(spec: Any, n: int, dtype: str = "float64") -> Problem:
+    return problem(spec, n, dtype=dtype)
+
+
+@pytest.mark.parametrize("index", range(60))
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_plan_in_blocks_of_rows_is_no_further_from_the_truth(
+    index: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "LARGE_BYTES", 0)
+    monkeypatch.setattr(plan, "BLOCK_BYTES", 64 * (1 + index % 3))
+    p = random_problem(4, index, dtype)
+    run = planned(p)
+    answers = [run(p.params, p.x, p.y) for _ in range(3)]
+    judged = judge(p)
+    for answer in answers:
+        assert FAIL not in verdicts(judged.judge_answer("numpy", answer)).values()
+    for name in p.params:
+        assert np.array_equal(answers[0][1][name], answers[2][1][name], equal_nan=True)
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name != "gelu"])
+def test_every_activation_can_be_planned(name: str) -> None:
+    p = as_problem(network([3, 4, 2], [name, name]), 5)
+    run = planned(p)
+    assert set(verdicts(judge(p).judge_answer("numpy", run(p.params, p.x, p.y))).values()) == {PASS}
+    assert list(run.plans.values()) != [None]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("n", [1, 5])
+def test_every_loss_can_be_planned(name: str, n: int) -> None:
+    last = "softmax" if name == "negative_log_likelihood" else "identity"
+    p = as_problem(network([3, 4, 2], ["tanh", last], name), n)
+    run = planned(p)
+    assert set(verdicts(judge(p).judge_answer("numpy", run(p.params, p.x, p.y))).values()) == {PASS}
+    assert list(run.plans.values()) != [None]
+
+
+def test_what_cannot_be_noted_is_run_as_the_equations_stand() -> None:
+    p = as_problem(network([3, 4, 2], ["gelu", "identity"]), 5)
+    run = planned(p)
+    out = {name: np.empty_like(array) for name, array in p.params.items()}
+    assert set(verdicts(judge(p).judge_answer("numpy", run(p.params, p.x, p.y, out=out))).values()) == {PASS}
+    assert list(run.plans.values()) == [None]
+    placed = backend.place(p.spec, p.params, p.x, p.y, device="cpu", learning_rate=0.1)
+    assert set(verdicts(judge(p).judge_answer("numpy", placed.answer())).values()) == {PASS}
+    assert float(placed.loss()) == pytest.approx(placed.answer()[0])
+
+
+@pytest.mark.parametrize("n", [1, 32])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_no_memory_for_numbers_is_allocated_after_the_first_call(n: int, dtype: str) -> None:
+    p = as_problem(examples.article(), n, dtype)
+    run = planned(p)
+    out = {name: np.empty_like(array) for name, array in p.params.items()}
+    placed = backend.place(p.spec, p.params, p.x, p.y, device="cpu", learning_rate=1e-3)
+    calls = [lambda: run(p.params, p.x, p.y, out=out), placed.gradients, placed.loss, lambda: placed.descend(3)]
+    tracemalloc.start()
+    try:
+        for call in calls:
+            call()
+            tracemalloc.clear_traces()
+            call()
+            assert _numbers_allocated() == 0
+        run(p.params, p.x, p.y)  # where no out is given, the gradients are new arrays
+        kept = run(p.params, p.x, p.y)
+        assert _numbers_allocated() > 0
+        assert kept is not None
+    finally:
+        tracemalloc.stop()
+
+
+def _numbers_allocated() -> int:
+    """The blocks of NumPy's own allocator that were allocated and are held."""
+    numpy_s = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
+    return len(tracemalloc.take_snapshot().filter_traces([numpy_s]).traces)
+
+
+def test_a_returned_array_is_never_written_to_again() -> None:
+    p = as_problem(examples.article(), 4)
+    run = planned(p)
+    loss, grads = run(p.params, p.x, p.y)
+    kept = {name: array.copy() for name, array in grads.items()}
+    for _ in range(3):
+        other_loss, others = run(p.params, p.x + 1, p.y)
+        assert other_loss != loss
+        for name, array in kept.items():
+            assert (grads[name] == array).all()
+            assert not np.shares_memory(grads[name], others[name])
+
+
+def test_gradients_are_written_where_the_caller_wants_them() -> None:
+    p = as_problem(examples.article(), 4)
+    run = planned(p)
+    out = {name: np.full_like(array, np.nan) for name, array in p.params.items()}
+    arrays = dict(out)
+    loss, grads = run(p.params, p.x, p.y, out=out)
+    assert all(grads[name] is arrays[name] for name in arrays)
+    assert set(verdicts(judge(p).judge_answer("numpy", (loss, grads))).values()) == {PASS}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda out, p: out.pop("b1"), r"out\['b1'\] must be an array of float64 and shape \(2,\)"),
+        (lambda out, p: out.update(W1=np.empty((4, 2))), r"out\['W1'\] must be an array of float64 and shape \(2, 4\)"),
+        (lambda out, p: out.update(W1=np.empty((2, 4), "f4")), r"out\['W1'\] must be an array of float64"),
+        (lambda out, p: out.update(W1=np.empty((4, 2)).T), r"out\['W1'\] must be writable, C-contiguous"),
+        (lambda out, p: out["W2"].setflags(write=False), r"out\['W2'\] must be writable"),
+        (lambda out, p: out.update(W3=p.params["W3"]), r"out\['W3'\] must be .* not the parameter itself"),
+        (lambda out, p: out.update(W9=np.empty(1)), "out must hold W1, b1, W2, b2, W3 and nothing else"),
+    ],
+)
+def test_an_out_that_does_not_fit_is_refused(spoil: Any, message: str) -> None:
+    p = as_problem(examples.article(), 4)
+    out = {name: np.zeros_like(array) for name, array in p.params.items()}
+    spoil(out, p)
+    with pytest.raises(BackendError, match=message):
+        planned(p)(p.params, p.x, p.y, out=out)
+    assert not any(array.any() for name, array in out.items() if name not in ("W1", "W3", "W9"))
+
+
+def test_shapes_of_the_batch_have_plans_of_their_own() -> None:
+    spec = examples.article()
+    run = backend.gradient_function(spec, dtype="float64", device="cpu")
+    for n in (*range(1, 12), 1, 5):
+        p = as_problem(spec, n)
+        assert set(verdicts(judge(p).judge_answer("numpy", run(p.params, p.x, p.y))).values()) == {PASS}
+    assert isinstance(run, PlannedGradients)
+    assert len(run.plans) == 8
+
+
+def test_threads_do_not_share_planned_memory() -> None:
+    problems = [problem(network([6, 40, 3], ["tanh", "identity"]), 40, seed) for seed in range(4)]
+    run = planned(problems[0])
+    expected = [planned(p)(p.params, p.x, p.y) for p in problems]
+    wrong: list[int] = []
+
+    def work(index: int) -> None:
+        p = problems[index]
+        for _ in range(200):
+            loss, grads = run(p.params, p.x, p.y)
+            close = all(np.allclose(grads[name], expected[index][1][name], rtol=1e-12, atol=1e-14) for name in grads)
+            if not close or abs(loss - expected[index][0]) > 1e-12:
+                wrong.append(index)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
+
+
+def test_the_plan_runs_the_equations_that_it_is_given() -> None:
+    """There is no second statement of the mathematics that a planted mistake would miss."""
+    p = as_problem(network([4, 3, 2], ["tanh", "identity"]), 5)
+    mistakes: dict[str, Any] = {
+        "bias_gradient": lambda delta: delta.sum(axis=0) / len(delta),
+        "weight_gradient": lambda delta, a: -(delta.T @ a),
+        "cost_gradient": lambda dlosses_ds, reduction: dlosses_ds,
+    }
+    for name, mistake in mistakes.items():
+        wrong = NumpyBackend([replace(EQUATIONS, **{name: mistake})] * 2)
+        placed = wrong.place(p.spec, p.params, p.x, p.y, device="cpu", learning_rate=0.1)
+        assert placed._gradients != placed._gradients_unplanned
+        assert FAIL in verdicts(judge(p).judge_answer("numpy", placed.answer())).values()
+
+
+def test_the_program_can_be_read() -> None:
+    p = as_problem(examples.article(), 3)
+    source = plan_gradients(p.spec, {**p.params, "x": p.x, "y": p.y}, "float64", [EQUATIONS] * 3, np).source
+    calls = [line.strip() for line in source.splitlines() if line.startswith("        ")]
+    assert sum(call.startswith("dot(") and "ones" not in call for call in calls) == 8  # 3 forward, 5 back
+    assert len(calls) < 50
+    assert all("(" in call or call.startswith("return") for call in calls)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: np.linalg.norm(x),
+        lambda x: x[0],
+        lambda x: x.sum(axis=0, keepdims=True),
+        lambda x: x.max(axis=0, keepdims=True),
+        lambda x: np.asarray(x) + 1,
+        lambda x: np.add.reduce(x),
+    ],
+)
+def test_what_a_plan_does_not_know_is_a_type_error(function: Any) -> None:
+    with pytest.raises(TypeError):
+        plan.Plan(lambda x: (x.sum(), {"y": function(x)}), {"x": np.ones((3, 2))})
+
+
+@pytest.mark.parametrize("n", [1, 7])
+@pytest.mark.parametrize("name", ["tanh", "relu", "gelu", "softmax"])
+def test_gradient_descent_in_place_is_gradient_descent(n: int, name: str) -> None:
+    p = as_problem(network([3, 4, 2], [name, "identity"]), n)
+    placed = backend.place(p.spec, p.params, p.x, p.y, device="cpu", learning_rate=0.1)
+    params = {key: array.copy() for key, array in p.params.items()}
+    for steps in (1, 4):
+        placed.descend(steps)
+        for _ in range(steps):
+            _, grads, _ = gradients_of(p.spec, params, p.x, p.y, [EQUATIONS] * 2)
+            params = {key: params[key] - 0.1 * grads[key] for key in params}
+    for key, array in placed.parameters().items():
+        assert np.allclose(array, params[key], rtol=1e-12, atol=1e-14)
+        assert not np.allclose(array, p.params[key], rtol=1e-6)
+
+
+# CuPy, played by NumPy
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
+    fake = FakeCupy()
+    monkeypatch.setitem(sys.modules, "cupy", fake)  # type: ignore[arg-type]
+    return fake
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("n", [1, 5])
+def test_the_equations_run_on_a_device(name: str, n: int, cupy: FakeCupy) -> None:
+    if name == "gelu":
+        pytest.skip("erfc is asked of the C library, number by number")
+    p = as_problem(network([3, 4, 2], [name, "identity"], "cross_entropy"), n)
+    judged = judge(p)
+    run = backend.gradient_function(p.spec, dtype="float64", device="cuda")
+    out = {key: np.empty_like(array) for key, array in p.params.items()}
+    placed = backend.place(p.spec, p.params, p.x, p.y, device="cuda", learning_rate=0.1)
+    for answer in (run(p.params, p.x, p.y), run(p.params, p.x, p.y, out=out), placed.answer()):
+        assert set(verdicts(judged.judge_answer("numpy", answer)).values()) == {PASS}
+    before = placed.answer()[0]
+    placed.wait(placed.descend(5))
+    assert placed.answer()[0] < before
+    report = check(p.spec, p.params, p.x, p.y, backends=["numpy"], device="cuda", inputs=True, intermediates=True)
+    assert report.ok
+
+
+def test_a_device_without_cupy_or_without_a_gpu_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = examples.article()
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "pip install cupy" in str(backend.supports(spec, dtype="float64", device="cuda"))
+    monkeypatch.setitem(sys.modules, "cupy", FakeCupy(devices=0))  # type: ignore[arg-type]
+    assert backend.supports(spec, dtype="float64", device="cuda") == "device cuda: CuPy sees no CUDA device"
