@@ -11,7 +11,7 @@ only when its backend is loaded. The smallest backend:
             return lambda params, x, y: my_backprop(spec, params, x, y)
 
 Further abilities are protocols of their own, which a backend may satisfy too: the gradient of x, the intermediate
-values, and an arithmetic that is not IEEE's.
+values, an arithmetic that is not IEEE's, and networks placed on the device, for timing and training.
 """
 
 from __future__ import annotations
@@ -83,6 +83,65 @@ class ArithmeticBackend(Protocol):
 
     def arithmetic(self, *, dtype: str, device: str) -> Arithmetic:
         """The arithmetic by which it is to be judged."""
+        ...
+
+
+class Placed(Protocol):
+    """A network with parameters and a batch of its own, where its framework has them: nothing is converted or moved
+    by a call.
+
+    Calls are made inside `with placed:`, which sets the framework's modes and puts them back. What they return is the
+    framework's own; it may be computed later (`wait`) and be overwritten by the next call.
+    """
+
+    def __enter__(self) -> Any:
+        """Set the framework's modes."""
+        ...
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Put them back."""
+        ...
+
+    def loss(self) -> Any:
+        """The loss, by the forward pass alone."""
+        ...
+
+    def gradients(self) -> Any:
+        """The loss and the gradients."""
+        ...
+
+    def descend(self, steps: int) -> Any:
+        """The parameters after `steps` more steps of gradient descent, W ← W − ε ∂C/∂W, all updated at once."""
+        ...
+
+    def wait(self, result: Any) -> None:
+        """Return when `result` has been computed."""
+        ...
+
+    def answer(self) -> tuple[float, dict[str, Array]]:
+        """`gradients` as a backend's gradient function gives them."""
+        ...
+
+    def parameters(self) -> dict[str, Array]:
+        """The parameters as NumPy arrays."""
+        ...
+
+
+@runtime_checkable
+class PlacingBackend(Protocol):
+    """A backend that can place a network."""
+
+    def place(
+        self,
+        spec: NetworkSpec,
+        params: Mapping[str, Array],
+        x: Array,
+        y: Array,
+        *,
+        device: str,
+        learning_rate: float,
+    ) -> Placed:
+        """The network over copies of `params`, `x` and `y`, in x's dtype, on the device."""
         ...
 
 

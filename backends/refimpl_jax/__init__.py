@@ -10,21 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
 from refimpl.spec import NetworkSpec
 from refimpl_jax.network import cost, forward, targets
+from refimpl_jax.running import COMPILED, PlacedNetwork, compiled_gradients, loss_of
 
 Array = NDArray[Any]
 Answer = tuple[float, dict[str, Array]]
-COMPILED = 64  # compiled programs kept
 
 
 class JaxBackend:
@@ -52,12 +51,12 @@ class JaxBackend:
         self, spec: NetworkSpec, *, dtype: str, device: str
     ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b)."""
-        compiled = _value_and_grad(spec, dtype)
+        compiled, names = compiled_gradients(spec, dtype), tuple(spec.parameter_shapes)
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with _scope(dtype, device):
-                loss, grads = compiled({name: params[name] for name in spec.parameter_shapes}, x, y)
-                return float(loss), {name: np.array(grads[name]) for name in spec.parameter_shapes}
+                loss, grads = compiled(tuple(params[name] for name in names), x, y)
+                return float(loss), {name: np.array(grad) for name, grad in zip(names, grads, strict=True)}
 
         return gradients
 
@@ -94,15 +93,16 @@ class JaxBackend:
 
         return intermediates
 
-
-@lru_cache(maxsize=COMPILED)
-def _value_and_grad(spec: NetworkSpec, dtype: str) -> Callable[..., Any]:
-    return jax.jit(jax.value_and_grad(_loss_of(spec, dtype)))
+    def place(
+        self, spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, *, device: str, learning_rate: float
+    ) -> PlacedNetwork:
+        """The network over arrays of its own on the device, in x's dtype, ready to be run."""
+        return PlacedNetwork(spec, params, x, y, learning_rate, partial(_scope, x.dtype.name, device))
 
 
 @lru_cache(maxsize=COMPILED)
 def _value_and_grad_of_inputs(spec: NetworkSpec, dtype: str) -> Callable[..., Any]:
-    return jax.jit(jax.value_and_grad(_loss_of(spec, dtype), argnums=(0, 1)))
+    return jax.jit(jax.value_and_grad(partial(loss_of, spec, dtype), argnums=(0, 1)))
 
 
 @lru_cache(maxsize=COMPILED)
@@ -114,13 +114,6 @@ def _intermediates(spec: NetworkSpec, dtype: str) -> Callable[..., Any]:
         return cost(spec, known.a[-1], targets(spec, y, dtype)), (known.z, known.a[1:])
 
     return jax.jit(jax.grad(loss, has_aux=True))
-
-
-def _loss_of(spec: NetworkSpec, dtype: str) -> Callable[..., jax.Array]:
-    def loss(params: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
-        return cost(spec, forward(spec, params, x, []).a[-1], targets(spec, jnp.asarray(y), dtype))
-
-    return loss
 
 
 @contextmanager

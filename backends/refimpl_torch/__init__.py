@@ -1,5 +1,6 @@
 """refimpl's PyTorch backend: the forward pass of a spec, differentiated by `torch.autograd`, on the CPU or a CUDA
-device.
+device. `native` runs PyTorch's own functions in place of ours (``own_functions.py``), `compiled` runs ours under
+`torch.compile`; ask for them as ``refimpl_torch:native`` and ``refimpl_torch:compiled``.
 
 Arithmetic is IEEE float64 or float32: TF32, bfloat16 and autocast are off during a call and restored after it, and
 gradients are on, whatever the caller's mode. No other global state is touched.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from refimpl.spec import NetworkSpec
 from refimpl_torch.network import cost, forward, targets
+from refimpl_torch.running import PlacedNetwork, loss_of
 
 Array = NDArray[Any]
 Answer = tuple[float, dict[str, Array]]
@@ -26,7 +29,8 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32}
 class TorchBackend:
     """Gradients by torch autograd, float64 and float32, "cpu" and "cuda"."""
 
-    name = "torch"
+    def __init__(self, name: str = "torch", native: bool = False, compiled: bool = False) -> None:
+        self.name, self.native, self.compiled = name, native, compiled
 
     def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
         """True for float64 and float32, on the CPU and on a CUDA device that is there."""
@@ -48,11 +52,14 @@ class TorchBackend:
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with _autograd(device):
                 leaves = _leaves(spec, params, device)
-                known = forward(spec, leaves, _tensor(x, device))
-                loss = cost(spec, known.a[-1], targets(spec, _tensor(y, device), DTYPES[dtype]))
+                loss = loss_of(spec, leaves, _tensor(x, device), _tensor(y, device), self.native)
                 return loss.item(), _gradients(loss, leaves)
 
-        return gradients
+        def compiled(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
+            with self.place(spec, params, x, y, device=device, learning_rate=0.0) as placed:
+                return placed.answer()
+
+        return compiled if self.compiled else gradients
 
     def input_gradient_function(
         self, spec: NetworkSpec, *, dtype: str, device: str
@@ -84,6 +91,16 @@ class TorchBackend:
             return values
 
         return intermediates
+
+    def place(
+        self, spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, *, device: str, learning_rate: float
+    ) -> PlacedNetwork:
+        """The network over tensors of its own on the device, in x's dtype, ready to be run."""
+        there = {name: _tensor(params[name], device) for name in spec.parameter_shapes}
+        return PlacedNetwork(
+            spec, there, _tensor(x, device), _tensor(y, device), learning_rate, partial(_autograd, device),
+            self.native, self.compiled,
+        )  # fmt: skip
 
 
 def _gradients(loss: torch.Tensor, leaves: Mapping[str, torch.Tensor]) -> dict[str, Array]:
@@ -138,3 +155,5 @@ def _set_precision(product: Any, precision: str) -> None:
 
 
 backend = TorchBackend()
+native = TorchBackend("torch-native", native=True)
+compiled = TorchBackend("torch-compiled", compiled=True)

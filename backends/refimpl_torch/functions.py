@@ -68,8 +68,8 @@ def _magnitude(z: Array) -> Array:
 
 
 def sigmoid(z: Array) -> Array:
-    t = torch.exp(-_magnitude(z))
-    return torch.where(z > 0, 1 / (1 + t), t / (1 + t))
+    small = torch.sigmoid(torch.where(z > 0, -z, z))  # whose slope a(1 − a) is accurate up to ½
+    return torch.where(z > 0, 1 - small, small)
 
 
 def tanh(z: Array) -> Array:

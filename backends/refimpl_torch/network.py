@@ -6,11 +6,12 @@ autograd replaces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from refimpl.spec import NetworkSpec
 from refimpl_torch.functions import ACTIVATIONS, LOSSES
@@ -32,14 +33,15 @@ def targets(spec: NetworkSpec, y: Array, dtype: torch.dtype) -> Array:
     return (y[:, None] == torch.arange(spec.n_out, device=y.device)).to(dtype) if y.ndim == 1 else y
 
 
-def forward(spec: NetworkSpec, params: Parameters, x: Array) -> Forward:
+def forward(
+    spec: NetworkSpec, params: Parameters, x: Array, activations: Mapping[str, Callable[..., Array]] = ACTIVATIONS
+) -> Forward:
     """(E1) and (E2), layer by layer."""
     a, zs = [x.reshape(len(x), spec.n_in)], []
     for number, layer in enumerate(spec.layers, start=1):
-        z = a[-1] @ params[f"W{number}"].T
-        z = z + params[f"b{number}"] if layer.bias else z
+        z = linear(a[-1], params[f"W{number}"], params[f"b{number}"] if layer.bias else None)
         zs.append(z)
-        a.append(ACTIVATIONS[layer.activation.name](z, **layer.activation.kwargs))
+        a.append(activations[layer.activation.name](z, **layer.activation.kwargs))
     return Forward(a, zs)
 
 
