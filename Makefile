@@ -9,9 +9,10 @@ READY := $(VENV)/.ready
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 COUNT ?= 10000
 SEED ?= 0
+SAVED ?= benchmarks/results/cpu.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test coverage lint format typecheck conform vectors soak diagnosis-measure fuzz wheel-check clean
+.PHONY: help setup check test coverage lint format typecheck conform vectors soak diagnosis-measure fuzz bench bench-compare certify-gradcheck pytest-benchmark wheel-check clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -23,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("refimpl needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,jax,data,peers,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,jax,data,bench,dev]'
 	touch $@
 
 check: $(READY) ## refimpl check on the article's network and on the handwritten digits
@@ -64,6 +65,18 @@ diagnosis-measure: $(READY) ## how often a planted fault is named rightly, and a
 
 fuzz: $(READY) ## 300,000 mutated vector files, answers and hellos
 	$(BIN)/python tests/fuzz.py
+
+bench: $(READY) ## every backend beside its peers and the floor: tables, an HTML page, JSON (about 25 minutes, an idle machine)
+	$(BIN)/refimpl bench --out benchmark-results
+
+bench-compare: $(READY) ## the same, held against a saved run by ratio to the floor (SAVED=benchmarks/results/cpu.json)
+	$(BIN)/refimpl bench --out benchmark-results --compare $(SAVED)
+
+certify-gradcheck: $(READY) ## how many times faster certify is than torch.autograd.gradcheck
+	$(THREADS) $(BIN)/python benchmarks/certify_gradcheck.py
+
+pytest-benchmark: $(READY) ## some of it under pytest-benchmark
+	$(THREADS) $(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-sort=name
 
 wheel-check: $(READY) ## sdist → wheel → empty environment: every entry point loads from there
 	$(BIN)/python tests/wheel_check.py

@@ -11,6 +11,7 @@ Names are imported when they are first used, so that `import refimpl` costs noth
 
 from __future__ import annotations
 
+import random
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,11 @@ def __getattr__(name: str) -> Any:
     if name == "examples":
         return import_module("refimpl.examples")
     if name in _MODULE_OF:
-        return getattr(import_module(_MODULE_OF[name]), name)
+        state = random.getstate()  # importing rich draws from the global generator
+        try:
+            return getattr(import_module(_MODULE_OF[name]), name)
+        finally:
+            random.setstate(state)
     raise AttributeError(f"module 'refimpl' has no attribute {name!r}")
 
 

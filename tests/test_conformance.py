@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from peers import AutogradBackend, ScikitLearnBackend
 from typer.testing import CliRunner
 
 from refimpl import backend as backends
@@ -27,6 +26,8 @@ from refimpl.errors import BackendError, ConformanceError
 from refimpl.faults import FAULTS, WHOLE, PlantedBackend
 from refimpl.report import FAIL, PASS, UNDETERMINED
 from refimpl_numpy import NumpyBackend
+from refimpl_peers.hips_autograd import AutogradBackend
+from refimpl_peers.scikit_learn import ScikitLearnBackend
 
 SUITE = load()
 SMALL = Suite.of(SUITE.cases[::23])
@@ -375,11 +376,11 @@ def test_conform_on_a_backend_by_name() -> None:
 
 
 def test_conform_on_a_backend_by_place() -> None:
-    outcome = refimpl("conform", "peers:AutogradBackend", "--flag", "Tie", "--json")
+    outcome = refimpl("conform", "refimpl_peers.hips_autograd:AutogradBackend", "--flag", "Tie", "--json")
     assert outcome.exit_code == 0
     data = json.loads(outcome.stdout)
     assert data["reports"][0]["implementation"] == "autograd"
-    assert "peers" in data["reports"][0]["description"]
+    assert "refimpl_peers" in data["reports"][0]["description"]
 
 
 def test_conform_on_a_program(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ EAGER: dict[str, Any] = {
     "torch": refimpl_torch.backend,
     "torch-native": refimpl_torch.native,
     "jax": refimpl_jax.backend,
+    "jax-native": refimpl_jax.native,
 }
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 ALL = [*EAGER, pytest.param("torch-compiled", marks=needs_compiler)]
@@ -61,25 +62,27 @@ def test_random_networks_are_placed_rightly(name: str, index: int) -> None:
         assert FAIL not in verdicts(judged).values()
 
 
+@pytest.mark.parametrize("name", ["torch-native", "jax-native"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_pytorchs_own_activations_pass(activation: str) -> None:
+def test_the_frameworks_own_activations_pass(activation: str, name: str) -> None:
     p = problem(network([3, 4, 2], [activation, "identity"]), 5)
-    with place("torch-native", p) as placed:
-        assert set(verdicts(judge(p).judge_answer("torch-native", placed.answer())).values()) == {PASS}
+    with place(name, p) as placed:
+        assert set(verdicts(judge(p).judge_answer(name, placed.answer())).values()) == {PASS}
 
 
+@pytest.mark.parametrize("name", ["torch-native", "jax-native"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_pytorchs_own_losses_pass(loss: str, reduction: str) -> None:
+def test_the_frameworks_own_losses_pass(loss: str, reduction: str, name: str) -> None:
     last = "softmax" if loss == "negative_log_likelihood" else "identity"
     p = problem(network([3, 4, 2], ["tanh", last], loss, reduction), 5)
     judged = judge(p)
-    with place("torch-native", p) as placed:
+    with place(name, p) as placed:
         answer = placed.answer()
-        assert set(verdicts(judged.judge_answer("torch-native", answer)).values()) == {PASS}
-        assert placed.loss().item() == answer[0]
-    answer = value_and_grad(p.spec, p.params, p.x, p.y, backend=refimpl_torch.native)
-    assert set(verdicts(judged.judge_answer("torch-native", answer)).values()) == {PASS}
+        assert set(verdicts(judged.judge_answer(name, answer)).values()) == {PASS}
+        assert placed.loss().item() == pytest.approx(answer[0], rel=1e-15)
+    answer = value_and_grad(p.spec, p.params, p.x, p.y, backend=backend(name))
+    assert set(verdicts(judged.judge_answer(name, answer)).values()) == {PASS}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -109,13 +112,13 @@ def test_what_a_network_was_placed_with_is_not_touched(name: str) -> None:
 
 def test_jax_compiles_once_for_a_spec_and_shapes() -> None:
     p = problem(network([5, 3, 2], ["silu", "identity"]), 4)
-    program: Any = compiled_gradients(p.spec, "float64")
+    program: Any = compiled_gradients(p.spec, "float64", False)
     for _ in range(2):
         with place("jax", p) as placed:
             placed.answer()
             placed.answer()
         value_and_grad(p.spec, p.params, p.x, p.y, backend=refimpl_jax.backend)
-    assert program is compiled_gradients(p.spec, "float64")
+    assert program is compiled_gradients(p.spec, "float64", False)
     assert program._cache_size() <= 2  # arrays of JAX's and of NumPy's
 
 

@@ -3,7 +3,7 @@ CPU or a CUDA device.
 
 float64 is enabled for the call alone, and matrix products run at the highest precision. XLA flushes subnormal numbers
 to zero on the CPU: that is declared (`JaxBackend.arithmetic`), so that this backend is judged by the arithmetic it
-has.
+has. `native` runs JAX's own functions in place of ours (``own_functions.py``); ask for it as ``refimpl_jax:native``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ Answer = tuple[float, dict[str, Array]]
 class JaxBackend:
     """Gradients by jax.value_and_grad under jit, float64 and float32, "cpu" and "cuda"."""
 
-    name = "jax"
+    def __init__(self, name: str = "jax", native: bool = False) -> None:
+        self.name, self.native = name, native
 
     def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
         """True for float64 and float32, on the CPU and on a CUDA device that is there."""
@@ -51,7 +52,7 @@ class JaxBackend:
         self, spec: NetworkSpec, *, dtype: str, device: str
     ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b)."""
-        compiled, names = compiled_gradients(spec, dtype), tuple(spec.parameter_shapes)
+        compiled, names = compiled_gradients(spec, dtype, self.native), tuple(spec.parameter_shapes)
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with _scope(dtype, device):
@@ -64,7 +65,7 @@ class JaxBackend:
         self, spec: NetworkSpec, *, dtype: str, device: str
     ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b, and of x in x's shape)."""
-        compiled = _value_and_grad_of_inputs(spec, dtype)
+        compiled = _value_and_grad_of_inputs(spec, dtype, self.native)
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with _scope(dtype, device):
@@ -97,12 +98,12 @@ class JaxBackend:
         self, spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, *, device: str, learning_rate: float
     ) -> PlacedNetwork:
         """The network over arrays of its own on the device, in x's dtype, ready to be run."""
-        return PlacedNetwork(spec, params, x, y, learning_rate, partial(_scope, x.dtype.name, device))
+        return PlacedNetwork(spec, params, x, y, learning_rate, partial(_scope, x.dtype.name, device), self.native)
 
 
 @lru_cache(maxsize=COMPILED)
-def _value_and_grad_of_inputs(spec: NetworkSpec, dtype: str) -> Callable[..., Any]:
-    return jax.jit(jax.value_and_grad(partial(loss_of, spec, dtype), argnums=(0, 1)))
+def _value_and_grad_of_inputs(spec: NetworkSpec, dtype: str, own: bool) -> Callable[..., Any]:
+    return jax.jit(jax.value_and_grad(partial(loss_of, spec, dtype, own), argnums=(0, 1)))
 
 
 @lru_cache(maxsize=COMPILED)
@@ -132,3 +133,4 @@ def _scope(dtype: str, device: str) -> Iterator[None]:
 
 
 backend = JaxBackend()
+native = JaxBackend("jax-native", native=True)

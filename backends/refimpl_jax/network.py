@@ -6,7 +6,7 @@ automatic differentiation replaces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -32,7 +32,13 @@ def targets(spec: NetworkSpec, y: Array, dtype: str) -> Array:
     return (y[:, None] == jnp.arange(spec.n_out)).astype(dtype) if y.ndim == 1 else y
 
 
-def forward(spec: NetworkSpec, params: Parameters, x: Array, shifts: list[Array]) -> Forward:
+def forward(
+    spec: NetworkSpec,
+    params: Parameters,
+    x: Array,
+    shifts: list[Array],
+    activations: Mapping[str, Callable[..., Array]] = ACTIVATIONS,
+) -> Forward:
     """(E1) and (E2), layer by layer; `shifts`, where there are any, are added to the z's: the derivative by a
     shift is the delta.
     """
@@ -42,7 +48,7 @@ def forward(spec: NetworkSpec, params: Parameters, x: Array, shifts: list[Array]
         z = z + params[f"b{number}"] if layer.bias else z
         z = z + shifts[number - 1] if shifts else z
         zs.append(z)
-        a.append(ACTIVATIONS[layer.activation.name](z, **layer.activation.kwargs))
+        a.append(activations[layer.activation.name](z, **layer.activation.kwargs))
     return Forward(a, zs)
 
 

@@ -19,42 +19,47 @@ from numpy.typing import NDArray
 
 from refimpl.spec import NetworkSpec
 from refimpl_jax.network import cost, forward, targets
+from refimpl_jax.own_functions import ACTIVATIONS, own_cost
 
 Array = NDArray[Any]
 Leaves = tuple[jax.Array, ...]  # of the parameters, in their order
 COMPILED = 64  # compiled programs kept
 
 
-def loss_of(spec: NetworkSpec, dtype: str, params: Mapping[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
-    """The loss ()."""
+def loss_of(
+    spec: NetworkSpec, dtype: str, own: bool, params: Mapping[str, jax.Array], x: jax.Array, y: jax.Array
+) -> jax.Array:
+    """The loss (); `own`: by JAX's own functions."""
+    if own:
+        return own_cost(spec, forward(spec, params, x, [], ACTIVATIONS).a[-1], y, dtype)
     return cost(spec, forward(spec, params, x, []).a[-1], targets(spec, y, dtype))
 
 
-def _of_leaves(spec: NetworkSpec, dtype: str) -> Callable[[Leaves, jax.Array, jax.Array], jax.Array]:
+def _of_leaves(spec: NetworkSpec, dtype: str, own: bool) -> Callable[[Leaves, jax.Array, jax.Array], jax.Array]:
     names = tuple(spec.parameter_shapes)
 
     def loss(leaves: Leaves, x: jax.Array, y: jax.Array) -> jax.Array:
-        return loss_of(spec, dtype, dict(zip(names, leaves, strict=True)), x, y)
+        return loss_of(spec, dtype, own, dict(zip(names, leaves, strict=True)), x, y)
 
     return loss
 
 
 @lru_cache(maxsize=COMPILED)
-def compiled_loss(spec: NetworkSpec, dtype: str) -> Callable[[Leaves, jax.Array, jax.Array], jax.Array]:
+def compiled_loss(spec: NetworkSpec, dtype: str, own: bool) -> Callable[[Leaves, jax.Array, jax.Array], jax.Array]:
     """(leaves, x, y) → the loss."""
-    return jax.jit(_of_leaves(spec, dtype))
+    return jax.jit(_of_leaves(spec, dtype, own))
 
 
 @lru_cache(maxsize=COMPILED)
-def compiled_gradients(spec: NetworkSpec, dtype: str) -> Callable[..., tuple[jax.Array, Leaves]]:
+def compiled_gradients(spec: NetworkSpec, dtype: str, own: bool) -> Callable[..., tuple[jax.Array, Leaves]]:
     """(leaves, x, y) → the loss and the gradients."""
-    return jax.jit(jax.value_and_grad(_of_leaves(spec, dtype)))
+    return jax.jit(jax.value_and_grad(_of_leaves(spec, dtype, own)))
 
 
 @lru_cache(maxsize=COMPILED)
-def compiled_descent(spec: NetworkSpec, dtype: str) -> Callable[..., Leaves]:
+def compiled_descent(spec: NetworkSpec, dtype: str, own: bool) -> Callable[..., Leaves]:
     """(leaves, x, y, learning rate, steps) → the leaves after so many steps. Those given are used up."""
-    gradients = jax.grad(_of_leaves(spec, dtype))
+    gradients = jax.grad(_of_leaves(spec, dtype, own))
 
     def descend(leaves: Leaves, x: jax.Array, y: jax.Array, learning_rate: jax.Array, steps: jax.Array) -> Leaves:
         def step(_: int, leaves: Leaves) -> Leaves:
@@ -79,6 +84,7 @@ class PlacedNetwork:
         y: Array,
         learning_rate: float,
         modes: Callable[[], AbstractContextManager[None]],
+        own: bool,
     ) -> None:
         self.spec, self.dtype, self.modes = spec, x.dtype.name, modes
         self.entered = ExitStack()
@@ -87,9 +93,9 @@ class PlacedNetwork:
             self.leaves: Leaves = tuple(jax.numpy.array(params[name]) for name in spec.parameter_shapes)
             self.x, self.y = jax.device_put(x), jax.device_put(y)
             self.learning_rate = jax.device_put(np.asarray(learning_rate, x.dtype))
-        self._loss = compiled_loss(spec, self.dtype)
-        self._gradients = compiled_gradients(spec, self.dtype)
-        self._descend = compiled_descent(spec, self.dtype)
+        self._loss = compiled_loss(spec, self.dtype, own)
+        self._gradients = compiled_gradients(spec, self.dtype, own)
+        self._descend = compiled_descent(spec, self.dtype, own)
 
     def __enter__(self) -> PlacedNetwork:
         self.entered.enter_context(self.modes())

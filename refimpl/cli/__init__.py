@@ -14,6 +14,7 @@ import sys
 
 import typer
 
+from refimpl.cli.bench import bench
 from refimpl.cli.check import check
 from refimpl.cli.conform import WithCommand, conform
 from refimpl.cli.diagnose import diagnose
@@ -28,6 +29,7 @@ app.command()(check)
 app.command(cls=WithCommand)(conform)
 app.command()(diagnose)
 app.command()(soak)
+app.command()(bench)
 app.add_typer(vectors, name="vectors")
 
 

@@ -1,0 +1,114 @@
+"""A benchmark's results for the terminal: one table a group, times as medians, and how many times the floor a
+gradient takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Group as Lines
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from refimpl.benchmark.measure import QUANTITIES
+
+UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+
+
+def duration(seconds: float | None) -> str:
+    """Three digits and a unit."""
+    if seconds is None:
+        return ""
+    for size, unit in UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.1e} s"
+
+
+def gigaflops(group: Mapping[str, Any], row: Mapping[str, Any]) -> float | None:
+    """GFLOP/s of the matrix products in forward and backward pass."""
+    times = row.get("gradients")
+    return None if times is None else group["flops"] / times["median"] / 1e9
+
+
+def conditions(result: Mapping[str, Any]) -> list[str]:
+    """The machine, the versions and the frameworks' state, a line each."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    states: dict[str, Any] = {}
+    for group in result["groups"]:
+        states |= group.get("frameworks", {})
+    for threads in ("OMP_NUM_THREADS", "torch threads"):  # they differ from group to group, whose names say how many
+        states.pop(threads, None)
+    return [
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
+        f"Python {machine['python']}, {machine['blas']}; {versions}",
+        f"{result['started']}; " + ", ".join(f"{name}: {value}" for name, value in states.items()),
+    ]
+
+
+def tables(result: Mapping[str, Any]) -> RenderableType:
+    """Everything, for rich."""
+    return Lines(*(Text(line) for line in conditions(result)), *(_table(group) for group in result["groups"]))
+
+
+def _table(group: Mapping[str, Any]) -> RenderableType:
+    table = Table(title=escape(group["name"]), title_justify="left", title_style="bold")
+    for column in ("contender", *QUANTITIES, "× floor", "GFLOP/s", "first call", "memory"):
+        table.add_column(column, justify="left" if column == "contender" else "right")
+    if "error" in group:
+        return Lines(Text(group["name"], style="bold"), Text(f"failed: {group['error']}"))
+    reasons = []
+    for row in group["rows"]:
+        if "gradients" not in row:
+            reasons.append(f"{row['contender']}: {row.get('skipped') or row.get('error') or 'not measured'}")
+            continue
+        first = row.get("first", {})
+        rate, ratio, memory = gigaflops(group, row), row["gradients"].get("to_floor"), first.get("peak_memory")
+        table.add_row(
+            Text(row["contender"], style="bold" if row["ours"] else ""),
+            *(duration(row[quantity]["median"]) for quantity in QUANTITIES),
+            f"{ratio:.3g}" if ratio else "",
+            f"{rate:.3g}" if rate else "",
+            duration(first.get("first_call")),
+            f"{memory / 2**20:.0f} MiB" if memory is not None else "",
+        )
+    return Lines(table, *(Text(f"not measured: {reason}") for reason in reasons))
+
+
+def comparison(changes: list[dict[str, Any]]) -> RenderableType:
+    """How the ratios to the floor changed since a saved run."""
+    table = Table(title="ratio to the floor of the same run, against the saved run", title_justify="left")
+    for column in ("group", "contender", "quantity", "saved", "now", "now / saved"):
+        table.add_column(column, justify="right" if column in ("saved", "now", "now / saved") else "left")
+    for change in changes:
+        style = "red" if change["change"] > 1.15 else "green" if change["change"] < 1 / 1.15 else ""
+        table.add_row(
+            change["group"], change["contender"], change["quantity"], f"{change['saved']:.3g}", f"{change['now']:.3g}",
+            f"{change['change']:.2f}", style=style,
+        )  # fmt: skip
+    return table
+
+
+def claims(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """For every group, the fastest of our backends against the fastest contender that is not ours."""
+    for group in result["groups"]:
+        measured = [row for row in group.get("rows", []) if "gradients" in row and row["contender"] != "floor"]
+        ours = [row for row in measured if row["ours"]]
+        others = [row for row in measured if not row["ours"]]
+        if ours and others:
+            best, rival = (min(rows, key=_gradient_time) for rows in (ours, others))
+            yield {
+                "group": group["name"],
+                "ours": best["contender"],
+                "other": rival["contender"],
+                "ratio": _gradient_time(best) / _gradient_time(rival),
+            }
+
+
+def _gradient_time(row: Mapping[str, Any]) -> float:
+    times = row["gradients"]
+    return float(times.get("to_floor") or times["median"])

@@ -1,0 +1,79 @@
+"""`refimpl bench`: every backend beside its peers and the floor, as tables, one HTML page and JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Four groups instead of all.")] = False,
+    network: Annotated[
+        list[str] | None,
+        typer.Option("--network", metavar="TEXT", help="Only groups whose name holds this; may be given again."),
+    ] = None,
+    contender: Annotated[
+        list[str] | None,
+        typer.Option("--contender", metavar="NAME", help="Only this one, or module:attribute; may be given again."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seconds: Annotated[
+        float, typer.Option(min=0.01, max=600, help="About how long a group's quantity may take.")
+    ] = 3.0,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where bench.json and bench.html go.")] = Path(
+        "benchmark-results"
+    ),
+    compare: Annotated[
+        Path | None, typer.Option(metavar="SAVED.json", help="Hold this run against a saved bench.json.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Measure the backends and their peers, in turns, on the same networks; every gradient is checked first."""
+    from refimpl.benchmark import contenders, page
+    from refimpl.benchmark import run as runs
+    from refimpl.benchmark.contenders import FLOOR
+    from refimpl.benchmark.groups import groups
+    from refimpl.cli.soak import progress
+    from refimpl.errors import DataError
+
+    if device not in ("cpu", "cuda"):
+        raise DataError(f"device must be cpu or cuda; got {device!r}")
+    if missing := page.needs():
+        raise DataError(f"{' and '.join(missing)} must be installed for the report; pip install 'refimpl[bench]'")
+    saved = None if compare is None else runs.load(compare)
+    names = list(contender or contenders.available())
+    for name in contender or ():
+        contenders.load(name)
+    if FLOOR not in names:
+        names.append(FLOOR)
+    chosen = [group for group in groups(device, quick) if not network or any(part in group.name for part in network)]
+    if not chosen:
+        every = "; ".join(group.name for group in groups(device, quick))
+        raise DataError(f"no group's name holds {' or '.join(network or ())!r}; there are {every}")
+    folder = out.absolute()
+    page.make_writable(folder)
+    benchmark, todo = runs.Benchmark(), runs.tasks(chosen, names)
+    for _ in progress(runs.run(benchmark, todo, seconds), len(todo), "groups and first calls"):
+        pass
+    result = benchmark.to_dict()
+    page.write(folder / "bench.json", json.dumps(result, indent=1) + "\n")
+    page.write(folder / "bench.html", page.page(result))
+    if as_json:
+        typer.echo(json.dumps(result, indent=1))
+        return
+    _show(result, saved, folder)
+
+
+def _show(result: dict[str, object], saved: dict[str, object] | None, folder: Path) -> None:
+    from rich.console import Console
+
+    from refimpl.benchmark import report, run
+
+    console = Console(width=140)
+    console.print(report.tables(result))
+    if saved is not None:
+        console.print(report.comparison(run.compare(result, saved)))
+    console.print(f"{folder / 'bench.html'} and bench.json written", soft_wrap=True, markup=False, highlight=False)
