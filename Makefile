@@ -12,7 +12,7 @@ SEED ?= 0
 SAVED ?= benchmarks/results/cpu.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test coverage lint format typecheck conform vectors soak diagnosis-measure fuzz bench bench-compare certify-gradcheck pytest-benchmark wheel-check clean
+.PHONY: help setup check test test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure fuzz bench bench-gpu bench-compare certify-gradcheck pytest-benchmark wheel-check clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ check: $(READY) ## refimpl check on the article's network and on the handwritten
 
 test: $(READY) ## the whole test suite
 	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-gpu: $(READY) ## what needs a CUDA device (set up with CUDA builds of PyTorch, JAX and CuPy)
+	$(BIN)/python -m pytest tests/test_gpu.py
 
 coverage: $(READY) ## the test suite with branch coverage, at least 95 %
 	rm -f .coverage .coverage.*
@@ -68,6 +71,9 @@ fuzz: $(READY) ## 300,000 mutated vector files, answers and hellos
 
 bench: $(READY) ## every backend beside its peers and the floor: tables, an HTML page, JSON (about 25 minutes, an idle machine)
 	$(BIN)/refimpl bench --out benchmark-results
+
+bench-gpu: $(READY) ## the same on a CUDA device
+	$(BIN)/refimpl bench --device cuda --out benchmark-results/gpu
 
 bench-compare: $(READY) ## the same, held against a saved run by ratio to the floor (SAVED=benchmarks/results/cpu.json)
 	$(BIN)/refimpl bench --out benchmark-results --compare $(SAVED)
