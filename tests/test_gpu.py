@@ -18,6 +18,7 @@ from refimpl.conformance.run import conform
 from refimpl.conformance.vectors import load
 from refimpl.report import FAIL, PASS
 from refimpl.sampling import Problem
+from refimpl_torch.running import loss_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 BACKENDS = ("numpy", "torch", "jax")
@@ -73,8 +74,8 @@ def test_undeclared_tf32_fails(tf32: None) -> None:
     params, x, y = Group(MNIST, 64, "float32").data()
     p = Problem(MNIST, params, x, y, 0, 0)
     tensors = {name: torch.tensor(array, device="cuda", requires_grad=True) for name, array in params.items()}
-    loss = refimpl_torch.loss_of(MNIST, tensors, torch.tensor(x, device="cuda"), torch.tensor(y, device="cuda"), True)
-    loss.backward()
+    loss = loss_of(MNIST, tensors, torch.tensor(x, device="cuda"), torch.tensor(y, device="cuda"), True)
+    loss.backward()  # type: ignore[no-untyped-call]
     grads = {name: tensor.grad.cpu().numpy() for name, tensor in tensors.items() if tensor.grad is not None}
     assert FAIL in verdicts(judge(p).judge_answer("TF32", (loss.item(), grads))).values()
     report = check(MNIST, params, x, y, backends=["torch"], device="cuda")
