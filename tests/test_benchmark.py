@@ -165,6 +165,7 @@ def test_the_command_measures_shows_and_saves(tmp_path: Path) -> None:
     (group,) = saved["groups"]
     assert group["frameworks"]["OMP_NUM_THREADS"] == "1"
     assert {row["contender"] for row in group["rows"]} == {"numpy", "scikit-learn", "floor"}
+    assert "| **numpy** |" in (tmp_path / "a" / "bench.md").read_text()
     html = (tmp_path / "a" / "bench.html").read_text()
     assert html.count("<svg") >= 1
     assert "http-equiv" not in html

@@ -55,28 +55,55 @@ def tables(result: Mapping[str, Any]) -> RenderableType:
     return Lines(*(Text(line) for line in conditions(result)), *(_table(group) for group in result["groups"]))
 
 
+COLUMNS = ("contender", *QUANTITIES, "× floor", "GFLOP/s", "first call", "memory")
+
+
+def _cells(group: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    first = row.get("first", {})
+    rate, ratio, memory = gigaflops(group, row), row["gradients"].get("to_floor"), first.get("peak_memory")
+    return [
+        row["contender"],
+        *(duration(row[quantity]["median"]) for quantity in QUANTITIES),
+        f"{ratio:.3g}" if ratio else "",
+        f"{rate:.3g}" if rate else "",
+        duration(first.get("first_call")),
+        f"{memory / 2**20:.0f} MiB" if memory is not None else "",
+    ]
+
+
+def _not_measured(group: Mapping[str, Any]) -> list[str]:
+    rows = [row for row in group.get("rows", []) if "gradients" not in row]
+    return [f"{row['contender']}: {row.get('skipped') or row.get('error') or 'not measured'}" for row in rows]
+
+
 def _table(group: Mapping[str, Any]) -> RenderableType:
     table = Table(title=escape(group["name"]), title_justify="left", title_style="bold")
-    for column in ("contender", *QUANTITIES, "× floor", "GFLOP/s", "first call", "memory"):
+    for column in COLUMNS:
         table.add_column(column, justify="left" if column == "contender" else "right")
     if "error" in group:
         return Lines(Text(group["name"], style="bold"), Text(f"failed: {group['error']}"))
-    reasons = []
     for row in group["rows"]:
-        if "gradients" not in row:
-            reasons.append(f"{row['contender']}: {row.get('skipped') or row.get('error') or 'not measured'}")
+        if "gradients" in row:
+            name, *cells = _cells(group, row)
+            table.add_row(Text(name, style="bold" if row["ours"] else ""), *cells)
+    return Lines(table, *(Text(f"not measured: {reason}") for reason in _not_measured(group)))
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The same as Markdown."""
+    lines = [*conditions(result), ""]
+    for group in result["groups"]:
+        lines += [f"### {group['name']}", ""]
+        if "error" in group:
+            lines += [f"Failed: {group['error']}", ""]
             continue
-        first = row.get("first", {})
-        rate, ratio, memory = gigaflops(group, row), row["gradients"].get("to_floor"), first.get("peak_memory")
-        table.add_row(
-            Text(row["contender"], style="bold" if row["ours"] else ""),
-            *(duration(row[quantity]["median"]) for quantity in QUANTITIES),
-            f"{ratio:.3g}" if ratio else "",
-            f"{rate:.3g}" if rate else "",
-            duration(first.get("first_call")),
-            f"{memory / 2**20:.0f} MiB" if memory is not None else "",
-        )
-    return Lines(table, *(Text(f"not measured: {reason}") for reason in reasons))
+        lines += [f"| {' | '.join(COLUMNS)} |", f"|{'---|' + '--:|' * (len(COLUMNS) - 1)}"]
+        for row in group["rows"]:
+            if "gradients" in row:
+                name, *cells = _cells(group, row)
+                lines.append(f"| {f'**{name}**' if row['ours'] else name} | {' | '.join(cells)} |")
+        lines += ["", *(f"Not measured: {reason}" for reason in _not_measured(group)), ""]
+    return "\n".join(lines)
 
 
 def comparison(changes: list[dict[str, Any]]) -> RenderableType:

@@ -23,7 +23,7 @@ def bench(
     seconds: Annotated[
         float, typer.Option(min=0.01, max=600, help="About how long a group's quantity may take.")
     ] = 3.0,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where bench.json and bench.html go.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where bench.json, bench.md and bench.html go.")] = Path(
         "benchmark-results"
     ),
     compare: Annotated[
@@ -32,7 +32,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Measure the backends and their peers, in turns, on the same networks; every gradient is checked first."""
-    from refimpl.benchmark import contenders, page
+    from refimpl.benchmark import contenders, page, report
     from refimpl.benchmark import run as runs
     from refimpl.benchmark.contenders import FLOOR
     from refimpl.benchmark.groups import groups
@@ -60,6 +60,7 @@ def bench(
         pass
     result = benchmark.to_dict()
     page.write(folder / "bench.json", json.dumps(result, indent=1) + "\n")
+    page.write(folder / "bench.md", report.markdown(result))
     page.write(folder / "bench.html", page.page(result))
     if as_json:
         typer.echo(json.dumps(result, indent=1))
@@ -76,4 +77,6 @@ def _show(result: dict[str, object], saved: dict[str, object] | None, folder: Pa
     console.print(report.tables(result))
     if saved is not None:
         console.print(report.comparison(run.compare(result, saved)))
-    console.print(f"{folder / 'bench.html'} and bench.json written", soft_wrap=True, markup=False, highlight=False)
+    console.print(
+        f"{folder / 'bench.html'}, bench.md and bench.json written", soft_wrap=True, markup=False, highlight=False
+    )
