@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import difflib
 import json
 import multiprocessing
 import os
@@ -24,12 +23,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import libcst as cst
 import libcst.matchers as m
-from libcst.metadata import MetadataWrapper, ParentNodeProvider, PositionProvider
+from libcst.metadata import MetadataWrapper, WhitespaceInclusivePositionProvider
 from mutmut.mutation.mutators import mutation_operators
 from rich.progress import track
 
@@ -110,8 +110,6 @@ SKIPPED = (cst.Raise, cst.Import, cst.ImportFrom, cst.Annotation, cst.FormattedS
 class Collector(cst.CSTVisitor):
     """Every (node, mutated node) of a module."""
 
-    METADATA_DEPENDENCIES = (PositionProvider, ParentNodeProvider)
-
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[cst.CSTNode, cst.CSTNode]] = []
@@ -140,18 +138,20 @@ class Collector(cst.CSTVisitor):
 def mutants(module: str) -> list[Mutant]:
     """Every mutant of a module that still parses."""
     source = (ROOT / MODULES[module][0]).read_text()
-    wrapper = MetadataWrapper(cst.parse_module(source))
+    wrapper = MetadataWrapper(cst.parse_module(source), unsafe_skip_copy=True)
     collector = Collector()
     wrapper.visit(collector)
-    positions = wrapper.resolve(PositionProvider)
+    spans = wrapper.resolve(WhitespaceInclusivePositionProvider)
+    starts = [0, *accumulate(map(len, source.splitlines(keepends=True)))]
     made = {}
     for node, changed in collector.found:
-        text = wrapper.module.deep_replace(node, changed).code  # type: ignore[arg-type]
+        span = spans[node]
+        begin, end = (starts[place.line - 1] + place.column for place in (span.start, span.end))
+        text = source[:begin] + wrapper.module.code_for_node(changed) + source[end:]
         if text == source or not _parses(text):
             continue
-        line = positions[node].start.line
         before, after = _difference(source, text)
-        made.setdefault(text, Mutant(module, line, before, after, text))
+        made.setdefault(text, Mutant(module, span.start.line, before, after, text))
     return list(made.values())
 
 
@@ -164,10 +164,13 @@ def _parses(text: str) -> bool:
 
 
 def _difference(source: str, text: str) -> tuple[str, str]:
-    lines = list(difflib.unified_diff(source.splitlines(), text.splitlines(), lineterm="", n=0))[3:]
-    before = " ".join(line[1:].strip() for line in lines if line.startswith("-"))
-    after = " ".join(line[1:].strip() for line in lines if line.startswith("+"))
-    return before, after
+    """The lines that differ, each joined to one."""
+    old, new = source.splitlines(), text.splitlines()
+    while old and new and old[0] == new[0]:
+        del old[0], new[0]
+    while old and new and old[-1] == new[-1]:
+        del old[-1], new[-1]
+    return " ".join(map(str.strip, old)), " ".join(map(str.strip, new))
 
 
 class Replaced:
