@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib.metadata
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -35,6 +37,10 @@ from rich.progress import track
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
+OPTIONS = (  # the first failure is enough, and nobody reads it: no rewritten assertions, no traceback
+    *("-x", "-q", "--assert=plain", "--tb=no", "-W", "ignore"),
+    *("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:unraisableexception", "-p", "no:threadexception"),
+)
 SECONDS = 120  # that the tests of one mutant may take before it counts as killed (it hangs)
 
 NUMPY = (
@@ -185,8 +191,6 @@ class Replaced:
             sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        import importlib.util
-
         if name != self.mutant.module:
             return None
         file = ROOT / MODULES[name][0]
@@ -237,8 +241,7 @@ def _run_tests(mutant: Mutant) -> None:
         importer = Replaced(mutant)
         for test in MODULES[mutant.module][1]:
             selected = [] if "::" in test else ["-k", "not jax and not torch"]
-            options = ("-x", "-q", "-W", "ignore", "-p", "no:cacheprovider", "-p", "no:xdist")
-            code = int(pytest.main([str(TESTS / test), *options, *selected], plugins=[importer]))
+            code = int(pytest.main([str(TESTS / test), *OPTIONS, *selected], plugins=[importer]))
             if code not in (0, 5):  # 5: nothing selected
                 break
             code = 0
@@ -251,13 +254,11 @@ def _run_tests(mutant: Mutant) -> None:
 
 def _prepare() -> None:
     """What every mutant needs and none changes, imported once."""
-    import flint  # noqa: F401
-    import hypothesis  # noqa: F401
-    import mpmath  # noqa: F401
-    import numpy  # noqa: F401
-    import pytest  # noqa: F401
-    import rich.table  # noqa: F401
-    import typer.testing  # noqa: F401
+    for name in ("flint", "mpmath", "numpy", "numpy.testing", "rich.table", "typer.testing", "pytest", "hypothesis"):
+        importlib.import_module(name)
+    for entry in importlib.metadata.entry_points(group="pytest11"):
+        if not entry.value.startswith("refimpl"):
+            entry.load()
 
 
 def outcome(mutant: Mutant) -> tuple[Mutant, bool]:

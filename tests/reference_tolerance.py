@@ -168,9 +168,7 @@ class Reference:
             error = self._backward(number, error)
         self.bounds["x"] = np.reshape(error, (self.n, *self.spec.input_shape))
         factor = self.spread * self.own
-        self.bounds = {
-            name: np.where(np.isfinite(bound), bound, INF) * factor for name, bound in self.bounds.items()
-        }
+        self.bounds = {name: np.where(np.isfinite(bound), bound, INF) * factor for name, bound in self.bounds.items()}
 
     def _forward(self, number: int, a: Any) -> Any:
         layer, truth = self.spec.layers[number - 1], self.truth.values
@@ -287,9 +285,7 @@ class Reference:
                 values.append(value)
                 value_errors.append(value_error)
                 error.append([self.add(e, self.flushed(t)) for e, t in zip(row, y[i], strict=True)])
-                held[i] = [
-                    abs(m) + self.spread * e for m, e in zip(s.mid[i].tolist(), s_error[i], strict=True)
-                ]
+                held[i] = [abs(m) + self.spread * e for m, e in zip(s.mid[i].tolist(), s_error[i], strict=True)]
                 continue
             error.append([])
             for j, target in enumerate(y[i]):
@@ -340,11 +336,11 @@ class Reference:
             self.gamma(len(values) + 3) * share * total,
             min(total, 3 * len(values) * self.eta),
         )
-        self.bounds["loss"] = np.array(self.unless_overflow(error, max(2 * total, *(2 * h for row in held for h in row))))
+        self.bounds["loss"] = np.array(
+            self.unless_overflow(error, max(2 * total, *(2 * h for row in held for h in row)))
+        )
 
-    def _cross_entropy(
-        self, s: list[float], s_error: list[float], y: list[float]
-    ) -> tuple[float, float, list[float]]:
+    def _cross_entropy(self, s: list[float], s_error: list[float], y: list[float]) -> tuple[float, float, list[float]]:
         """Of one sample: |loss|, its bound, and the bounds of (Σy) p − y."""
         width = len(s)
         if width == 1:  # a certain class
@@ -363,9 +359,7 @@ class Reference:
             errors.append(self.add(off, (ELEMENTARY + 4) * self.u * (yj + mass * pj), gamma * mass * pj))
             slopes.append(abs(mass * pj - yj) + self.spread * off)
         value = math.fsum(yj * (log_total - sj) for yj, sj in zip(y, s, strict=True))
-        sizes = math.fsum(
-            yj * (2 * abs(sj) + 2 * largest + 2 * math.log(width)) for yj, sj in zip(y, s, strict=True)
-        )
+        sizes = math.fsum(yj * (2 * abs(sj) + 2 * largest + 2 * math.log(width)) for yj, sj in zip(y, s, strict=True))
         value_error = self.add(
             *(_times(slope, e) for slope, e in zip(slopes, s_error, strict=True)),
             (ELEMENTARY + 4) * self.u * sizes,
@@ -389,10 +383,7 @@ class Reference:
         self.bounds[f"delta{number + 1}"] = bound
         delta = [list(zip(ds, es, strict=True)) for ds, es in zip(size, bound, strict=True)]
         self.bounds[f"W{number}"] = [
-            [
-                self._of_samples([row[j] for row in delta], [row[k] for row in a_in])
-                for k in range(len(a_in[0]))
-            ]
+            [self._of_samples([row[j] for row in delta], [row[k] for row in a_in]) for k in range(len(a_in[0]))]
             for j in range(layer.size)
         ]
         if layer.bias:
@@ -457,17 +448,13 @@ class Reference:
             self.gamma(self.n + 2) * terms,
             *(e * p for (_, e), (p, _) in zip(delta, a, strict=True)),
             *(d * e for d, (_, e) in zip(held, held_a, strict=True)),
-            self.product_underflow(
-                [(d, p) for d, (p, _) in zip(held, held_a, strict=True)], terms, 2 * self.n + 2
-            ),
+            self.product_underflow([(d, p) for d, (p, _) in zip(held, held_a, strict=True)], terms, 2 * self.n + 2),
         )
         return self.unless_overflow(error, self.parts * terms)
 
     def _of_bias(self, delta: Any) -> float:
         terms = math.fsum(_finite(d + self.spread * e) for d, e in delta)
-        error = self.add(
-            self.gamma(self.n + 1) * terms, *(e for _, e in delta), min(terms, (self.n + 1) * self.eta)
-        )
+        error = self.add(self.gamma(self.n + 1) * terms, *(e for _, e in delta), min(terms, (self.n + 1) * self.eta))
         return self.unless_overflow(error, self.parts * terms)
 
     def _to_input(self, delta: Any, weights: list[float]) -> float:

@@ -103,3 +103,103 @@ def test_every_loss(loss: str, reduction: str) -> None:
         p = small([last], 5, loss, reduction, sizes=(2, 3), n=2, rows=rows)
         compared(p, INVENTED)
         compared(small(["sigmoid", last], 6, loss, reduction, dtype="float32", rows=rows), [ARITHMETICS["float32"]])
+
+
+def one(
+    activations: Sequence[Any], x: float, loss: Any = "squared_error", y: float = 0.25, w: float = 1.0, **how: Any
+) -> Problem:
+    """One sample, one neuron a layer, weights w."""
+    spec = network([1] * (len(activations) + 1), activations, loss, "sum", bias=False)
+    dtype = how.get("dtype", "float64")
+    params = {name: np.full((1, 1), w, dtype) for name in spec.parameter_shapes}
+    return Problem(spec, params, np.array([[x]], dtype), np.array([[y]], dtype), 0, 0)
+
+
+@pytest.mark.parametrize("activation", [name for name, entry in ACTIVATIONS.items() if entry.kinks])
+def test_activations_whose_kink_is_near_or_at_z(activation: str) -> None:
+    for x in (0.0, 1e-3, -1e-3, 0.3, -0.3):
+        compared(one([activation, "identity"], x, "absolute_error"), INVENTED)
+    for x in (0.0, 3e-16, -3e-16, 1e-15, -1e-15):
+        p = one([activation], 1.0, "squared_error", y=0.5)
+        p = Problem(network([2, 1], [activation], "squared_error", "sum", bias=False), {"W1": np.array([[1.0, x - 1]])},
+                    np.ones((1, 2)), p.y, 0, 0)  # fmt: skip
+        compared(p, [ARITHMETICS["float64"]])
+
+
+@pytest.mark.parametrize("loss", ["absolute_error", {"name": "huber", "delta": 0.5}, {"name": "huber", "delta": 1e-3}])
+def test_losses_whose_kink_is_near_or_at_the_residual(loss: Any) -> None:
+    delta = loss["delta"] if isinstance(loss, dict) else 0.0
+    for kink in {-delta, delta}:
+        for off in (0.0, 1e-4, -1e-4, 0.2, -0.2):
+            compared(one(["identity"], 1.0, loss, y=1.0 - kink - off), INVENTED)
+            compared(one(["identity"], 0.0, loss, y=-kink - off), INVENTED[:2])
+
+
+@pytest.mark.parametrize("activation", ["identity", "softplus", "softmax"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_largest_number(activation: str, loss: str) -> None:
+    """Each bound becomes infinite where the reference says, not at twice or half of it."""
+    if loss == "negative_log_likelihood":
+        activation = "softmax"
+    for seed, reduction in ((1, "mean"), (2, "sum")):
+        p = small([activation, activation], seed, loss, reduction, sizes=(2, 2, 2), n=2, scale=1.5)
+        compared(p, [replace(MEDIUM, largest=1.3**k) for k in range(-8, 18, 1)])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("last", ["identity", "softmax"])
+def test_one_output(loss: str, last: str) -> None:
+    last = "softmax" if loss == "negative_log_likelihood" else last
+    for n, seed in ((1, 0), (3, 1)):
+        p = small(["tanh", last], seed, loss, n=n, sizes=(2, 2, 1))
+        compared(p, [*INVENTED, replace(COARSE, largest=0.5)])
+    if LOSSES[loss].target == "classes":
+        p = Problem(p.spec, p.params, p.x, np.full((3, 1), 1 - 2.0**-53), 0, 0)
+        compared(p, [COARSE, ARITHMETICS["float64"]])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [("float32", 1e-30), ("float32", 1e-42), ("float32", 1e20), ("float32", 1e30),
+     ("float64", 1e-160), ("float64", 1e-312), ("float64", 1e30)],
+)  # fmt: skip
+def test_the_ends_of_the_range(dtype: str, scale: float) -> None:
+    for seed, (activations, loss) in enumerate(
+        ((["identity", "relu"], "squared_error"), (["tanh", "identity"], "absolute_error"),
+         (["softmax", "identity"], "huber"), (["identity"], "cross_entropy"), (["silu"], "binary_cross_entropy"))
+    ):  # fmt: skip
+        p = small(activations, seed, loss, "sum", scale, dtype)
+        compared(p, [ARITHMETICS[dtype], FLUSHING[dtype]])
+        tiny_input = Problem(p.spec, problem(p.spec, 1, seed, dtype).params, (scale * p.x).astype(dtype), p.y, seed, 0)
+        compared(tiny_input, [ARITHMETICS[dtype], FLUSHING[dtype], COARSE])
+    compared(one(["identity", "relu"], 1e150, w=1e150), [ARITHMETICS["float64"]])
+
+
+@pytest.mark.parametrize("value", [1e-3, 2.0**-6, 2.0**-9, 3.0])
+def test_parameters_of_functions_below_the_normal_range_and_above_it(value: float) -> None:
+    for activation in ({"name": "leaky_relu", "negative_slope": value}, {"name": "elu", "alpha": value}):
+        for x in (-1.5, 0.7):
+            compared(one([activation, activation], x, {"name": "huber", "delta": value}), INVENTED)
+
+
+@pytest.mark.parametrize("last", ["softmax", "sigmoid"])
+def test_probabilities_that_underflow_or_are_flushed(last: str) -> None:
+    """Rows of y with elements below 2⁻⁶, COARSE's smallest normal number, and s as small."""
+    p = small([last], 3, "negative_log_likelihood", sizes=(1, 3), n=2)
+    y = np.array([[0.0, 2.0**-7, 1 - 2.0**-7], [2.0**-6, 0.0, 1 - 2.0**-6]])
+    for scale in (1.0, 5.0, 20.0, 400.0):
+        params = {name: scale * array for name, array in p.params.items()}
+        for loss in ("negative_log_likelihood", "cross_entropy", "squared_error", "binary_cross_entropy"):
+            spec = network((1, 3), [last if loss[0] == "n" else "identity"], loss, bias="b1" in params)
+            if scale < 50 or loss != "negative_log_likelihood" or last == "softmax":
+                compared(Problem(spec, params, p.x, y, 3, 0), [*INVENTED[:4], ARITHMETICS["float64"]])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 8])
+def test_sums_so_long_that_their_error_has_no_bound(n: int) -> None:
+    """n u ≥ 1 for sums over inputs, neurons, samples and classes, each at its own n."""
+    for sizes in ((n, 1, 1), (1, n, 1), (1, 1, n)):
+        for samples in (1, n):
+            for loss in ("squared_error", "cross_entropy"):
+                p = small(["identity", "softmax"], n, loss, sizes=sizes, n=samples)
+                compared(p, [replace(MEDIUM, unit_roundoff=2.0**-3)])
