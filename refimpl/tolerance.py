@@ -98,11 +98,9 @@ def tolerance(spec: NetworkSpec, batch: Batch, truth: Certificate, arithmetic: A
     batch.
     """
     with flint.ctx.workprec(WORKING_BITS), np.errstate(all="ignore"):
-        worst = _Walk(spec, batch, truth, arithmetic, norm=1)
-        statistical = _Walk(spec, batch, truth, arithmetic, norm=2)
-        worst_case = worst.bounds(across_kinks=False)
-        across = worst.bounds(across_kinks=True) if worst.meets_kinks else worst_case
-        return Tolerance(worst_case, across, statistical.bounds(across_kinks=False), arithmetic)
+        worst = _Walk(spec, batch, truth, arithmetic)
+        statistical = _Walk(spec, batch, truth, arithmetic, statistical=True)
+        return Tolerance(worst.bounds(), worst.bounds(across_kinks=True), statistical.bounds(), arithmetic)
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -148,16 +146,13 @@ def _local(
                 other_value, other_slope, _ = _suprema(other)
                 value, slope = max(value, other_value), max(slope, other_slope)
                 jump = max(jump, float((other[1] - own[1]).abs_upper()))
-        if where.is_exact() and at_kink and where.mid() in kinks:
-            jump = 0.0
     except (ValueError, ZeroDivisionError):
         return _UNBOUNDED
     return (value, slope, curvature, jump) if all(map(math.isfinite, (value, slope, curvature, jump))) else _UNBOUNDED
 
 
 def _locals(rows: list[tuple[float, float, float, float]], shape: tuple[int, ...]) -> Local:
-    table = np.array(rows).reshape(-1, 4)
-    return Local(*(table[:, column].reshape(shape) for column in range(4)))
+    return Local(*(np.reshape(column, shape) for column in zip(*rows, strict=True)))
 
 
 def _balls(z: Balls, radius: Bound) -> list[Any]:
@@ -165,7 +160,7 @@ def _balls(z: Balls, radius: Bound) -> list[Any]:
     total = radius + z.tail_rad
     rows = zip(z.mid.ravel().tolist(), z.tail.ravel().tolist(), total.ravel().tolist(), strict=True)
     return [
-        flint.arb(mid) + flint.arb(tail) + flint.arb(0, rad) if math.isfinite(mid) and math.isfinite(rad) else None
+        flint.arb(mid, rad) + flint.arb(tail) if math.isfinite(mid) and math.isfinite(rad) else None
         for mid, tail, rad in rows
     ]
 
@@ -216,8 +211,10 @@ class _LayerBounds:
 class _Walk:
     """The forward bounds, computed once, and the backward bounds from them."""
 
-    def __init__(self, spec: NetworkSpec, batch: Batch, truth: Certificate, arithmetic: Arithmetic, norm: int) -> None:
-        self.spec, self.batch, self.truth, self.norm = spec, batch, truth, norm
+    def __init__(
+        self, spec: NetworkSpec, batch: Batch, truth: Certificate, arithmetic: Arithmetic, statistical: bool = False
+    ) -> None:
+        self.spec, self.batch, self.truth, self.statistical = spec, batch, truth, statistical
         self.u = arithmetic.unit_roundoff
         self.largest, self.tiny = arithmetic.largest, arithmetic.smallest_normal
         self.flushes = arithmetic.flushes_subnormals
@@ -229,7 +226,7 @@ class _Walk:
         values = self.n * sum(spec.sizes)
         judged = 1 + spec.n_parameters + 3 * values
         # Hoeffding with a union over everything judged
-        self.spread = 1.0 if norm == 1 else math.sqrt(2 * math.log(2 * judged / FALSE_ALARM))
+        self.spread = math.sqrt(2 * math.log(2 * judged / FALSE_ALARM)) if statistical else 1.0
         # the float64 evaluation of the bounds themselves: nonnegative sums, so relative errors add up
         operations = sum(2 * size + self.n + 64 for size in spec.sizes)
         self.inflation = 1 + operations * 2.0**-52
@@ -239,10 +236,8 @@ class _Walk:
             self.layers.append(self._forward(number, a, a_error))
             a, a_error = self.layers[-1].a, self.layers[-1].a_error
         self._cost()
-        jumps = [layer.local.jump for layer in self.layers if layer.local is not None]
-        self.meets_kinks = any(bool((jump > 0).any()) for jump in (*jumps, self.error_jump))
 
-    def bounds(self, across_kinks: bool) -> Bounds:
+    def bounds(self, across_kinks: bool = False) -> Bounds:
         """All the bounds, by name."""
         bounds: Bounds = {"loss": self.loss_error}
         error = self.error + self.error_jump if across_kinks else self.error
@@ -257,10 +252,7 @@ class _Walk:
                 bounds[f"b{number}"] = self._bias_gradient(delta, delta_error)
             error = self._propagated(layer, delta, delta_error)
         bounds["x"] = error.reshape(self.n, *self.spec.input_shape)
-        return {
-            name: np.where(np.isnan(bound), np.inf, bound) * (self.spread * self.inflation)
-            for name, bound in bounds.items()
-        }
+        return {name: bound * (self.spread * self.inflation) for name, bound in bounds.items()}
 
     # The equations of the module's docstring
 
@@ -378,7 +370,7 @@ class _Walk:
         if not ACTIVATIONS[activation.name].smooth_library:
             return 1.0
         z = self._magnitude(f"z{number + 1}") + self.spread * layer.z_error
-        return FLUSH_FACTOR * (1 + z) ** 3 * max(1.0, *activation.kwargs.values(), 1.0)
+        return FLUSH_FACTOR * (1 + z) ** 3 * max((1.0, *activation.kwargs.values()))
 
     def _propagated(self, layer: _LayerBounds, delta: Bound, delta_error: Bound) -> Bound:
         held = delta + self.spread * delta_error
@@ -478,18 +470,18 @@ class _Walk:
     def _gamma(self, n: int) -> float:
         if n * self.u >= 1:
             return math.inf
-        return (n if self.norm == 1 else math.sqrt(n)) * self.u / (1 - n * self.u)
+        return (math.sqrt(n) if self.statistical else n) * self.u / (1 - n * self.u)
 
     def _add(self, *terms: Bound | float) -> Bound:
-        if self.norm == 1:
-            return np.asarray(sum(terms[1:], np.asarray(terms[0])))
+        if not self.statistical:
+            return np.asarray(sum(terms))
         largest = np.maximum.reduce(np.broadcast_arrays(*terms))
-        ratio = [np.where(largest > 0, term / np.where(largest > 0, largest, 1.0), 0.0) for term in terms]
-        return np.asarray(np.where(np.isinf(largest), np.inf, largest * np.sqrt(np.sum(np.square(ratio), axis=0))))
+        ratio = [term / np.where(largest > 0, largest, 1.0) for term in terms]
+        return np.asarray(largest * np.sqrt(np.sum(np.square(ratio), axis=0)))
 
     def _product(self, error: Bound, matrix: Bound) -> Bound:
         """How the errors of one factor come out of a matrix product with the other's absolute values."""
-        if self.norm == 1:
+        if not self.statistical:
             return np.asarray(error @ matrix)
         scale_left, scale_right = _scale(error), _scale(matrix)
         return np.asarray(
@@ -498,7 +490,7 @@ class _Walk:
 
     def _sum(self, error: Bound) -> Bound:
         """The sum over the first axis."""
-        if self.norm == 1:
+        if not self.statistical:
             return np.asarray(np.sum(error, axis=0))
         scale = _scale(error)
         return np.asarray(np.sqrt(np.sum(np.square(error / scale), axis=0)) * scale)
@@ -514,11 +506,8 @@ class _Walk:
 
     def _product_underflow(self, terms: Bound, count: int, left: Bound, right: Bound) -> Bound:
         """`_underflow` of the matrix product `terms`, whose own float64 evaluation may have underflowed."""
-        lost = terms < 2.0**-960
-        if not lost.any():
-            return self._underflow(terms, count)
-        some = ((left > 0).astype(np.float64) @ (right > 0).astype(np.float64)) > 0
-        return np.where(lost, np.where(some, count * self.eta, 0.0), self._underflow(terms, count))
+        some = (left > 0).astype(np.float64) @ (right > 0).astype(np.float64)
+        return np.where(terms < 2.0**-960, np.minimum(some, 1.0) * (count * self.eta), self._underflow(terms, count))
 
     def _parameter_underflow(self, kwargs: dict[str, float]) -> float:
         """What a function's parameter loses when it is stored below the normal range."""
@@ -529,7 +518,8 @@ class _Walk:
         return np.where(magnitude < self.tiny, magnitude, 0.0) if self.flushes else np.zeros_like(magnitude)
 
     def _overflowing(self, bound: Bound, magnitude: Bound) -> Bound:
-        return np.where((magnitude + self.spread * bound < self.largest) & np.isfinite(magnitude), bound, np.inf)
+        # what is not a number is unbounded as well
+        return np.where(magnitude + self.spread * bound < self.largest, bound, np.inf)
 
     def _magnitude(self, name: str) -> Bound:
         balls = self.truth.values[name]
