@@ -483,7 +483,7 @@ class _Walk:
         """How the errors of one factor come out of a matrix product with the other's absolute values."""
         if not self.statistical:
             return np.asarray(error @ matrix)
-        scale_left, scale_right = _scale(error), _scale(matrix)
+        scale_left, scale_right = _scale(error, axis=1), _scale(matrix, axis=0)
         return np.asarray(
             np.sqrt(np.square(error / scale_left) @ np.square(matrix / scale_right)) * scale_left * scale_right
         )
@@ -492,8 +492,8 @@ class _Walk:
         """The sum over the first axis."""
         if not self.statistical:
             return np.asarray(np.sum(error, axis=0))
-        scale = _scale(error)
-        return np.asarray(np.sqrt(np.sum(np.square(error / scale), axis=0)) * scale)
+        scale = _scale(error, axis=0)
+        return np.asarray(np.sqrt(np.sum(np.square(error / scale), axis=0)) * scale[0])
 
     def _sum_rows(self, error: Bound) -> Bound:
         return self._sum(error.T)[:, None]
@@ -548,8 +548,7 @@ def _times(left: Bound, right: Bound | float) -> Bound:
     return np.where((left == 0) | (np.asarray(right) == 0), 0.0, product)
 
 
-def _scale(array: Bound) -> float:
-    """A power of two near the largest finite element, so that squares neither overflow nor underflow."""
-    finite = array[np.isfinite(array)]
-    largest = float(finite.max(initial=0.0))
-    return 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 1.0
+def _scale(array: Bound, axis: int) -> Bound:
+    """Powers of two near the largest finite elements along the axis, so that squares neither overflow nor underflow."""
+    largest = np.max(np.where(np.isfinite(array), array, 0.0), axis=axis, keepdims=True)
+    return np.ldexp(0.5, np.frexp(largest)[1])

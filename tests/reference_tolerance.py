@@ -72,16 +72,12 @@ def _finite(value: float) -> float:
 
 
 class Reference:
-    """The bounds in one of the two forms: `statistical`, or the worst case on the truth's side of every kink, or
-    `across` them.
-    """
+    """The forward half of the bounds, worst case or statistical; `bounds` gives the rest."""
 
     def __init__(
-        self, spec: NetworkSpec, batch: Batch, truth: Certificate, arithmetic: Arithmetic,
-        statistical: bool = False, across: bool = False,
-    ) -> None:  # fmt: skip
-        self.spec, self.batch, self.truth, self.across = spec, batch, truth, across
-        self.statistical = statistical
+        self, spec: NetworkSpec, batch: Batch, truth: Certificate, arithmetic: Arithmetic, statistical: bool = False
+    ) -> None:
+        self.spec, self.batch, self.truth, self.statistical = spec, batch, truth, statistical
         self.u, self.largest, self.tiny = arithmetic.unit_roundoff, arithmetic.largest, arithmetic.smallest_normal
         self.flushing = arithmetic.flushes_subnormals
         self.eta = arithmetic.smallest_normal if self.flushing else arithmetic.smallest_subnormal
@@ -94,9 +90,30 @@ class Reference:
         self.parts = self.n if spec.reduction == "mean" else 1
         if LOSSES[spec.loss.name].averages_outputs:
             self.parts *= spec.n_out
-        self.bounds: dict[str, Any] = {}
+        self.forward: dict[str, Any] = {}
+        x = batch.x.astype(float).tolist()
+        a = [[(abs(value), self.flushed(value)) for value in row] for row in x]
+        self.inputs: list[Any] = []
+        self.local: list[Any] = []
+        self.slope_rounding: list[Any] = []
+        self.z_error: list[Table] = []
         with flint.ctx.workprec(64), np.errstate(all="ignore"):
-            self._walk()
+            for number in range(1, spec.depth + 1):
+                self.inputs.append(a)
+                a = self._forward(number, a)
+            self.error, self.jump = self._cost([[error for _, error in row] for row in a])
+
+    def bounds(self, across: bool = False) -> dict[str, Any]:
+        """By name, with the truth's side of every kink, or `across` them."""
+        bounds = dict(self.forward)
+        error = self.error
+        if across:
+            error = [[e + j for e, j in zip(*rows, strict=True)] for rows in zip(error, self.jump, strict=True)]
+        for number in range(self.spec.depth, 0, -1):
+            error = self._backward(number, error, across, bounds)
+        bounds["x"] = np.reshape(error, (self.n, *self.spec.input_shape))
+        factor = self.spread * self.own
+        return {name: np.where(np.isfinite(bound), bound, INF) * factor for name, bound in bounds.items()}
 
     # -- how errors add up, and what else may be lost
 
@@ -155,21 +172,6 @@ class Reference:
 
     # -- forward
 
-    def _walk(self) -> None:
-        x = self.batch.x.astype(float).tolist()
-        a = [[(abs(value), self.flushed(value)) for value in row] for row in x]
-        self.inputs, self.local, self.slope_rounding, self.z_error = [], [], [], []
-        for number in range(1, self.spec.depth + 1):
-            self.inputs.append(a)
-            a = self._forward(number, a)
-        output = [[error for _, error in row] for row in a]
-        error = self._cost(output)
-        for number in range(self.spec.depth, 0, -1):
-            error = self._backward(number, error)
-        self.bounds["x"] = np.reshape(error, (self.n, *self.spec.input_shape))
-        factor = self.spread * self.own
-        self.bounds = {name: np.where(np.isfinite(bound), bound, INF) * factor for name, bound in self.bounds.items()}
-
     def _forward(self, number: int, a: Any) -> Any:
         layer, truth = self.spec.layers[number - 1], self.truth.values
         W = self.batch.params[f"W{number}"].astype(float).tolist()
@@ -199,15 +201,15 @@ class Reference:
                 ]
                 for zs, ps, es in zip(z, size, z_error, strict=True)
             ]
-        self.bounds[f"z{number + 1}"], self.bounds[f"a{number + 1}"] = z_error, errors
+        self.forward[f"z{number + 1}"], self.forward[f"a{number + 1}"] = z_error, errors
         return [list(zip(ps, es, strict=True)) for ps, es in zip(size, errors, strict=True)]
 
     def ball(self, balls: Any, i: int, j: int, radius: float) -> Any:
         """The ball around a certified value, or None where it has no end."""
-        mid, rad = balls.mid[i, j], radius + balls.tail_rad[i, j]
+        mid, rad = float(balls.mid[i, j]), radius + float(balls.tail_rad[i, j])
         if not (math.isfinite(mid) and math.isfinite(rad)):
             return None
-        return flint.arb(float(mid)) + flint.arb(float(balls.tail[i, j])) + flint.arb(0, float(rad))
+        return flint.arb(mid, rad) + flint.arb(float(balls.tail[i, j]))
 
     def _elementwise(self, number: int, z_error: Table, size: Table) -> Table:
         activation = self.spec.layers[number - 1].activation
@@ -226,11 +228,8 @@ class Reference:
                 formulas = [lambda s, piece=piece: piece(s, kwargs) for piece in function.pieces]
                 f = Suprema() if ball is None else on_the_ball(formulas, function.kinks, None, ball, ball)
                 at = self._interval(z.mid[i, j], radius, size[i][j] + f.slope * radius, f.slope)
-                reach = abs(z.mid[i, j]) + radius
-                if function.smooth_library:
-                    flush = FLUSH_FACTOR * (1 + reach) * self.tiny
-                else:
-                    flush = 2 * self.eta
+                reach = abs(float(z.mid[i, j])) + radius
+                flush = FLUSH_FACTOR * (1 + reach) * self.tiny if function.smooth_library else 2 * self.eta
                 scale = function.value_scale(at, kwargs).item()
                 error = self.add(
                     f.slope * e, function.value_ulps * self.u * scale, min(scale, flush), lost_parameter * reach
@@ -270,7 +269,7 @@ class Reference:
 
     # -- the loss
 
-    def _cost(self, s_error: Table) -> Table:
+    def _cost(self, s_error: Table) -> tuple[Table, Table]:
         function, kwargs = LOSSES[self.spec.loss.name], self.spec.loss.kwargs
         s, y = self.truth.values[f"a{self.spec.depth + 1}"], self.batch.targets(self.spec.n_out).tolist()
         width, share = self.spec.n_out, 1 / self.parts
@@ -297,7 +296,7 @@ class Reference:
                 if ball is not None:
                     f = on_the_ball(formulas, function.kinks(kwargs), at_kink, ball, ball - exact)
                 at, targets = self._interval(s.mid[i, j], radius, f.value, f.slope), np.array([target])
-                reach = abs(s.mid[i, j]) + radius
+                reach = abs(float(s.mid[i, j])) + radius
                 held[i][j], jump[i][j] = reach + abs(target), share * f.jump
                 lost = self.flushed(target)
                 if function.target == "classes":
@@ -326,8 +325,8 @@ class Reference:
                 size, e = magnitude[i][j], share * error[i][j]
                 e = self.add(e, 3 * self.u * size, min(size + e, 3 * self.eta))
                 e = self.unless_overflow(e, max(self.parts * size, 2 * held[i][j]))
-                error[i][j] = e + (jump[i][j] if self.across else 0.0)
-        return error
+                error[i][j] = e
+        return error, jump
 
     def _loss(self, values: list[float], errors: list[float], share: float, held: Table) -> None:
         total = math.fsum(map(_finite, values))
@@ -336,9 +335,8 @@ class Reference:
             self.gamma(len(values) + 3) * share * total,
             min(total, 3 * len(values) * self.eta),
         )
-        self.bounds["loss"] = np.array(
-            self.unless_overflow(error, max(2 * total, *(2 * h for row in held for h in row)))
-        )
+        largest = max(total, *(h for row in held for h in row))
+        self.forward["loss"] = np.array(self.unless_overflow(error, 2 * largest))
 
     def _cross_entropy(self, s: list[float], s_error: list[float], y: list[float]) -> tuple[float, float, list[float]]:
         """Of one sample: |loss|, its bound, and the bounds of (Σy) p − y."""
@@ -369,7 +367,7 @@ class Reference:
 
     # -- backward
 
-    def _backward(self, number: int, error: Table) -> Table:
+    def _backward(self, number: int, error: Table, across: bool, bounds: dict[str, Any]) -> Table:
         layer, a_in = self.spec.layers[number - 1], self.inputs[number - 1]
         da = self.magnitudes(f"da{number + 1}")
         size = self.magnitudes(f"delta{number + 1}")
@@ -377,21 +375,24 @@ class Reference:
             bound = [self._softmax_error_signal(number, i, error[i]) for i in range(self.n)]
         else:
             bound = [
-                [self._error_signal(number, i, j, da[i][j], size[i][j], error[i][j]) for j in range(layer.size)]
-                for i in range(self.n)
+                [self._error_signal(number, (i, j), *sizes, across) for j, sizes in enumerate(zip(*rows, strict=True))]
+                for i, rows in enumerate(zip(da, size, error, strict=True))
             ]
-        self.bounds[f"delta{number + 1}"] = bound
+        bounds[f"delta{number + 1}"] = bound
         delta = [list(zip(ds, es, strict=True)) for ds, es in zip(size, bound, strict=True)]
-        self.bounds[f"W{number}"] = [
+        bounds[f"W{number}"] = [
             [self._of_samples([row[j] for row in delta], [row[k] for row in a_in]) for k in range(len(a_in[0]))]
             for j in range(layer.size)
         ]
         if layer.bias:
-            self.bounds[f"b{number}"] = [self._of_bias([row[j] for row in delta]) for j in range(layer.size)]
+            bounds[f"b{number}"] = [self._of_bias([row[j] for row in delta]) for j in range(layer.size)]
         W = self.batch.params[f"W{number}"].astype(float)
         return [[self._to_input(row, W[:, k].tolist()) for k in range(W.shape[1])] for row in delta]
 
-    def _error_signal(self, number: int, i: int, j: int, da: float, delta: float, error: float) -> float:
+    def _error_signal(
+        self, number: int, at: tuple[int, int], da: float, delta: float, error: float, across: bool
+    ) -> float:
+        i, j = at
         activation, f = self.spec.layers[number - 1].activation, self.local[number - 1][i][j]
         z_error = self.z_error[number - 1][i][j]
         held = da + self.spread * error
@@ -401,7 +402,7 @@ class Reference:
             _times(held, self.slope_rounding[number - 1][i][j]),
             self.u * delta,
         )
-        if self.across:
+        if across:
             bound += _times(f.jump, held)
         magnified = 1.0  # what underflows before it is multiplied by a part of f'
         if ACTIVATIONS[activation.name].smooth_library:
@@ -419,7 +420,7 @@ class Reference:
         if width == 1:
             return [self.unless_overflow(0.0 if math.isfinite(error[0]) else INF, 2 * self.parts * top)]
         a = self.magnitudes(f"a{number + 1}")[i]
-        a_error = np.asarray(self.bounds[f"a{number + 1}"])[i].tolist()
+        a_error = self.forward[f"a{number + 1}"][i]
         held_a = [p + self.spread * e for p, e in zip(a, a_error, strict=True)]
         held = [abs(dj) + self.spread * e for dj, e in zip(d, error, strict=True)]
         total = math.fsum(_finite(p * h) for p, h in zip(held_a, held, strict=True))
