@@ -481,12 +481,13 @@ class _Walk:
 
     def _product(self, error: Bound, matrix: Bound) -> Bound:
         """How the errors of one factor come out of a matrix product with the other's absolute values."""
+        total = np.asarray(error @ matrix)
         if not self.statistical:
-            return np.asarray(error @ matrix)
+            return total
         scale_left, scale_right = _scale(error, axis=1), _scale(matrix, axis=0)
-        return np.asarray(
-            np.sqrt(np.square(error / scale_left) @ np.square(matrix / scale_right)) * scale_left * scale_right
-        )
+        squares = np.square(error / scale_left) @ np.square(matrix / scale_right)
+        # the largest of a row may meet only the smallest of a column; the 1-norm is never less than the 2-norm
+        return np.where(squares < 2.0**-960, total, np.sqrt(squares) * scale_left * scale_right)
 
     def _sum(self, error: Bound) -> Bound:
         """The sum over the first axis."""

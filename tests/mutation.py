@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib.metadata
+import gc
+import importlib
 import importlib.util
 import json
 import multiprocessing
@@ -39,9 +40,12 @@ from rich.progress import track
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
-OPTIONS = (  # the first failure is enough, and nobody reads it: no rewritten assertions, no traceback
-    *("-x", "-q", "--assert=plain", "--tb=no"),
-    *("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:unraisableexception", "-p", "no:threadexception"),
+OPTIONS = (  # the first failure is enough, and nobody reads it: no rewritten assertions, no traceback, no plug-ins
+    *("-x", "-q", "--assert=plain", "--tb=no", "-o", "addopts=--import-mode=importlib"),
+    *(
+        f"-pno:{plugin}"
+        for plugin in ("cacheprovider", "unraisableexception", "threadexception", "junitxml", "doctest")
+    ),
 )
 SECONDS = 120  # that the tests of one mutant may take before it counts as killed (it hangs)
 
@@ -261,9 +265,8 @@ def _prepare() -> None:
     """What every mutant needs and none changes, imported once."""
     for name in ("flint", "mpmath", "numpy", "numpy.testing", "rich.table", "typer.testing", "pytest", "hypothesis"):
         importlib.import_module(name)
-    for entry in importlib.metadata.entry_points(group="pytest11"):
-        if not entry.value.startswith("refimpl"):
-            entry.load()
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    gc.disable()  # a process that lives for a second
 
 
 def outcome(mutant: Mutant) -> tuple[Mutant, bool]:

@@ -111,7 +111,7 @@ def test_undetermined_is_exit_code_3(run: Any, tmp_path: Path) -> None:
     [
         (["check", "none.json"], "cannot read none.json: No such file"),
         (["check", "--backend", "tensorflow"], "there is no backend 'tensorflow'; known are numpy, torch, jax"),
-        (["check", "--backend", "numpy", "--device", "cuda"], "NumPy runs on cpu"),
+        (["check", "--backend", "numpy", "--device", "cuda"], "device cuda: CuPy is not installed; pip install cupy"),
         (["check", "--batch", "0"], "Invalid value for '--batch'"),
         (["check", "--batch", "many"], "Invalid value for '--batch'"),
         (["check", "--seed", "-1"], "Invalid value for '--seed'"),
