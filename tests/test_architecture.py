@@ -17,7 +17,7 @@ import refimpl
 ROOT = Path(__file__).resolve().parent.parent
 # a module may import from the lines above its own, and only from them
 LEVELS = (
-    {"refimpl.errors", "refimpl.arithmetic", "refimpl.equations"},
+    {"refimpl.errors", "refimpl.arithmetic", "refimpl.equations", "refimpl.cores"},
     {"refimpl.functions", "refimpl.strict_json"},
     {"refimpl.spec"},
     {"refimpl.batch", "refimpl.report", "refimpl.sampling", "refimpl.examples"},
@@ -31,7 +31,7 @@ LEVELS = (
     {"refimpl.conformance.messages"},
     {"refimpl.conformance.process"},
     {"refimpl.conformance.implementations"},
-    {"refimpl.conformance.run"},
+    {"refimpl.conformance.run", "refimpl.conformance.parallel"},
     {"refimpl.conformance.plugin"},
     {"refimpl.conformance.test_suite"},
     {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import examples
+from refimpl.cores import cores
 from refimpl.spec import LayerSpec, NetworkSpec
 
 Array = NDArray[Any]
@@ -94,11 +94,6 @@ class Group:
 
 def _threads(threads: int) -> str:
     return "1 thread" if threads == 1 else f"{threads} threads"
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def groups(device: str = "cpu", quick: bool = False) -> Iterator[Group]:

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from refimpl.cores import cores
+
 PACKAGES = ("refimpl", "numpy", "torch", "jax", "jaxlib", "cupy-cuda12x", "scikit-learn", "autograd")
 
 
@@ -19,7 +21,7 @@ def machine() -> dict[str, Any]:
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "memory_gib": _memory(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +56,10 @@ def conform(
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="The arithmetic.")] = Dtype.float64,
     device: Annotated[str, typer.Option(help="cpu or cuda, for backends.")] = "cpu",
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="For slow backends. Default: as many as there are cores.", show_default=False),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a program has for one answer.")] = 10.0,
     xfail: Annotated[
         Path | None,
@@ -72,6 +77,7 @@ def conform(
     """Run the conformance suite: every case with its certified answer, and what is wrong where one is missed."""
     from refimpl.conformance import run
     from refimpl.conformance import vectors as vector_files
+    from refimpl.cores import cores
 
     command: list[str] | None = context.meta.get(COMMAND)
     suite = _flagged(vector_files.load(vectors), flag)
@@ -80,7 +86,8 @@ def conform(
         raise ConformanceError(f"--junit: the folder of {junit} does not exist; make it first")
     reports: list[ConformanceReport] = []
     missing = dict.fromkeys(require_backend or [], "was not asked for")
-    for implementation in _implementations(backends, command, answers, dtype.value, device, timeout, suite, missing):
+    asked = Asked(backends, command, answers, vectors, dtype.value, device, processes or cores(), timeout)
+    for implementation in _implementations(asked, suite, missing):
         report = run.ConformanceReport(
             implementation.name, implementation.description, dtype.value, implementation.arithmetic(dtype.value).name
         )
@@ -131,34 +138,42 @@ def _flagged(suite: Suite, flags: list[str] | None) -> Suite:
     return Suites.of([case for case in suite.cases if set(flags) & set(case.flags)])
 
 
-def _implementations(
-    backends: list[str] | None,
-    command: list[str] | None,
-    answers: Path | None,
-    dtype: str,
-    device: str,
-    timeout: float,
-    suite: Suite,
-    missing: dict[str, str],
-) -> Iterator[Implementation]:
-    from refimpl import backend as installed
-    from refimpl.conformance.implementations import AnswersDoor, BackendDoor, ProcessDoor
+@dataclass(frozen=True)
+class Asked:
+    """What is to be run, as it was asked for."""
 
-    asked = [bool(backends), command is not None, answers is not None]
-    if sum(asked) > 1:
+    backends: list[str] | None
+    command: list[str] | None
+    answers: Path | None
+    vectors: Path | None
+    dtype: str
+    device: str
+    processes: int
+    timeout: float
+
+
+def _implementations(asked: Asked, suite: Suite, missing: dict[str, str]) -> Iterator[Implementation]:
+    from refimpl import backend as installed
+    from refimpl.conformance.implementations import AnswersDoor, ProcessDoor
+    from refimpl.conformance.parallel import ParallelDoor
+
+    def door(name: str) -> ParallelDoor:
+        return ParallelDoor(name, asked.device, asked.vectors, suite.cases, asked.dtype, asked.processes)
+
+    if sum([bool(asked.backends), asked.command is not None, asked.answers is not None]) > 1:
         raise ConformanceError("give backends, or a program after --, or --answers, and only one of them")
-    if command is not None:
-        if not command:
+    if asked.command is not None:
+        if not asked.command:
             raise ConformanceError("no program stands after --; write refimpl conform -- ./my_backprop")
-        yield ProcessDoor(command, dtype, timeout)
-    elif answers is not None:
-        yield AnswersDoor(answers, dtype, suite.by_id.__contains__)
-    elif backends:
-        yield from [BackendDoor(installed.load(name), device) for name in backends]
+        yield ProcessDoor(asked.command, asked.dtype, asked.timeout)
+    elif asked.answers is not None:
+        yield AnswersDoor(asked.answers, asked.dtype, suite.by_id.__contains__)
+    elif asked.backends:
+        yield from [door(name) for name in asked.backends]
     else:
         for name in installed.available():
             try:
-                yield BackendDoor(installed.load(name), device)
+                yield door(name)
             except BackendError as error:
                 missing.setdefault(name, "") if name in missing else None
                 typer.echo(f"{name}: not run: {error}", err=True)

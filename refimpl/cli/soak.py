@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -34,6 +33,7 @@ def soak(
 ) -> None:
     """Check random networks of every shape, activation, loss and scale, and sum up the verdicts per backend."""
     from refimpl import backend as backends
+    from refimpl.cores import cores
     from refimpl.errors import BackendError
     from refimpl.sampling import DRAWS, random_problem
     from refimpl.soak import Tally, run, table
@@ -45,7 +45,7 @@ def soak(
         if reason is not True:
             raise BackendError(f"backend {name!r} does not support this: {reason}")
     tally = Tally()
-    workers = min(processes or os.cpu_count() or 1, 1 + count // DRAWS)
+    workers = min(processes or cores(), 1 + count // DRAWS)
     for outcome in _with_progress(run(count, names, dtype.value, device, seed, first, workers), count, quiet=as_json):
         tally.add(outcome)
     if as_json:

@@ -25,11 +25,14 @@ MAX_ANSWERS_BYTES = 2**26
 
 @dataclass(frozen=True)
 class Answered:
-    """What came back: `answer` (loss, gradients), or why there is none (`failed`, `skipped`)."""
+    """What came back: `answer` (loss, gradients), or why there is none (`failed`, `skipped`). `seconds` that it took,
+    where that was measured elsewhere.
+    """
 
     answer: Any = None
     failed: str = ""
     skipped: str = ""
+    seconds: float | None = None
 
 
 class Implementation(Protocol):

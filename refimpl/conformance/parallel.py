@@ -1,0 +1,97 @@
+"""A Python backend asked for many cases in several processes at once, where what takes time is its own (JAX compiles
+every case anew). The answers come back in the order of the cases and are judged in the process that asked.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+
+from refimpl import backend as backends
+from refimpl.arithmetic import Arithmetic
+from refimpl.conformance import vectors
+from refimpl.conformance.implementations import Answered, BackendDoor
+from refimpl.conformance.vectors import Case, Suite
+
+CHUNK = 8  # cases that are asked here before deciding, and that a process is given at a time
+WORTHWHILE = 8.0  # seconds of work that pay for starting processes
+
+_door: BackendDoor
+_suite: Suite
+
+
+def _begin(place: str, device: str, folder: Path | None) -> None:
+    global _door, _suite
+    _door, _suite = BackendDoor(backends.load(place), device), vectors.load(folder)
+
+
+def _answers(names: Sequence[str], dtype: str) -> list[Answered]:
+    return [_timed(_door, _suite.by_id[name], dtype) for name in names]
+
+
+def _timed(door: BackendDoor, case: Case, dtype: str) -> Answered:
+    started = time.perf_counter()
+    answered = door.answer(case, dtype)
+    return replace(answered, seconds=time.perf_counter() - started)
+
+
+class ParallelDoor:
+    """`BackendDoor` for the backend at `place` (a name, or `module:attribute`), asked for `cases` of the vectors in
+    `folder`, in that order. The first few are asked here; processes are started when the rest would take long.
+    """
+
+    def __init__(
+        self, place: str, device: str, folder: Path | None, cases: Sequence[Case], dtype: str, processes: int
+    ) -> None:
+        """Loads the backend. Raises BackendError."""
+        self.here = BackendDoor(backends.load(place), device)
+        self.name, self.description = self.here.name, self.here.description
+        self.processes, self.begin = processes, (place, device, folder)
+        self.waiting = [case.id for case in cases]
+        self.dtype, self.asked, self.seconds = dtype, 0, 0.0
+        self.pool: ProcessPoolExecutor | None = None
+        self.pending: dict[str, tuple[Future[list[Answered]], int]] = {}
+
+    def arithmetic(self, dtype: str) -> Arithmetic:
+        """As `BackendDoor.arithmetic`."""
+        return self.here.arithmetic(dtype)
+
+    def answer(self, case: Case, dtype: str) -> Answered:
+        """The answer, once it has come. A process that died or an answer that cannot be sent is a failure."""
+        if self.pool is None and self.processes > 1 and self.asked >= CHUNK and self._rest() > WORTHWHILE:
+            self._start()
+        if case.id not in self.pending:
+            answered = _timed(self.here, case, dtype)
+            self.asked, self.seconds = self.asked + 1, self.seconds + (answered.seconds or 0.0)
+            return answered
+        future, index = self.pending.pop(case.id)
+        try:
+            return future.result()[index]
+        except BrokenProcessPool:
+            return Answered(failed="a process that ran the backend died; --processes 1 may show why")
+        except Exception as error:  # what a stranger's code returned may not be sent between processes
+            return Answered(failed=f"cannot be asked in several processes ({type(error).__name__}); use --processes 1")
+
+    def _rest(self) -> float:
+        """The seconds that the remaining cases would take here."""
+        return self.seconds / self.asked * (len(self.waiting) - self.asked)
+
+    def _start(self) -> None:
+        # spawn: JAX's and PyTorch's threads do not survive a fork
+        context = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(self.processes, context, initializer=_begin, initargs=self.begin)
+        rest = self.waiting[self.asked :]
+        for start in range(0, len(rest), CHUNK):
+            part = rest[start : start + CHUNK]
+            future = self.pool.submit(_answers, part, self.dtype)
+            self.pending |= {name: (future, index) for index, name in enumerate(part)}
+
+    def close(self) -> None:
+        """End the processes."""
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
