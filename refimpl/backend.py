@@ -31,6 +31,7 @@ from refimpl.batch import validate
 from refimpl.equations import Equations
 from refimpl.errors import BackendError
 from refimpl.spec import NetworkSpec
+from refimpl.strangers import first_line, kept, told
 
 GROUP = "refimpl.backends"
 INSTALLED_BY = {"torch": "pip install 'refimpl[torch]'", "jax": "pip install 'refimpl[jax]'"}
@@ -179,16 +180,16 @@ def load(name: str) -> Backend:
             f"there is no backend {name!r}; known are {', '.join(known) or 'none (is refimpl itself installed?)'}"
         )
     try:
-        with _global_generators_kept():
+        with kept(), _global_generators_kept():
             loaded = known[name].load()
             backend = loaded() if isinstance(loaded, type) else loaded
     except ImportError as error:
         remedy = INSTALLED_BY.get(name, f"install what {known[name].value} needs")
-        raise BackendError(f"backend {name!r} is not installed: {_first_line(error)}; {remedy}") from error
-    except (Exception, SystemExit) as error:  # importing a stranger's module may raise anything
-        raise BackendError(
-            f"backend {name!r} ({known[name].value}) cannot be loaded: {type(error).__name__}: {_first_line(error)}"
-        ) from error
+        raise BackendError(f"backend {name!r} is not installed: {first_line(error)}; {remedy}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # importing a stranger's module may raise anything
+        raise BackendError(f"backend {name!r} ({known[name].value}) cannot be loaded: {told(error)}") from error
     return usable(backend, name)
 
 
@@ -207,15 +208,15 @@ def _imported(place: str) -> Backend:
     """The backend at `module:attribute`."""
     module, _, attribute = place.partition(":")
     try:
-        with _global_generators_kept():
+        with kept(), _global_generators_kept():
             found: Any = import_module(module)
             for part in attribute.split("."):
                 found = getattr(found, part)
             backend = found() if isinstance(found, type) else found
-    except (Exception, SystemExit) as error:  # importing a stranger's module may raise anything
-        raise BackendError(
-            f"backend {place!r} cannot be loaded: {type(error).__name__}: {_first_line(error)}"
-        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # importing a stranger's module may raise anything
+        raise BackendError(f"backend {place!r} cannot be loaded: {told(error)}") from error
     return usable(backend, place)
 
 
@@ -228,7 +229,7 @@ def usable(backend: Any, place: str = "") -> Backend:
         missing = [name for name in ("supports", "gradient_function") if not callable(getattr(backend, name, None))]
         name = getattr(backend, "name", None)
     except Exception as error:  # a property of a stranger's may raise anything
-        raise BackendError(f"{shown} cannot be asked: {type(error).__name__}: {_first_line(error)}") from error
+        raise BackendError(f"{shown} cannot be asked: {told(error)}") from error
     if missing:
         raise BackendError(f"{shown} is a {type(backend).__name__} without {' and '.join(missing)}")
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 200:
@@ -239,14 +240,14 @@ def usable(backend: Any, place: str = "") -> Backend:
 def supported(backend: Backend, spec: NetworkSpec, dtype: str, device: str) -> bool | str:
     """True, or why the backend cannot run this, whatever it does when it is asked."""
     try:
-        answer = backend.supports(spec, dtype=dtype, device=device)
-    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
-        return f"supports raised {type(error).__name__}: {_first_line(error)}"
-    return True if answer is True else " ".join(str(answer or "no reason given").split())
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "no message")[:200]
+        with kept():
+            answer: Any = backend.supports(spec, dtype=dtype, device=device)
+            # NumPy's True is one too
+            return True if answer is True or answer is np.True_ else " ".join(str(answer or "no reason given").split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a stranger's code may raise anything
+        return f"supports raised {told(error)}"
 
 
 def value_and_grad(

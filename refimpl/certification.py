@@ -125,7 +125,7 @@ def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
     smallest_normal = ARITHMETICS[batch.dtype].smallest_normal
     precision = FIRST_PRECISION
     while True:
-        with flint.ctx.workprec(precision):
+        with flint.ctx.workprec(precision), np.errstate(all="ignore"):
             walk = _Reverse(spec, batch)
             missing = max(_missing_bits(walk.results(), smallest_normal), precision if walk.undecided else 0)
             if missing == 0 or precision == LAST_PRECISION:

@@ -34,7 +34,7 @@ from refimpl.bounded import Bounded, Functions, Pass, propagate
 from refimpl.errors import DataError
 from refimpl.faults import FAULTS, WHOLE, Fault, Mistaken, moved, places
 from refimpl.judge import DECISIVE, Judge, as_array
-from refimpl.report import FAIL
+from refimpl.report import FAIL, apart
 from refimpl.spec import NetworkSpec
 
 CONFIRMATIONS = 3  # elements that must agree on a fitted number, the one it was fitted to included
@@ -133,16 +133,23 @@ def diagnose(
     return diagnose_answer(Judge(spec, validate(spec, params, x, y)), (loss, grads))
 
 
-def diagnose_answer(judge: Judge, answer: Any, arithmetic: Arithmetic | None = None) -> list[Finding]:
+def diagnose_answer(
+    judge: Judge, answer: Any, arithmetic: Arithmetic | None = None, decides: Judge | None = None
+) -> list[Finding]:
     """`diagnose` for an answer (loss or None, gradients) to what `judge` knows the truth about; the answer may be
-    anything at all.
+    anything at all. `decides`: the judge whose verdict is to be explained, where it is another.
     """
+    with np.errstate(all="ignore"):
+        return _diagnosed(judge, answer, arithmetic or ARITHMETICS[judge.batch.dtype], decides or judge)
+
+
+def _diagnosed(judge: Judge, answer: Any, arithmetic: Arithmetic, decides: Judge) -> list[Finding]:
     try:
         loss, grads = answer
         grads = dict(grads)
     except Exception:  # an answer may be anything at all
         return []
-    case = _Case(judge, grads, loss, arithmetic or ARITHMETICS[judge.batch.dtype])
+    case = _Case(judge, decides, grads, loss, arithmetic)
     findings = []
     if case.wrong:
         quantity, symptom = case.symptom()
@@ -156,7 +163,7 @@ def diagnose_answer(judge: Judge, answer: Any, arithmetic: Arithmetic | None = N
 class _Case:
     """A wrong answer beside the truth: which quantities are wrong, in backward order."""
 
-    def __init__(self, judge: Judge, grads: dict[Any, Any], loss: Any, arithmetic: Arithmetic) -> None:
+    def __init__(self, judge: Judge, decides: Judge, grads: dict[Any, Any], loss: Any, arithmetic: Arithmetic) -> None:
         self.judge, self.spec, self.arithmetic = judge, judge.spec, arithmetic
         batch = judge.batch
         self.params, self.x, self.dtype = batch.params, batch.x, batch.dtype
@@ -181,16 +188,23 @@ class _Case:
                 self.refused[name] = array
             elif array.dtype.kind in "fiu":
                 self.answer[name] = array.astype(np.float64)
-        rows = {row.quantity: row for row in judge.judge_answer("answer", (0.0, self.raw), arithmetic)}
+        rows = {row.quantity: row for row in decides.judge_answer("answer", (0.0, self.raw), arithmetic)}
         self.wrong = [name for name in self.names if rows[name].verdict == FAIL]
         self.loss = loss
-        self.loss_wrong = loss is not None and judge.judge_answer("", (loss, {}), arithmetic)[0].verdict == FAIL
+        self.loss_wrong = loss is not None and decides.judge_answer("", (loss, {}), arithmetic)[0].verdict == FAIL
         self.loss_explained = False
 
     @property
     def comparable(self) -> bool:
-        """Whether every gradient is an array of finite numbers."""
-        return len(self.answer) == len(self.names) and all(np.isfinite(g).all() for g in self.answer.values())
+        """Whether every gradient is an array of finite numbers, and in none the dtype is all that is wrong."""
+        return (
+            len(self.answer) == len(self.names)
+            and all(np.isfinite(g).all() for g in self.answer.values())
+            and not any(self.refused.get(name, "").startswith("is ") and self._fits(name) for name in self.wrong)
+        )
+
+    def _fits(self, name: str) -> bool:
+        return self.answer[name].shape == self.truth(name).shape and self._close(name, self.answer[name])
 
     def truth(self, name: str) -> Array:
         return self.judge.truth.grads[name].mid
@@ -231,6 +245,9 @@ class _Case:
         return "; ".join(parts)
 
     def _pattern(self, name: str, answer: Array, truth: Array, close: NDArray[np.bool_]) -> str:
+        if close.all():
+            wrong = int((answer != truth).sum())
+            return f"{wrong} of {close.size} elements are rounded, where the right ones need no rounding"
         ratio = self._ratio(name, answer, truth)
         if ratio is not None:
             return f"is the right one times {_named_ratio(ratio, self.n, self.spec.n_out)}"
@@ -244,9 +261,7 @@ class _Case:
                 wrong = np.asarray(~close.all(axis=axis))
                 if 0 < wrong.sum() < wrong.size:
                     return f"wrong in {_places(word, wrong)} only"
-            if min(answer.shape) > 1 and np.linalg.matrix_rank(answer, 1e-10) == 1 < np.linalg.matrix_rank(
-                truth, 1e-10
-            ):
+            if self.n > 1 and _rank_one(answer) and not _rank_one(truth):
                 return "has rank one, as from a single sample"
         if self._close_to(name, np.abs(answer), np.abs(truth)):
             return f"has the wrong sign in {int((answer * truth < 0).sum())} of {answer.size} elements"
@@ -283,7 +298,18 @@ class _Case:
         truth = float(self.judge.truth.loss.mid)
         if not math.isfinite(value) or truth == 0:
             return f"is {value:g}; it should be {truth:g}"
+        if math.isclose(value, truth, rel_tol=1e-5):
+            return "is {}; it should be {}".format(*apart(value, truth))
         return f"is {value:.9g}, {_named_ratio(value / truth, self.n, self.spec.n_out)} times {truth:.9g}"
+
+
+def _rank_one(array: Array) -> bool:
+    """Whether every element is what the row and the column of the largest one make it, to rounding."""
+    if min(array.shape) < 2 or not array.any():
+        return False
+    i, j = np.unravel_index(int(np.argmax(np.abs(array))), array.shape)
+    outer = np.outer(array[:, j] / array[i, j], array[i])
+    return bool((np.abs(outer - array) <= 1e-10 * np.abs(array)).all())
 
 
 def _named_ratio(ratio: float, n: int, outputs: int) -> str:
@@ -417,7 +443,8 @@ class _Search:
         evidence = [cause.fault.evidence for cause in causes if cause.fault.evidence]
         if evidence:
             wrong = np.concatenate([case.answer[name].ravel() for name in case.wrong])
-            return all(trace(wrong) for trace in evidence)
+            right = np.concatenate([case.truth(name).ravel() for name in case.wrong])
+            return all(trace(wrong) and not trace(right) for trace in evidence)
         return all(self._decisive(name, grads[name]) for name in case.wrong) and self._confirmed(causes, grads)
 
     def _decisive(self, name: str, grad: Bounded) -> bool:
@@ -521,7 +548,8 @@ class _Search:
 
     def _is_quotient(self, step: float, one_sided: bool) -> bool:
         case = self.case
-        chance, decisive = 1.0, True
+        chance, usual, decisive = 1.0, 1.0, True
+        width = step if one_sided else 2 * step
         centre = self._loss(case.params)
         place = np.spacing(np.asarray(abs(float(centre.mid)), dtype=case.dtype)).astype(np.float64) / 2
         for name in case.names:
@@ -535,8 +563,10 @@ class _Search:
                     return False
                 if index == at and name in case.wrong and error > DECISIVE * distance:
                     decisive = False
-                chance *= _chance_of_multiple(answer * step * (1 if one_sided else 2), float(place), case.dtype)
-        return decisive or chance < CHANCE
+                chance *= _chance_of_multiple(answer * width, float(place), case.dtype)
+                usual *= _chance_of_multiple(float(case.truth(name)[index]) * width, float(place), case.dtype)
+        # where the truth bears the trace too, it says nothing
+        return decisive or chance < CHANCE <= usual
 
     def _quotient(
         self, name: str, index: tuple[int, ...], step: float, one_sided: bool, centre: Bounded

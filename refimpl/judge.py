@@ -23,6 +23,7 @@ from refimpl.batch import Batch
 from refimpl.certification import Balls, Certificate, certify_batch
 from refimpl.report import FAIL, PASS, UNDETERMINED, Row
 from refimpl.spec import NetworkSpec
+from refimpl.strangers import first_line, kept, told
 from refimpl.tolerance import Tolerance, tolerance
 
 DECISIVE = 0.01  # a bound above this share of an array's largest element decides nothing
@@ -71,13 +72,18 @@ class Judge:
                 arithmetic = backend.arithmetic(dtype=dtype, device=device)
             if not isinstance(arithmetic, Arithmetic):
                 raise TypeError(f"its arithmetic is a {type(arithmetic).__name__}")
-        except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and its verdict is FAIL
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's code may raise anything, and its verdict is FAIL
             return Judgement([_raised(backend.name, "loss", error)], None, ARITHMETICS[dtype])
         wants_x = inputs and isinstance(backend, InputGradientBackend)
         prepare = cast(InputGradientBackend, backend).input_gradient_function if wants_x else backend.gradient_function
         try:
-            answer: Any = prepare(self.spec, dtype=dtype, device=device)(*self._data())
-        except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and its verdict is FAIL
+            with kept():
+                answer: Any = prepare(self.spec, dtype=dtype, device=device)(*self._data())
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's code may raise anything, and its verdict is FAIL
             return Judgement([_raised(backend.name, "loss", error)], None, arithmetic)
         rows = self.judge_answer(backend.name, answer, arithmetic, inputs=wants_x)
         if intermediates and isinstance(backend, IntermediatesBackend):
@@ -89,9 +95,12 @@ class Judge:
     ) -> list[Row]:
         names = [f"{kind}{layer}" for layer in range(2, self.spec.depth + 2) for kind in ("z", "a", "delta")]
         try:
-            run = backend.intermediates_function(self.spec, dtype=self.batch.dtype, device=device)
-            values = dict(run(*self._data()))
-        except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and its verdict is FAIL
+            with kept():
+                run = backend.intermediates_function(self.spec, dtype=self.batch.dtype, device=device)
+                values = dict(run(*self._data()))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's code may raise anything, and its verdict is FAIL
             return [_raised(name, "z2", error)]
         return self._judge_arrays(name, values, {key: self.truth.values[key] for key in names}, arithmetic)
 
@@ -111,7 +120,8 @@ class Judge:
         except Exception:  # an answer may be anything at all
             return [_refused(name, "loss", f"returned {type(answer).__name__}; return (loss, gradients)")]
         truth = {key: ball for key, ball in self.truth.grads.items() if inputs or key != "x"}
-        return [self._judge_loss(name, loss, arithmetic), *self._judge_arrays(name, grads, truth, arithmetic)]
+        with np.errstate(all="ignore"):
+            return [self._judge_loss(name, loss, arithmetic), *self._judge_arrays(name, grads, truth, arithmetic)]
 
     def _judge_loss(self, name: str, loss: Any, arithmetic: Arithmetic) -> Row:
         value = as_array({"loss": loss}, "loss")
@@ -237,7 +247,7 @@ def _statistical(distance: Array, bound: Array, decisive: float, undetermined: B
 
 
 def _raised(name: str, key: str, error: BaseException) -> Row:
-    return _refused(name, key, f"raised {type(error).__name__}: {_first_line(error)}")
+    return _refused(name, key, f"raised {told(error)}")
 
 
 def _refused(name: str, key: str, reason: str, size: int = 1) -> Row:
@@ -258,7 +268,7 @@ def as_array(answer: Mapping[str, Any], key: str) -> Array | str:
     try:
         return np.array(answer[key], subok=False)
     except Exception as error:  # whatever a stranger's __array__ may raise
-        return f"is no array: {_first_line(error)}"
+        return f"is no array: {first_line(error)}"
 
 
 def _kind(value: Any, array: Array) -> str:
@@ -274,9 +284,3 @@ def _fitting(array: Array | str, shape: tuple[int, ...], dtype: str) -> Array | 
     if str(array.dtype.newbyteorder("=")) != dtype:
         return f"is {array.dtype}; {dtype} was asked for"
     return array
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of an error's message, without control characters."""
-    line = next(iter(str(error).splitlines()), "(no message)")
-    return "".join(character if character.isprintable() else "?" for character in line[:200])

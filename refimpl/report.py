@@ -80,12 +80,17 @@ class Row:
             parts.append(f"statistically {self.statistical}")
         return "; ".join(parts)
 
+    @property
+    def numbers(self) -> tuple[str, str]:
+        """Value and truth as text; where the verdict is FAIL, with the digits that tell them apart."""
+        return apart(self.value, self.truth) if self.verdict == FAIL else (f"{self.value:.9g}", f"{self.truth:.9g}")
+
     def cells(self) -> tuple[str, ...]:
         """The row as text, under `HEADINGS`."""
         numbers = (
             ("", "", "", "", "")
             if math.isnan(self.truth)
-            else (_ratio(self.ratio), _short(self.ulps), self.place, f"{self.value:.9g}", f"{self.truth:.9g}")
+            else (_ratio(self.ratio), _short(self.ulps), self.place, *self.numbers)
         )
         return (self.backend, self.quantity, self.verdict, *numbers, self.remark)
 
@@ -188,6 +193,15 @@ class Report:
 
     def __repr__(self) -> str:
         return f"<Report {self.title}: {self.summary}>"
+
+
+def apart(value: float, truth: float) -> tuple[str, str]:
+    """Two numbers as text, with as many digits, nine at least, as it takes to tell them apart."""
+    for digits in (9, 12, 15, 17):
+        shown = f"{value:.{digits}g}", f"{truth:.{digits}g}"
+        if shown[0] != shown[1]:
+            break
+    return shown
 
 
 def _outcome_style(report: Report) -> str:

@@ -16,7 +16,6 @@ import json
 import math
 import operator
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.errors import SpecError
+from refimpl.files import write_whole
 from refimpl.functions import ACTIVATIONS, LOSSES, REDUCTIONS, Activation, Loss
 from refimpl.strict_json import parse
 
@@ -229,21 +229,10 @@ class NetworkSpec:
         """
         text = self.dumps()
         try:
-            target = Path(os.path.realpath(_path(path)))
+            target = Path(_path(path))
             if target.exists() and not target.is_file():
                 raise SpecError(f"{_shown(path)} is no regular file; choose another name")
-            temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
-            mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            write_whole(target, text.encode())
         except SpecError:
             raise
         except (OSError, ValueError) as error:

@@ -17,7 +17,14 @@ import refimpl
 ROOT = Path(__file__).resolve().parent.parent
 # a module may import from the lines above its own, and only from them
 LEVELS = (
-    {"refimpl.errors", "refimpl.arithmetic", "refimpl.equations", "refimpl.cores"},
+    {
+        "refimpl.errors",
+        "refimpl.arithmetic",
+        "refimpl.equations",
+        "refimpl.cores",
+        "refimpl.files",
+        "refimpl.strangers",
+    },
     {"refimpl.functions", "refimpl.strict_json"},
     {"refimpl.spec"},
     {"refimpl.batch", "refimpl.report", "refimpl.sampling", "refimpl.examples"},

@@ -113,6 +113,9 @@ def test_the_fixtures_for_ones_own_code(pytester: pytest.Pytester) -> None:
         ("flags=['Nonsense']", "chooses no case"),
         ("flag='Tie'", "takes flags, activations, losses, dtype by name; got flag"),
         ("['Tie']", "got a position"),
+        ("flags='Tie'", "flags must be a list of names, got 'Tie'"),
+        ("losses=[1]", "losses must be a list of names"),
+        ("dtype='float16'", "dtype must be one of float64, float32, got 'float16'"),
     ],
 )
 def test_a_wrong_marker_is_said(pytester: pytest.Pytester, marker: str, message: str) -> None:
@@ -129,3 +132,83 @@ def test_the_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess(
         "-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:hypothesispytest"
     ).assert_outcomes(passed=1)
+
+
+def test_a_backend_may_lie_where_pytest_is_called(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(mine="from refimpl_numpy import backend")
+    for mode in ("prepend", "importlib"):
+        outcome = pytester.runpytest_subprocess(
+            *SUITE, f"--import-mode={mode}", "--refimpl-backend", "mine:backend", "-k", "article and parity"
+        )
+        outcome.assert_outcomes(passed=1, deselected=462)
+
+
+def test_the_suite_is_collected_whatever_ones_own_tests_are_called(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\npython_files = check_*.py\npython_functions = check_*\npython_classes = Check\n")
+    outcome = pytester.runpytest_subprocess(*SUITE, "--refimpl-backend", "numpy", "-k", "article and parity")
+    outcome.assert_outcomes(passed=1, deselected=462)
+
+
+def test_an_unknown_backend_is_one_line_with_workers_too(pytester: pytest.Pytester) -> None:
+    for workers in ((), ("-n", "2")):
+        outcome = pytester.runpytest_subprocess(*SUITE, *workers, "--refimpl-backend", "nobody")
+        assert outcome.ret == pytest.ExitCode.USAGE_ERROR
+        said = [line for line in outcome.stderr.lines if line]
+        assert len(said) == 1
+        assert "there is no backend 'nobody'" in said[0]
+
+
+def test_markers_add_up_the_closest_first(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.refimpl(flags=["Tie"], losses=["cross_entropy"])
+        class TestMine:
+            def test_both(self, refimpl_case):
+                assert "Tie" in refimpl_case.flags and refimpl_case.spec.loss.name == "cross_entropy"
+
+            @pytest.mark.refimpl(losses=["squared_error"])
+            def test_closer(self, refimpl_case):
+                assert "Tie" in refimpl_case.flags and refimpl_case.spec.loss.name == "squared_error"
+        """
+    )
+    outcome = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    assert outcome.ret == 0
+    assert outcome.parseoutcomes()["passed"] >= 2
+
+
+def test_a_test_that_judges_nothing_fails(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.refimpl(flags=["Tie"], losses=["cross_entropy"])
+        def test_nothing(refimpl_case, refimpl_judge):
+            pass
+
+        @pytest.mark.refimpl(flags=["Tie"], losses=["cross_entropy"])
+        def test_skipped(refimpl_case, refimpl_judge):
+            pytest.skip("not today")
+        """
+    )
+    outcome = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    counts = outcome.parseoutcomes()
+    assert set(counts) == {"failed", "skipped"}
+    outcome.stdout.fnmatch_lines(["*nothing was judged: call refimpl_judge(loss, gradients)*"])
+
+
+def test_the_dtype_of_the_command_line_is_the_judges(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import numpy as np, pytest
+        from refimpl_numpy import backend
+
+        @pytest.mark.refimpl(flags=["Tie"], losses=["cross_entropy"])
+        def test_mine(refimpl_case, refimpl_judge):
+            run = backend.gradient_function(refimpl_case.spec, dtype="float32", device="cpu")
+            refimpl_judge(*run(*refimpl_case.data("float32")))
+        """
+    )
+    assert pytester.runpytest_subprocess("-p", "no:cacheprovider", "--refimpl-dtype", "float32").ret == 0
+    assert pytester.runpytest_subprocess("-p", "no:cacheprovider").ret == 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 
 import typer
@@ -21,6 +22,8 @@ from refimpl.cli.diagnose import diagnose
 from refimpl.cli.soak import soak
 from refimpl.cli.vectors import vectors
 from refimpl.errors import RefimplError
+
+BROKEN_PIPE = 128 + 13  # as shells have it
 
 app = typer.Typer(
     name="refimpl", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -43,8 +46,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show δ or · is no reason to fail
             stream.reconfigure(errors="replace")
-    if os.getcwd() not in sys.path:  # as python -m does: a backend at module:attribute may lie in the working folder
-        sys.path.append(os.getcwd())
+    with contextlib.suppress(OSError):  # as python -m does: a backend at module:attribute may lie in the working folder
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)
+    for name in ("SIGTERM", "SIGHUP"):  # so that what was begun is ended
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _end)
     try:
         app()
         sys.stdout.flush()
@@ -52,17 +59,28 @@ def main() -> None:
         _give_up(str(error))
     except MemoryError:
         _give_up("not enough memory; ask for a smaller batch or network")
-    except BrokenPipeError:
-        _give_up("")
+    except BrokenPipeError:  # as in `refimpl vectors list | head`
+        _give_up("", BROKEN_PIPE)
+    except SystemExit as end:
+        # the command line's library ends so on a broken pipe, with the exit code of a wrong gradient
+        if end.code == 1 and type(sys.stdout).__name__ == "PacifyFlushWrapper":
+            _give_up("", BROKEN_PIPE)
+        raise
     except OSError as error:
         _give_up(f"cannot write: {error.strerror}")
 
 
-def _give_up(message: str) -> None:
-    """One line, and exit code 2."""
+def _end(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
+def _give_up(message: str, code: int = 2) -> None:
+    """One line, and the exit code."""
     if message:
-        print(f"refimpl: {' '.join(message.split())}", file=sys.stderr)
-    # nothing more can be written to a closed or full stdout: keep the interpreter from trying
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.exit(2)
+        with contextlib.suppress(OSError):
+            print(f"refimpl: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    # nothing more can be written to what is closed or full: keep the interpreter from trying
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    sys.exit(code)

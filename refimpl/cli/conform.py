@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typer.core import TyperCommand
 
 from refimpl.cli.check import ALL_PASS, UNDECIDED, WRONG, Dtype
 from refimpl.errors import BackendError, ConformanceError
+from refimpl.files import write_whole
 
 if TYPE_CHECKING:
     from refimpl.conformance.implementations import Implementation
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from refimpl.conformance.vectors import Suite
 
 COMMAND = "refimpl.command"
+MAX_SECONDS = 86_400
+INTERRUPTED = 130  # as shells have it
 
 
 class WithCommand(TyperCommand):
@@ -80,41 +84,80 @@ def conform(
     from refimpl.cores import cores
 
     command: list[str] | None = context.meta.get(COMMAND)
-    suite = _flagged(vector_files.load(vectors), flag)
-    expected = run.expected_failures(xfail, suite) if xfail else {}
-    if junit is not None and not junit.absolute().parent.is_dir():
-        raise ConformanceError(f"--junit: the folder of {junit} does not exist; make it first")
+    _check_effective(context, command, answers)
+    if not timeout <= MAX_SECONDS:
+        raise ConformanceError(f"--timeout must be from 0.1 to {MAX_SECONDS} seconds, got {timeout:g}")
+    target = _junit_target(junit) if junit is not None else None
+    whole = vector_files.load(vectors)
+    suite = _flagged(whole, flag)
+    expected = run.expected_failures(xfail, whole) if xfail else {}
     reports: list[ConformanceReport] = []
     missing = dict.fromkeys(require_backend or [], "was not asked for")
+    interrupted = False
     asked = Asked(backends, command, answers, vectors, dtype.value, device, processes or cores(), timeout)
-    for implementation in _implementations(asked, suite, missing):
-        report = run.ConformanceReport(
-            implementation.name, implementation.description, dtype.value, implementation.arithmetic(dtype.value).name
-        )
-        try:
+    for place, implementation in _implementations(asked, whole, suite, missing):
+        with contextlib.closing(implementation):
+            arithmetic = implementation.arithmetic(dtype.value).name
+            report = run.ConformanceReport(implementation.name, implementation.description, dtype.value, arithmetic)
+            reports.append(report)
             results = run.conform(implementation, suite, dtype.value, expected)
-            for result in _with_progress(results, len(suite.cases), implementation.name, quiet=as_json):
-                report.results.append(result)
-        finally:
-            implementation.close()
+            try:
+                for result in _with_progress(results, len(suite.cases), implementation.name, quiet=as_json):
+                    report.results.append(result)
+            except KeyboardInterrupt:
+                interrupted = True
         if any(result.verdict != run.SKIP for result in report.results):
             missing.pop(implementation.name, None)
-        reports.append(report)
-    if junit is not None:
-        _write(junit, run.junit(reports))
+            missing.pop(place, None)
+        if interrupted:
+            break
     _show(reports, missing, as_json)
+    if target is not None:
+        _write(target, run.junit(reports))
+    if interrupted:
+        done = sum(len(report.results) for report in reports)
+        typer.echo(f"interrupted after {done} cases; the rest was not run", err=True)
+        raise typer.Exit(INTERRUPTED)
     raise typer.Exit(_outcome(reports, missing))
 
 
-def _write(path: Path, text: str) -> None:
-    """The whole file or none of it."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def _check_effective(context: typer.Context, command: list[str] | None, answers: Path | None) -> None:
+    """Raises ConformanceError for an option that would do nothing."""
+    door, without = (
+        ("--answers", ("device", "timeout", "processes")) if answers is not None
+        else ("a program", ("device", "processes")) if command is not None
+        else ("backends", ("timeout",))
+    )  # fmt: skip
+    for name in without:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConformanceError(f"--{name} has no effect with {door}; leave it out")
+
+
+def _junit_target(path: Path) -> Path:
+    """Where the file will be, whatever the working folder is by then. Raises ConformanceError."""
+    target = path.absolute()
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ConformanceError(f"cannot write {path}: {error.strerror}; name another file") from None
+        if target.is_dir():
+            raise ConformanceError(f"--junit: {path} is a folder; name a file in it")
+        if not target.parent.is_dir():
+            raise ConformanceError(f"--junit: the folder of {path} does not exist; make it first")
+        target.exists()
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConformanceError):
+            raise
+        raise ConformanceError(
+            f"--junit: {getattr(error, 'strerror', None) or 'not a name that a file can have'}"
+        ) from None
+    return target
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_whole(path, text.encode())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a name that a file can have"
+        raise ConformanceError(f"cannot write {path}: {reason}; name another file") from None
 
 
 def _outcome(reports: list[ConformanceReport], missing: dict[str, str]) -> int:
@@ -152,7 +195,10 @@ class Asked:
     timeout: float
 
 
-def _implementations(asked: Asked, suite: Suite, missing: dict[str, str]) -> Iterator[Implementation]:
+def _implementations(
+    asked: Asked, whole: Suite, suite: Suite, missing: dict[str, str]
+) -> Iterator[tuple[str, Implementation]]:
+    """What was asked for, each by the name it was asked for by."""
     from refimpl import backend as installed
     from refimpl.conformance.implementations import AnswersDoor, ProcessDoor
     from refimpl.conformance.parallel import ParallelDoor
@@ -165,17 +211,16 @@ def _implementations(asked: Asked, suite: Suite, missing: dict[str, str]) -> Ite
     if asked.command is not None:
         if not asked.command:
             raise ConformanceError("no program stands after --; write refimpl conform -- ./my_backprop")
-        yield ProcessDoor(asked.command, asked.dtype, asked.timeout)
+        yield asked.command[0], ProcessDoor(asked.command, asked.dtype, asked.timeout)
     elif asked.answers is not None:
-        yield AnswersDoor(asked.answers, asked.dtype, suite.by_id.__contains__)
+        yield str(asked.answers), AnswersDoor(asked.answers, asked.dtype, whole.by_id.__contains__)
     elif asked.backends:
-        yield from [door(name) for name in asked.backends]
+        yield from [(name, door(name)) for name in asked.backends]
     else:
         for name in installed.available():
             try:
-                yield door(name)
+                yield name, door(name)
             except BackendError as error:
-                missing.setdefault(name, "") if name in missing else None
                 typer.echo(f"{name}: not run: {error}", err=True)
                 if name in missing:
                     missing[name] = str(error)
@@ -187,13 +232,15 @@ def _show(reports: list[ConformanceReport], missing: dict[str, str], as_json: bo
         typer.echo(json.dumps({"format": "refimpl.conformance-run/1", "missing": missing, "reports": data}, indent=1))
         return
     from rich.console import Console
+    from rich.text import Text
 
     console = Console()
     wide = Console(width=max(console.width, 100) if console.is_terminal else 160)
     for report in reports:
         wide.print(report)
     for name, reason in missing.items():
-        wide.print(f"required backend {name} did not run: {reason or 'it supports no case'}", style="bold red")
+        text = f"required backend {name} did not run: {reason or 'it supports no case'}"
+        wide.print(Text(text, style="bold red"))
 
 
 def _with_progress(results: Iterable[CaseResult], count: int, name: str, quiet: bool) -> Iterable[CaseResult]:

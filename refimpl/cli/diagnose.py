@@ -33,11 +33,18 @@ def diagnose(
 
     chosen = _case(case)
     message = messages.heard(_read(answer), "the answer")
+    unknown = set(message) - {"type", "id", "case", "loss", "gradients"}
+    if unknown:
+        raise ConformanceError(f"{answer}: unknown key {min(unknown)[:60]!r}; known are loss, gradients and case")
+    if message.get("case", chosen.id) != chosen.id:
+        raise ConformanceError(f"{answer}: it answers the case {str(message['case'])[:60]!r}, not {chosen.id!r}")
+    if not chosen.fits(dtype.value):
+        raise ConformanceError(f"case {chosen.id!r} has numbers that {dtype.value} has not; ask with --dtype float64")
     given = messages.read_answer({"loss": None, **message}, dtype.value)
-    judge = Judge(chosen.spec, chosen.batch(dtype.value))
+    judge, decides = Judge(chosen.spec, chosen.batch(dtype.value)), chosen.judge(dtype.value)
     with_loss = (given[0] if "loss" in message else judge.truth.loss.mid, given[1])
-    rows = judge.judge_answer("answer", with_loss)
-    findings = diagnose_answer(judge, (with_loss[0], given[1]))
+    rows = decides.judge_answer("answer", with_loss)
+    findings = diagnose_answer(judge, with_loss, decides=decides)
     failed = any(row.verdict == FAIL for row in rows)
     if as_json:
         data = {"case": chosen.id, "ok": not failed, "findings": [finding.to_dict() for finding in findings]}

@@ -74,7 +74,7 @@ def progress(items: Iterable[T], count: int, what: str) -> Iterator[T]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

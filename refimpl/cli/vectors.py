@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,18 +27,46 @@ def generate(
     from refimpl.conformance import vectors as files
     from refimpl.conformance.cases import drafts
 
+    _check_target(folder)
     chosen = list(drafts())
     admitted = files.admit_all(chosen, processes)
     cases = list(progress(admitted, len(chosen), "cases"))
     written = list(files.files(cases))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in written:
-            (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise ConformanceError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
+    _write(folder, written)
     size = sum(len(text.encode()) for _, text in written)
     typer.echo(f"{len(cases)} cases in {len(written)} files, {size / 1e6:.1f} MB, in {folder}")
+
+
+def _check_target(folder: Path) -> None:
+    """Make the folder before the work is done. Raises ConformanceError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a name that a folder can have"
+        raise ConformanceError(f"cannot write to {folder}: {reason}; name another folder") from None
+
+
+def _write(folder: Path, written: Sequence[tuple[str, str]]) -> None:
+    """All files, made in a folder of their own and then moved; an earlier suite's are removed. Raises
+    ConformanceError.
+    """
+    from refimpl.conformance.vectors import FORMAT
+
+    names = {name for name, _ in written}
+    head = f'{{"format": "{FORMAT}"'.encode()
+    try:
+        with tempfile.TemporaryDirectory(prefix=".vectors-", dir=folder) as made:
+            for name, text in written:
+                (Path(made) / name).write_text(text, encoding="utf-8", newline="\n")
+            for name, _ in written:
+                os.replace(Path(made) / name, folder / name)
+        for other in folder.glob("*.json"):
+            if other.name not in names and other.is_file() and other.read_bytes()[: len(head)] == head:
+                other.unlink()
+    except OSError as error:
+        raise ConformanceError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
 
 
 @vectors.command()

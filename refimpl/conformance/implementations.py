@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from refimpl import backend as backends
 from refimpl.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.backend import ArithmeticBackend, Backend
 from refimpl.conformance import messages
-from refimpl.conformance.messages import ANSWERS_FORMAT, MAX_LINE, Hello
+from refimpl.conformance.messages import ANSWERS_FORMAT, MAX_LINE, Hello, one_line
 from refimpl.conformance.process import Program, ProgramError
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case
-from refimpl.errors import ConformanceError
+from refimpl.errors import BackendError, ConformanceError
+from refimpl.strangers import kept, told
 
 MAX_STARTS = 5  # of a program that must be killed, one after the other without a usable answer between
 MAX_ANSWERS_BYTES = 2**26
+BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -71,22 +74,36 @@ class BackendDoor:
         self.description = f"backend {backend.name} ({module}) on {device}"
 
     def arithmetic(self, dtype: str) -> Arithmetic:
-        """IEEE's of the dtype, or what the backend declares."""
+        """IEEE's of the dtype, or what the backend declares. Raises BackendError where that is none."""
+        declared: Any = ARITHMETICS[dtype]
         if isinstance(self.backend, ArithmeticBackend):
-            return self.backend.arithmetic(dtype=dtype, device=self.device)
-        return ARITHMETICS[dtype]
+            try:
+                with kept():
+                    declared = self.backend.arithmetic(dtype=dtype, device=self.device)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a stranger's code may raise anything
+                raise BackendError(f"backend {self.name!r} cannot be judged: arithmetic raised {told(error)}") from None
+        if not isinstance(declared, Arithmetic):
+            raise BackendError(
+                f"backend {self.name!r} cannot be judged: arithmetic returned a {type(declared).__name__}; "
+                "return a refimpl.arithmetic.Arithmetic"
+            )
+        return declared
 
     def answer(self, case: Case, dtype: str) -> Answered:
         """What the backend returns; what it raises is a failure."""
+        supported = backends.supported(self.backend, case.spec, dtype, self.device)
+        if supported is not True:
+            return Answered(skipped=str(supported))
         try:
-            supported = self.backend.supports(case.spec, dtype=dtype, device=self.device)
-            if supported is not True:
-                return Answered(skipped=str(supported or "no reason given"))
-            function = self.backend.gradient_function(case.spec, dtype=dtype, device=self.device)
-            return Answered(function(*case.data(dtype)))
-        except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and its verdict is FAIL
-            line = next(iter(str(error).splitlines()), "")[:200]
-            return Answered(failed=f"raised {type(error).__name__}: {line}")
+            with kept():
+                function = self.backend.gradient_function(case.spec, dtype=dtype, device=self.device)
+                return Answered(function(*case.data(dtype)))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's code may raise anything, and its verdict is FAIL
+            return Answered(failed=f"raised {told(error)}")
 
     def close(self) -> None:
         """Nothing is held."""
@@ -138,7 +155,7 @@ class ProcessDoor:
             raise ConformanceError(f"answered id {str(message.get('id'))[:20]} when {self.asked} was asked")
         kind = message.get("type")
         if kind == "unsupported":
-            return Answered(skipped=str(message.get("reason", "no reason given"))[:200])
+            return Answered(skipped=repr(str(message.get("reason", "no reason given"))[:200])[1:-1])
         if kind == "error":
             return Answered(failed=f"said: {str(message.get('message', 'no message'))[:200]!r}")
         if kind != "answer":
@@ -150,7 +167,7 @@ class ProcessDoor:
         try:
             greeting = messages.say({"type": "hello", "format": messages.FORMAT, "dtype": self.dtype})
             return messages.read_hello(self.program.ask(greeting, self.seconds))
-        except (ProgramError, ConformanceError):
+        except BaseException:  # a signal too
             self._discard()
             raise
 
@@ -169,8 +186,8 @@ class ProcessDoor:
 class AnswersDoor:
     """A file of answers, read as it is needed, in the suite's order or any other."""
 
-    def __init__(self, path: Path, dtype: str, judged: Callable[[str], bool]) -> None:
-        """Reads the answers to the cases that `judged` names. Raises ConformanceError."""
+    def __init__(self, path: Path, dtype: str, known: Callable[[str], bool]) -> None:
+        """Reads the answers; `known`: whether there is a case of that name. Raises ConformanceError."""
         self.answers: dict[str, Answered] = {}
         self.name = str(path)
         try:
@@ -178,7 +195,8 @@ class AnswersDoor:
                 if path.stat().st_size > MAX_ANSWERS_BYTES:
                     raise ConformanceError(f"{path} is larger than {MAX_ANSWERS_BYTES:,} bytes; split it")
                 for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
-                    self._line(line, number, dtype, judged)
+                    if line.strip():
+                        self._line(line.removeprefix(BOM), number, dtype, known)
         except (OSError, ValueError) as error:
             if isinstance(error, ConformanceError):
                 raise ConformanceError(f"{path}: {error}") from None
@@ -187,14 +205,14 @@ class AnswersDoor:
         if not hasattr(self, "description"):
             raise ConformanceError(f"{path} is empty; its first line must be a hello")
 
-    def _line(self, line: bytes, number: int, dtype: str, judged: Callable[[str], bool]) -> None:
+    def _line(self, line: bytes, number: int, dtype: str, known: Callable[[str], bool]) -> None:
         try:
             message = messages.heard(line.rstrip(b"\r\n"), "a line of answers")
-            if number == 1:
+            if not hasattr(self, "description"):
                 self._head(message, dtype)
                 return
             case = message.get("case")
-            if not isinstance(case, str) or not judged(case):
+            if not isinstance(case, str) or not known(case):
                 raise ConformanceError(f"case {str(case)[:60]!r} is not one of the suite's")
             if case in self.answers:
                 raise ConformanceError(f"case {case!r} is answered twice")
@@ -207,7 +225,7 @@ class AnswersDoor:
             raise ConformanceError(f'the first line must hold "format":"{ANSWERS_FORMAT}"')
         if message.get("dtype", dtype) != dtype:
             raise ConformanceError(f"the answers are {str(message['dtype'])[:20]}; ask with --dtype")
-        self.name = str(message.get("name", self.name))[:200]
+        self.name = one_line(message.get("name", self.name), "name")
         self.description = f"answers of {self.name}"
 
     def arithmetic(self, dtype: str) -> Arithmetic:

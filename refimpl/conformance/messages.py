@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from refimpl.arithmetic import ARITHMETICS
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case
 from refimpl.errors import ConformanceError
-from refimpl.functions import ACTIVATIONS, LOSSES
+from refimpl.functions import ACTIVATIONS, LOSSES, REDUCTIONS
 from refimpl.spec import NetworkSpec
 from refimpl.strict_json import parse
 
@@ -123,28 +123,34 @@ def read_hello(line: bytes) -> Hello:
     if not message.get("name"):
         raise ConformanceError("hello: the name of the program is missing")
     names: dict[str, tuple[str, ...] | None] = {}
-    for key, known in (("dtypes", ARITHMETICS), ("activations", ACTIVATIONS), ("losses", LOSSES), ("reductions", None)):
+    for key, known in (
+        ("dtypes", ARITHMETICS),
+        ("activations", ACTIVATIONS),
+        ("losses", LOSSES),
+        ("reductions", REDUCTIONS),
+    ):
         given = message.get(key)
         if given is not None and not (isinstance(given, list) and all(isinstance(item, str) for item in given)):
             raise ConformanceError(f"hello: {key} must be a list of names")
-        unknown = [item for item in given or [] if known is not None and item not in known]
+        unknown = [item for item in given or [] if item not in known]
         if unknown:
-            raise ConformanceError(f"hello: {key} names {unknown[0][:40]!r}; known are {', '.join(known or ())}")
+            raise ConformanceError(f"hello: {key} names {unknown[0][:40]!r}; known are {', '.join(known)}")
         names[key] = None if given is None else tuple(given)
-    arithmetic = _text(message.get("arithmetic", ""), "arithmetic")
+    arithmetic = one_line(message.get("arithmetic", ""), "hello: arithmetic")
     if arithmetic and arithmetic not in ARITHMETIC_NAMES:
         raise ConformanceError(f"hello: arithmetic must be one of {', '.join(ARITHMETIC_NAMES)}")
     return Hello(
-        _text(message["name"], "name"),
-        _text(message.get("version", ""), "version"),
+        one_line(message["name"], "hello: name"),
+        one_line(message.get("version", ""), "hello: version"),
         arithmetic=arithmetic,
         **names,
     )
 
 
-def _text(value: Any, key: str) -> str:
+def one_line(value: Any, key: str) -> str:
+    """A text of a stranger's that may be shown. Raises ConformanceError."""
     if not isinstance(value, str) or len(value) > MAX_TEXT or not (value.isprintable() or not value):
-        raise ConformanceError(f"hello: {key} must be one line of at most {MAX_TEXT} printable characters")
+        raise ConformanceError(f"{key} must be one line of at most {MAX_TEXT} printable characters")
     return value
 
 
@@ -167,8 +173,8 @@ def _array(item: Any, dtype: str) -> Array | Unusable:
     if not isinstance(item, dict) or set(item) != {"shape", "data"}:
         return Unusable('write {"shape":[…],"data":[…]}')
     shape, data = item["shape"], item["data"]
-    if not isinstance(shape, list) or len(shape) > 32 or any(type(e) is not int or not 0 <= e < 2**31 for e in shape):
-        return Unusable("shape must be a list of sizes")
+    if not isinstance(shape, list) or len(shape) > 32 or any(type(e) is not int or not 0 < e < 2**31 for e in shape):
+        return Unusable("shape must be a list of positive sizes")
     if not isinstance(data, list) or len(data) != math.prod(shape):
         count = len(data) if isinstance(data, list) else "no list of"
         return Unusable(f"data has {count} numbers; the shape {shape} asks for {math.prod(shape)}")

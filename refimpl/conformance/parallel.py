@@ -5,6 +5,8 @@ every case anew). The answers come back in the order of the cases and are judged
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.process
+import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -27,6 +29,7 @@ _suite: Suite
 
 def _begin(place: str, device: str, folder: Path | None) -> None:
     global _door, _suite
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked ends this one
     _door, _suite = BackendDoor(backends.load(place), device), vectors.load(folder)
 
 
@@ -55,6 +58,7 @@ class ParallelDoor:
         self.waiting = [case.id for case in cases]
         self.dtype, self.asked, self.seconds = dtype, 0, 0.0
         self.pool: ProcessPoolExecutor | None = None
+        self.children: list[multiprocessing.process.BaseProcess] = []
         self.pending: dict[str, tuple[Future[list[Answered]], int]] = {}
 
     def arithmetic(self, dtype: str) -> Arithmetic:
@@ -85,13 +89,17 @@ class ParallelDoor:
         # spawn: JAX's and PyTorch's threads do not survive a fork
         context = multiprocessing.get_context("spawn")
         self.pool = ProcessPoolExecutor(self.processes, context, initializer=_begin, initargs=self.begin)
+        others = set(multiprocessing.active_children())
         rest = self.waiting[self.asked :]
         for start in range(0, len(rest), CHUNK):
             part = rest[start : start + CHUNK]
             future = self.pool.submit(_answers, part, self.dtype)
             self.pending |= {name: (future, index) for index, name in enumerate(part)}
+        self.children = [child for child in multiprocessing.active_children() if child not in others]
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, whatever they are at."""
         if self.pool is not None:
+            for child in self.children:
+                child.terminate()
             self.pool.shutdown(cancel_futures=True)

@@ -13,7 +13,10 @@ what is wrong. pytest loads this module in every run, so it imports nothing heav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +30,7 @@ MARKER = (
     "all by default, in float64"
 )
 CHOICES = ("flags", "activations", "losses", "dtype")
+SUITE = Path(__file__).with_name("test_suite.py")
 SUITE_FIXTURES = ("refimpl_backend", "refimpl_suite_case")
 
 
@@ -46,8 +50,42 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Make the marker known, and what was asked for loadable: a backend may lie where pytest was called."""
     config.addinivalue_line("markers", MARKER)
+    asked = _asked(config)
+    if not asked:
+        return
+    here = str(config.invocation_params.dir)
+    if here not in sys.path:
+        sys.path.append(here)
+    from refimpl import backend as backends
+    from refimpl.errors import BackendError
+
+    for name in asked:
+        try:
+            backends.load(name)
+        except BackendError as error:
+            raise pytest.UsageError(f"refimpl.conformance: {error}") from None
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """The suite's module as pytest collects it by default, whatever the user's own files are called."""
+    return SuiteModule.from_parent(parent, path=module_path) if module_path == SUITE else None
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """The suite's module, where the user's python_files does not match it."""
+    if file_path != SUITE or any(fnmatch(file_path.name, str(form)) for form in parent.config.getini("python_files")):
+        return None
+    return SuiteModule.from_parent(parent, path=file_path)
+
+
+class SuiteModule(pytest.Module):
+    """The suite's module, in which `test_case` is a test whatever the user's python_functions is."""
+
+    def funcnamefilter(self, name: str) -> bool:
+        """Whether a function is a test."""
+        return name == "test_case"
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -80,22 +118,39 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if set(SUITE_FIXTURES) <= set(metafunc.fixturenames):
         _suite_tests(metafunc)
     elif "refimpl_case" in metafunc.fixturenames:
-        cases = _chosen(_choices(metafunc.definition.get_closest_marker("refimpl")))
+        cases = _chosen(_choices(metafunc.definition.iter_markers("refimpl"), metafunc.config))
         metafunc.parametrize("refimpl_case", cases, ids=[case.id for case in cases])
 
 
-@pytest.fixture
-def refimpl_judge(request: pytest.FixtureRequest, refimpl_case: Case) -> Callable[[Any, Mapping[str, Any]], None]:
+class Judging:
     """(loss, gradients) → nothing, or the test fails with what is wrong."""
-    dtype = _choices(request.node.get_closest_marker("refimpl"))["dtype"]
 
-    def judge(loss: Any, gradients: Mapping[str, Any]) -> None:
+    def __init__(self, case: Case, dtype: str) -> None:
+        self.case, self.dtype, self.asked = case, dtype, False
+
+    def __call__(self, loss: Any, gradients: Mapping[str, Any]) -> None:
+        """Judge an answer to the case."""
         __tracebackhide__ = True
         from refimpl.conformance.implementations import Answered
 
-        _assert(_Returned(Answered((loss, gradients))), refimpl_case, dtype)
+        self.asked = True
+        _assert(_Returned(Answered((loss, gradients))), self.case, self.dtype)
 
-    return judge
+
+@pytest.fixture
+def refimpl_judge(request: pytest.FixtureRequest, refimpl_case: Case) -> Judging:
+    """(loss, gradients) → nothing, or the test fails with what is wrong; it fails too where nothing is judged."""
+    return Judging(refimpl_case, _choices(request.node.iter_markers("refimpl"), request.config)["dtype"])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[Any]:
+    """A test that asks for the judge and never calls it would pass whatever is computed."""
+    result = yield
+    judging = pyfuncitem.funcargs.get("refimpl_judge")
+    if isinstance(judging, Judging) and not judging.asked:
+        pytest.fail("nothing was judged: call refimpl_judge(loss, gradients)", pytrace=False)
+    return result
 
 
 class _Returned:
@@ -145,7 +200,6 @@ def _asked(config: pytest.Config) -> list[str]:
 def _suite_tests(metafunc: pytest.Metafunc) -> None:
     from refimpl import backend as backends
     from refimpl.conformance.implementations import BackendDoor
-    from refimpl.errors import BackendError
 
     config = metafunc.config
     asked = _asked(config)
@@ -153,13 +207,10 @@ def _suite_tests(metafunc: pytest.Metafunc) -> None:
         raise pytest.UsageError(
             "refimpl.conformance: name what to test, with --refimpl-backend NAME or module:attribute"
         )
-    cases = _chosen(_choices(None))
+    cases = _chosen(_choices((), config))
     pairs, names = [], []
     for name in asked:
-        try:
-            door = BackendDoor(backends.load(name), config.getoption("--refimpl-device"))
-        except BackendError as error:
-            raise pytest.UsageError(f"refimpl.conformance: {error}") from None
+        door = BackendDoor(backends.load(name), config.getoption("--refimpl-device"))
         pairs += [(door, case) for case in cases]
         names += [case.id if len(asked) == 1 else f"{name}-{case.id}" for case in cases]
         required = name in config.getoption("--refimpl-require-backend")
@@ -174,14 +225,32 @@ def _supported(door: BackendDoor, case: Case, config: pytest.Config) -> bool:
     return backends.supported(door.backend, case.spec, config.getoption("--refimpl-dtype"), door.device) is True
 
 
-def _choices(marker: pytest.Mark | None) -> dict[str, Any]:
-    chosen = dict(marker.kwargs) if marker else {}
-    unknown = [name for name in chosen if name not in CHOICES]
-    if unknown or (marker and marker.args):
-        raise pytest.UsageError(
-            f"the marker refimpl takes {', '.join(CHOICES)} by name; got {(unknown or ['a position'])[0]}"
-        )
-    return {"flags": None, "activations": None, "losses": None, "dtype": "float64", **chosen}
+def _choices(markers: Iterable[pytest.Mark], config: pytest.Config) -> dict[str, Any]:
+    """What the markers say, the closest first, each argument for itself."""
+    chosen: dict[str, Any] = {}
+    for marker in markers:
+        unknown = [name for name in marker.kwargs if name not in CHOICES]
+        if unknown or marker.args:
+            raise pytest.UsageError(
+                f"the marker refimpl takes {', '.join(CHOICES)} by name; got {(unknown or ['a position'])[0]}"
+            )
+        for name, value in marker.kwargs.items():
+            _check_choice(name, value)
+        chosen = {**marker.kwargs, **chosen}
+    nothing = {"flags": None, "activations": None, "losses": None, "dtype": config.getoption("--refimpl-dtype")}
+    return {**nothing, **chosen}
+
+
+def _check_choice(name: str, value: Any) -> None:
+    from refimpl.arithmetic import ARITHMETICS
+
+    if name == "dtype":
+        right, wanted = isinstance(value, str) and value in ARITHMETICS, f"one of {', '.join(ARITHMETICS)}"
+    else:
+        right = isinstance(value, list | tuple | set | frozenset) and all(isinstance(item, str) for item in value)
+        wanted = "a list of names"
+    if not right:
+        raise pytest.UsageError(f"the marker refimpl: {name} must be {wanted}, got {value!r}")
 
 
 def _chosen(choices: Mapping[str, Any]) -> list[Case]:

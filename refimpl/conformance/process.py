@@ -46,6 +46,8 @@ class Program:
             )
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "not a name that a file can have"
+            if os.path.isdir(command[0]):
+                reason = "it is a folder"
             raise ConformanceError(f"cannot run {command[0]!r}: {reason}; name a program after --") from None
         assert self.process.stdin is not None
         assert self.process.stdout is not None

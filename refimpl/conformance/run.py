@@ -59,6 +59,8 @@ class CaseResult:
 
 def judge_case(implementation: Implementation, case: Case, dtype: str, diagnosed: bool = True) -> CaseResult:
     """Ask an implementation for a case and judge what comes."""
+    if not case.fits(dtype):
+        return CaseResult(case.id, case.flags, SKIP, f"has numbers that {dtype} has not")
     started = time.perf_counter()
     answered = implementation.answer(case, dtype)
     seconds = time.perf_counter() - started if answered.seconds is None else answered.seconds
@@ -75,7 +77,7 @@ def judge_case(implementation: Implementation, case: Case, dtype: str, diagnosed
     if verdict == FAIL and diagnosed:
         try:
             certified = Judge(case.spec, case.batch(dtype))
-            findings = tuple(diagnose_answer(certified, answered.answer, arithmetic))
+            findings = tuple(diagnose_answer(certified, answered.answer, arithmetic, judge))
         except CertificationError:
             findings = ()
     return CaseResult(case.id, case.flags, verdict, _worst(rows, verdict), rows, findings, seconds)
@@ -85,7 +87,7 @@ def _worst(rows: Sequence[Row], verdict: str) -> str:
     if verdict == PASS:
         return ""
     row = max((row for row in rows if row.verdict == verdict), key=lambda row: row.ratio)
-    place = f"{row.place} is {row.value:.9g}, should be {row.truth:.9g}" if row.index or row.quantity == "loss" else ""
+    place = "{} is {}, should be {}".format(row.place, *row.numbers) if row.index or row.quantity == "loss" else ""
     if math.isnan(row.truth):  # nothing to compare
         place = f"{row.quantity} {row.reason}"
     elif verdict == UNDETERMINED:
@@ -126,7 +128,7 @@ def expected_failures(path: Path, suite: Suite) -> dict[str, str]:
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_LIST_BYTES + 1)
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise ConformanceError(f"cannot read {path}: {reason}") from None
@@ -195,7 +197,7 @@ class ConformanceReport:
                     "flags": list(result.flags),
                     "verdict": result.verdict,
                     "reason": result.reason,
-                    "largest_ratio": max((r.ratio for r in result.rows if math.isfinite(r.ratio)), default=None),
+                    "largest_ratio": _finite(max((r.ratio for r in result.rows), default=math.inf)),
                     "findings": [finding.to_dict() for finding in result.findings],
                     "seconds": round(result.seconds, 6),
                 }
@@ -243,18 +245,24 @@ class ConformanceReport:
             table.add_column(verdict, justify="right", style=COLOURS[verdict])
         for flag in dict.fromkeys(flag for result in self.results for flag in result.flags):
             counts = self.counts(flag)
-            table.add_row(flag, *(str(counts[verdict] or "") for verdict in columns))
+            table.add_row(Text(flag), *(str(counts[verdict] or "") for verdict in columns))
         lines = []
         for results in list(self.causes().values())[:SHOWN]:
             first, more = results[0], f" (and {len(results) - 1} more cases)" if len(results) > 1 else ""
             lines.append(Text.assemble((first.verdict, COLOURS[first.verdict]), f" {first.case}{more}: {first.text}"))
         if len(self.causes()) > SHOWN:
             lines.append(Text(f"… and {len(self.causes()) - SHOWN} other causes; --json has them all", style="dim"))
+        skipped = Counter(result.reason for result in self.results if result.verdict == SKIP).most_common(SHOWN)
+        lines += [Text(f"{SKIP} {count} case{'s' if count > 1 else ''}: {why}", style="dim") for why, count in skipped]
         style = "bold green" if self.ok else "bold red"
         return Group(heading, table, *lines, Text(self.summary, style=style))
 
 
 SHOWN = 20
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def junit(reports: Sequence[ConformanceReport]) -> str:

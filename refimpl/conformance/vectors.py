@@ -84,6 +84,11 @@ class Case:
         y = self.y.copy() if self.y.ndim == 1 else self.y.astype(dtype)
         return params, self.x.astype(dtype), y
 
+    def fits(self, dtype: str) -> bool:
+        """Whether all numbers are finite in a dtype."""
+        with np.errstate(over="ignore"):
+            return all(np.isfinite(array.astype(dtype)).all() for array in (*self.params.values(), self.x, self.y))
+
     def batch(self, dtype: str) -> Batch:
         """The numbers, validated."""
         return validate(self.spec, *self.data(dtype))
@@ -431,6 +436,8 @@ def load(folder: Path | str | None = None) -> Suite:
         wrong += answers
         if len(cases) > MAX_CASES:
             raise ConformanceError(f"{home} holds more than {MAX_CASES:,} cases; split the suite")
+    if not cases:
+        raise ConformanceError(f"{home} holds no case; name a folder of vector files")
     return Suite.of(cases, wrong)
 
 
@@ -567,7 +574,10 @@ def _place(item: Any, where: str) -> Place:
     pair = _list(item, where)
     if len(pair) != 2 or isinstance(pair[1], bool) or not isinstance(pair[1], int) or pair[1] < 0:
         raise ConformanceError(f"{where} must hold pairs of a fault's name and a layer (0: the whole network)")
-    return _name(pair[0], where), pair[1]
+    name = _name(pair[0], where)
+    if name not in FAULTS:
+        raise ConformanceError(f"{where}: there is no fault {name!r}; known are {', '.join(FAULTS)}")
+    return name, pair[1]
 
 
 def _samples(item: Any, where: str) -> int:

@@ -1,0 +1,427 @@
+"""What strangers' backends, programs and files may do to the one who asks them: nothing that outlasts the call."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from refimpl import backend as backends
+from refimpl import check, examples
+from refimpl.arithmetic import ARITHMETICS
+from refimpl.cli import app
+from refimpl.conformance import messages
+from refimpl.conformance.implementations import AnswersDoor, BackendDoor, ProcessDoor
+from refimpl.conformance.run import SKIP, ConformanceReport, conform, judge_case
+from refimpl.conformance.vectors import Suite, load, loads
+from refimpl.errors import BackendError, ConformanceError
+from refimpl.files import write_whole
+from refimpl.report import FAIL, PASS, apart
+from refimpl.strangers import first_line, told
+from refimpl_numpy import NumpyBackend
+
+SUITE = load()
+CASE = SUITE.cases[0]
+TIES = Suite.of([case for case in SUITE.cases if "Tie" in case.flags])
+HOSTILE = str(Path(__file__).parent / "hostile_program.py")
+
+
+def refimpl(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "refimpl", *arguments]
+    return subprocess.run(program, capture_output="stdout" not in options, text=True, timeout=60, **options)
+
+
+class Stranger(NumpyBackend):
+    """The NumPy backend, doing something before it answers."""
+
+    name = "stranger"
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        super().__init__()
+        self.act = act
+
+    def gradient_function(self, spec: Any, *, dtype: str, device: str) -> Any:
+        self.act()
+        return super().gradient_function(spec, dtype=dtype, device=device)
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize("error", [Mute(), SystemExit(3), GeneratorExit(), BaseException("base"), RecursionError()])
+def test_whatever_a_backend_raises_is_a_failure(error: BaseException) -> None:
+    stranger = Stranger(raising(error))
+    result = judge_case(BackendDoor(stranger), CASE, "float64")
+    assert (result.verdict, result.reason) == (FAIL, f"raised {told(error)}")
+    spec, (x, y) = examples.article(), examples.article_batch()
+    report = check(spec, spec.init(), x, y, [stranger])
+    assert [row.reason for row in report.rows] == [f"raised {told(error)}"]
+
+
+def test_ctrl_c_is_no_answer() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        judge_case(BackendDoor(Stranger(raising(KeyboardInterrupt()))), CASE, "float64")
+
+
+@pytest.mark.parametrize(("error", "line"), [(Mute(), "(no message)"), (ValueError("a\x1b[2J\nb"), "a?[2J")])
+def test_an_error_in_one_printable_line(error: Exception, line: str) -> None:
+    assert first_line(error) == line
+
+
+def test_a_backend_changes_neither_numpy_nor_the_folder(tmp_path: Path) -> None:
+    def act() -> None:
+        np.seterr(all="raise")
+        os.chdir(tmp_path)
+
+    before, here = np.geterr(), os.getcwd()
+    door = BackendDoor(Stranger(act))
+    assert {result.verdict for result in conform(door, TIES, "float64")} == {PASS}
+    assert (np.geterr(), os.getcwd()) == (before, here)
+
+
+def test_the_judge_works_where_numpy_raises() -> None:
+    def wrong(spec: Any, *, dtype: str, device: str) -> Any:
+        right = NumpyBackend().gradient_function(spec, dtype=dtype, device=device)
+
+        def run(*data: Any) -> Any:
+            loss, grads = right(*data)
+            return loss, {name: 1e300 * grad for name, grad in grads.items()}
+
+        return run
+
+    stranger = Stranger(lambda: None)
+    stranger.gradient_function = wrong  # type: ignore[method-assign]
+    with np.errstate(all="raise"):
+        results = list(conform(BackendDoor(stranger), TIES, "float64"))
+    assert {result.verdict for result in results} == {FAIL}
+    assert all(result.findings for result in results)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(conform(BackendDoor(stranger), TIES, "float64"))
+
+
+def test_what_a_backend_prints_is_not_the_report(tmp_path: Path) -> None:
+    (tmp_path / "chatty.py").write_text(
+        "from refimpl_numpy import NumpyBackend\nprint('loaded')\n"
+        "class Chatty(NumpyBackend):\n    name = '[red]chatty[/]'\n"
+        "    def supports(self, spec, **keywords):\n        print('asked')\n        return True\n"
+        "    def gradient_function(self, spec, **keywords):\n        print('run')\n"
+        "        return super().gradient_function(spec, **keywords)\n"
+    )
+    outcome = command("conform", "chatty:Chatty", "--flag", "Tie", "--json", cwd=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    assert json.loads(outcome.stdout)["reports"][0]["implementation"] == "[red]chatty[/]"
+    assert "asked" in outcome.stderr
+    outcome = command("conform", "chatty:Chatty", "--flag", "Tie", "--require-backend", "chatty:Chatty", cwd=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "[red]chatty[/] conforms" in outcome.stdout
+    outcome = command("check", "--backend", "chatty:Chatty", "--require-backend", "chatty:Chatty", cwd=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    outcome = command("conform", "numpy", "--flag", "Tie", "--require-backend", "[/]", cwd=tmp_path)
+    assert "required backend [/] did not run" in outcome.stdout
+
+
+def test_numpys_true_is_true() -> None:
+    stranger = Stranger(lambda: None)
+    stranger.supports = lambda spec, **keywords: np.True_  # type: ignore[method-assign,assignment,misc]
+    assert backends.supported(stranger, CASE.spec, "float64", "cpu") is True
+    assert judge_case(BackendDoor(stranger), CASE, "float64").verdict == PASS
+
+
+@pytest.mark.parametrize("arithmetic", [lambda **keywords: "float64", lambda **keywords: 1 / 0])
+def test_an_arithmetic_that_is_none_is_said(arithmetic: Any) -> None:
+    stranger = Stranger(lambda: None)
+    stranger.arithmetic = arithmetic  # type: ignore[attr-defined]
+    with pytest.raises(BackendError, match="cannot be judged: arithmetic"):
+        BackendDoor(stranger).arithmetic("float64")
+
+
+def test_why_nothing_ran_is_said() -> None:
+    stranger = Stranger(lambda: None)
+    stranger.supports = lambda spec, **keywords: "only on Mondays"  # type: ignore[method-assign,assignment,misc]
+    report = ConformanceReport("stranger", "stranger", "float64", "float64")
+    report.results = list(conform(BackendDoor(stranger), TIES, "float64"))
+    from rich.console import Console
+
+    console = Console(width=160)
+    with console.capture() as shown:
+        console.print(report)
+    assert "SKIP 9 cases: only on Mondays" in shown.get()
+
+
+def test_a_case_too_large_for_float32_is_skipped() -> None:
+    case = next(case for case in SUITE.cases if case.x.dtype == np.float64)
+    from dataclasses import replace
+
+    huge = replace(case, x=case.x + 1e200)
+    assert judge_case(BackendDoor(NumpyBackend()), huge, "float32").verdict == SKIP
+    assert judge_case(BackendDoor(NumpyBackend()), case, "float32").verdict == PASS
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Where exact arithmetic is asked for
+
+
+def test_an_exact_case_is_decided_and_diagnosed_by_one_judge(tmp_path: Path) -> None:
+    case = next(case for case in SUITE.cases if "Exact" in case.flags)
+    loss, grads = NumpyBackend().gradient_function(case.spec, dtype="float64", device="cpu")(*case.data("float64"))
+    name, grad = next((name, grad) for name, grad in grads.items() if grad.any())
+    at = np.unravel_index(np.argmax(np.abs(grad)), grad.shape)
+    grad[at] = np.nextafter(grad[at], np.inf)
+    answer = {"loss": loss, "gradients": {key: messages._tensor(value) for key, value in grads.items()}}
+    path = tmp_path / "answer.json"
+    path.write_text(json.dumps(answer))
+    outcome = refimpl("diagnose", case.id, str(path), "--json")
+    assert outcome.exit_code == 1, outcome.output
+    (finding,) = json.loads(outcome.stdout)["findings"]
+    assert finding["explanations"] == []
+    assert finding["quantity"] == name
+    assert "1 of" in finding["symptom"]
+    assert "the right ones need no rounding" in finding["symptom"]
+
+    class Given:
+        name = description = "given"
+
+        def arithmetic(self, dtype: str) -> Any:
+            return ARITHMETICS[dtype]
+
+        def answer(self, case: Any, dtype: str) -> Any:
+            from refimpl.conformance.implementations import Answered
+
+            return Answered((loss, grads))
+
+        def close(self) -> None: ...
+
+    result = judge_case(Given(), case, "float64")
+    assert (result.verdict, len(result.findings)) == (FAIL, 1)
+    shown, wanted = result.reason.split(" is ")[1].split(", should be ")
+    assert shown != wanted.split(" ")[0]
+    report = ConformanceReport("given", "given", "float64", "float64", [result])
+    assert report.to_dict()["cases"][0]["largest_ratio"] is None  # infinite
+
+
+@pytest.mark.parametrize(
+    ("value", "truth"), [(1.0, 2.0), (0.1, 0.1 + 1e-11), (0.1, np.nextafter(0.1, 1)), (1e-300, 1.000000000001e-300)]
+)
+def test_numbers_are_shown_apart(value: float, truth: float) -> None:
+    shown = apart(value, truth)
+    assert shown[0] != shown[1]
+    assert [float(text) for text in shown] == pytest.approx([value, truth], rel=1e-8)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def hello(**more: Any) -> str:
+    return json.dumps({"format": messages.ANSWERS_FORMAT, "name": "mine", **more})
+
+
+def answered(case: Any, **changes: Any) -> str:
+    loss, grads = NumpyBackend().gradient_function(case.spec, dtype="float64", device="cpu")(*case.data("float64"))
+    gradients = {name: messages._tensor(grad) for name, grad in grads.items()}
+    return json.dumps({"case": case.id, "loss": float(loss), "gradients": {**gradients, **changes}})
+
+
+def test_a_zero_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    path.write_text(hello() + "\n" + answered(CASE, W1={"shape": [0] + [2**31 - 1] * 9, "data": []}))
+    result = judge_case(AnswersDoor(path, "float64", SUITE.by_id.__contains__), CASE, "float64")
+    assert result.verdict == FAIL
+    assert "positive sizes" in result.text
+
+
+def test_blank_lines_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{hello()}\r\n\n{answered(CASE)}\n\n  \n".encode())
+    door = AnswersDoor(path, "float64", SUITE.by_id.__contains__)
+    assert judge_case(door, CASE, "float64").verdict == PASS
+    expected = tmp_path / "xfail"
+    expected.write_bytes(b"\xef\xbb\xbf" + CASE.id.encode())
+    outcome = refimpl("conform", "numpy", "--flag", CASE.flags[0], "--xfail", str(expected))
+    assert "1 XPASS" in outcome.output
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[2J", 7, "x" * 300])
+def test_the_name_in_an_answers_file_can_be_shown(tmp_path: Path, name: Any) -> None:
+    path = tmp_path / "answers"
+    path.write_text(hello(name=name))
+    with pytest.raises(ConformanceError, match="line 1: name must be one line"):
+        AnswersDoor(path, "float64", SUITE.by_id.__contains__)
+
+
+def test_answers_to_the_whole_suite_may_be_judged_in_part(tmp_path: Path) -> None:
+    answers, expected = tmp_path / "answers", tmp_path / "xfail"
+    answers.write_text("\n".join([hello(), answered(CASE), *map(answered, TIES.cases)]))
+    expected.write_text(f"{CASE.id}  # of another flag\n")
+    outcome = refimpl("conform", "--answers", str(answers), "--flag", "Tie", "--xfail", str(expected))
+    assert outcome.exit_code == 0, outcome.output
+
+
+def test_vectors_name_faults_that_exist() -> None:
+    text = next(path for path in Path(backends.__file__).parent.glob("conformance/vectors/basic-1.json")).read_text()
+    with pytest.raises(ConformanceError, match="there is no fault 'wrong_sing'"):
+        loads(text.replace('["wrong_sign",', '["wrong_sing",', 1))
+
+
+def test_a_folder_without_cases_is_a_wrong_request(tmp_path: Path) -> None:
+    (tmp_path / "empty.json").write_text('{"format": "refimpl.vectors/1", "flags": {}, "cases": []}')
+    outcome = refimpl("conform", "numpy", "--vectors", str(tmp_path))
+    assert "holds no case" in str(outcome.exception)
+
+
+def test_diagnose_takes_no_key_that_it_does_not_know(tmp_path: Path) -> None:
+    path = tmp_path / "answer"
+    path.write_text('{"gradient": {}, "gradients": {}}')
+    assert "unknown key 'gradient'" in str(refimpl("diagnose", CASE.id, str(path)).exception)
+    path.write_text('{"case": "another", "gradients": {}}')
+    assert "answers the case 'another'" in str(refimpl("diagnose", CASE.id, str(path)).exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--answers", "x", "--device", "cpu"], "--device has no effect with --answers"),
+        (["--answers", "x", "--timeout", "3"], "--timeout has no effect with --answers"),
+        (["--device", "cpu", "--", "true"], "--device has no effect with a program"),
+        (["numpy", "--timeout", "3"], "--timeout has no effect with backends"),
+        (["--timeout", "inf", "--", "true"], "--timeout must be from"),
+        (["--", "/"], "cannot run '/': it is a folder"),
+        (["numpy", "--junit", "."], "is a folder"),
+        (["numpy", "--junit", "x" * 300], "--junit: File name too long"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_one_line(arguments: list[str], message: str) -> None:
+    outcome = refimpl("conform", *arguments)
+    assert isinstance(outcome.exception, ConformanceError), outcome.output
+    assert message in str(outcome.exception)
+
+
+def test_junit_goes_through_links_and_into_devices(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.xml", tmp_path / "link.xml"
+    real.write_text("old")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    assert refimpl("conform", "numpy", "--flag", "Tie", "--junit", str(link)).exit_code == 0
+    assert link.is_symlink()
+    assert "testsuites" in real.read_text()
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.xml", "real.xml"]
+    assert refimpl("conform", "numpy", "--flag", "Tie", "--junit", "/dev/null").exit_code == 0
+    assert not Path("/dev/null").is_file()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Ends
+
+
+def test_output_that_cannot_be_written() -> None:
+    with open("/dev/full", "w") as full:
+        outcome = command("conform", "numpy", "--flag", "Tie", stdout=full, stderr=subprocess.PIPE)
+    assert outcome.returncode == 2
+    assert outcome.stderr.splitlines()[-1] == "refimpl: cannot write: No space left on device"
+    with open("/dev/full", "w") as full:
+        outcome = command("conform", "nobody", stdout=subprocess.DEVNULL, stderr=full)
+    assert outcome.returncode == 2
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-m", "refimpl", "vectors", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdout.close()
+    assert program.wait(30) == 141
+    assert program.stderr.read() == ""
+    program.stderr.close()
+
+
+def test_a_folder_that_was_removed(tmp_path: Path) -> None:
+    script = f"cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && {sys.executable} -m refimpl vectors path"
+    assert subprocess.run(["sh", "-c", script], capture_output=True, text=True).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_the_tested_program_too(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "out.xml"
+    arguments = ["conform", "--junit", str(path), "--json", "--", sys.executable, HOSTILE, "hang"]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "refimpl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 30
+    while not (started := _children(program.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.5)  # it answers three cases and hangs
+    program.send_signal(number)
+    out, err = program.communicate(timeout=30)
+    assert program.returncode == 128 + number
+    assert started
+    assert all(not Path(f"/proc/{pid}").exists() for pid in started)
+    if number == signal.SIGINT:  # what was found is told
+        assert len(json.loads(out)["reports"][0]["cases"]) >= 1
+        assert "interrupted after" in err
+        assert path.exists()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_vectors_are_written_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = importlib.import_module("refimpl.cli.vectors")
+    (tmp_path / "old-1.json").write_text('{"format": "refimpl.vectors/1",\n"cases": []}')
+    (tmp_path / "mine.json").write_text('{"mine": 1}')
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    elsewhere.write_text("not to be touched")
+    (tmp_path / "new-1.json").symlink_to(elsewhere)
+    vectors._write(tmp_path, [("new-1.json", "new")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.json", "new-1.json"]
+    assert (tmp_path / "new-1.json").read_text() == "new"
+    assert elsewhere.read_text() == "not to be touched"
+    with pytest.raises(ConformanceError, match="cannot write to"):
+        vectors._check_target(tmp_path / "mine.json")
+
+
+def test_a_program_that_babbles_is_refused_at_once() -> None:
+    with pytest.raises(ConformanceError, match="must be its hello"):
+        ProcessDoor(["yes"], "float64", 5.0)
