@@ -12,7 +12,7 @@ SEED ?= 0
 SAVED ?= benchmarks/results/cpu.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure fuzz bench bench-gpu bench-compare certify-gradcheck pytest-benchmark wheel-check clean
+.PHONY: help setup check test test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure fuzz mutation bench bench-gpu bench-compare certify-gradcheck pytest-benchmark wheel-check clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ diagnosis-measure: $(READY) ## how often a planted fault is named rightly, and a
 
 fuzz: $(READY) ## 300,000 mutated vector files, answers and hellos
 	$(BIN)/python tests/fuzz.py
+
+mutation: $(READY) ## does a test notice every change to what decides? hours; MODULE=refimpl.judge for one
+	$(THREADS) $(BIN)/python tests/mutation.py $(if $(MODULE),--module $(MODULE))
 
 bench: $(READY) ## every backend beside its peers and the floor: tables, an HTML page, JSON (about 25 minutes, an idle machine)
 	$(BIN)/refimpl bench --out benchmark-results
