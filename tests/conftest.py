@@ -12,6 +12,7 @@ import flint
 import hypothesis
 import numpy as np
 import pytest
+import rich.style  # noqa: F401  draws random numbers when it is first imported, which is no test's doing
 
 hypothesis.settings.register_profile("refimpl", deadline=None, print_blob=True, derandomize=True, database=None)
 hypothesis.settings.load_profile("refimpl")
