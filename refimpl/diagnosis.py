@@ -246,8 +246,8 @@ class _Case:
 
     def _pattern(self, name: str, answer: Array, truth: Array, close: NDArray[np.bool_]) -> str:
         if close.all():
-            wrong = int((answer != truth).sum())
-            return f"{wrong} of {close.size} elements are rounded, where the right ones need no rounding"
+            rounded = int((answer != truth).sum())
+            return f"{rounded} of {close.size} elements are rounded, where the right ones need no rounding"
         ratio = self._ratio(name, answer, truth)
         if ratio is not None:
             return f"is the right one times {_named_ratio(ratio, self.n, self.spec.n_out)}"

@@ -98,6 +98,8 @@ def test_a_wrong_request_is_said(pytester: pytest.Pytester, arguments: tuple[str
     outcome = pytester.runpytest_subprocess(*SUITE, *arguments)
     assert outcome.ret != 0
     assert message in outcome.stdout.str() + outcome.stderr.str()
+    assert "Traceback" not in outcome.stdout.str() + outcome.stderr.str()
+    assert "plugin.py" not in outcome.stdout.str()
 
 
 def test_the_fixtures_for_ones_own_code(pytester: pytest.Pytester) -> None:
@@ -123,6 +125,7 @@ def test_a_wrong_marker_is_said(pytester: pytest.Pytester, marker: str, message:
     outcome = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     assert outcome.ret != 0
     assert message in outcome.stdout.str() + outcome.stderr.str()
+    assert "plugin.py" not in outcome.stdout.str()
 
 
 def test_the_plugin_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
@@ -156,6 +159,15 @@ def test_an_unknown_backend_is_one_line_with_workers_too(pytester: pytest.Pytest
         said = [line for line in outcome.stderr.lines if line]
         assert len(said) == 1
         assert "there is no backend 'nobody'" in said[0]
+
+
+def test_a_required_backend_may_be_meant_by_name_or_place(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(mine="from refimpl_numpy import NumpyBackend\nclass Good(NumpyBackend):\n    name = 'good'\n")
+    for required in ("good", "mine:Good"):
+        outcome = pytester.runpytest_subprocess(
+            *SUITE, "--refimpl-backend", "mine:Good", "--refimpl-require-backend", required, "-k", "article and parity"
+        )
+        outcome.assert_outcomes(passed=1, deselected=462)
 
 
 def test_markers_add_up_the_closest_first(pytester: pytest.Pytester) -> None:

@@ -117,10 +117,7 @@ class ProcessDoor:
         self.command, self.dtype, self.seconds = list(command), dtype, seconds
         self.asked = self.wasted = 0
         self.program: Program | None = None
-        try:
-            self.hello = self._start()
-        except ProgramError as error:
-            raise ConformanceError(f"{command[0]}: {error}; the first line must be its hello") from None
+        self.hello = self._start()
         self.name = self.hello.name
         self.description = f"{self.hello.name} {self.hello.version}".strip() + f" ({' '.join(command)})"
 
@@ -167,7 +164,10 @@ class ProcessDoor:
         try:
             greeting = messages.say({"type": "hello", "format": messages.FORMAT, "dtype": self.dtype})
             return messages.read_hello(self.program.ask(greeting, self.seconds))
-        except BaseException:  # a signal too
+        except (ProgramError, ConformanceError) as error:
+            self._discard()
+            raise ConformanceError(f"{self.command[0]}: {error}; the first line must be its hello") from None
+        except BaseException:  # a signal
             self._discard()
             raise
 

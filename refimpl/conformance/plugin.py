@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from refimpl.backend import Backend
     from refimpl.conformance.implementations import BackendDoor
     from refimpl.conformance.vectors import Case
 
@@ -30,6 +31,7 @@ MARKER = (
     "all by default, in float64"
 )
 CHOICES = ("flags", "activations", "losses", "dtype")
+LOADED = pytest.StashKey["dict[str, Backend]"]()
 SUITE = Path(__file__).with_name("test_suite.py")
 SUITE_FIXTURES = ("refimpl_backend", "refimpl_suite_case")
 
@@ -52,20 +54,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known, and what was asked for loadable: a backend may lie where pytest was called."""
     config.addinivalue_line("markers", MARKER)
-    asked = _asked(config)
-    if not asked:
+    if not _asked(config):
         return
     here = str(config.invocation_params.dir)
     if here not in sys.path:
         sys.path.append(here)
-    from refimpl import backend as backends
     from refimpl.errors import BackendError
 
-    for name in asked:
-        try:
-            backends.load(name)
-        except BackendError as error:
-            raise pytest.UsageError(f"refimpl.conformance: {error}") from None
+    try:
+        config.stash[LOADED] = _loaded(config)
+    except BackendError as error:
+        raise pytest.UsageError(f"refimpl.conformance: {error}") from None
+
+
+def _loaded(config: pytest.Config) -> dict[str, Backend]:
+    """The backends by what they were asked for by. A required one may be meant by its name or by its place."""
+    from refimpl import backend as backends
+
+    found = {name: backends.load(name) for name in config.getoption("--refimpl-backend")}
+    for name in config.getoption("--refimpl-require-backend"):
+        if name not in {*found, *(backend.name for backend in found.values())}:
+            found[name] = backends.load(name)
+    return found
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
@@ -198,24 +208,22 @@ def _asked(config: pytest.Config) -> list[str]:
 
 
 def _suite_tests(metafunc: pytest.Metafunc) -> None:
-    from refimpl import backend as backends
     from refimpl.conformance.implementations import BackendDoor
 
     config = metafunc.config
-    asked = _asked(config)
-    if not asked:
-        raise pytest.UsageError(
+    if not _asked(config):
+        raise pytest.Collector.CollectError(
             "refimpl.conformance: name what to test, with --refimpl-backend NAME or module:attribute"
         )
-    cases = _chosen(_choices((), config))
+    loaded, cases = config.stash[LOADED], _chosen(_choices((), config))
     pairs, names = [], []
-    for name in asked:
-        door = BackendDoor(backends.load(name), config.getoption("--refimpl-device"))
+    for name, backend in loaded.items():
+        door = BackendDoor(backend, config.getoption("--refimpl-device"))
         pairs += [(door, case) for case in cases]
-        names += [case.id if len(asked) == 1 else f"{name}-{case.id}" for case in cases]
-        required = name in config.getoption("--refimpl-require-backend")
+        names += [case.id if len(loaded) == 1 else f"{name}-{case.id}" for case in cases]
+        required = {name, backend.name} & set(config.getoption("--refimpl-require-backend"))
         if required and not any(_supported(door, case, config) for case in cases):
-            raise pytest.UsageError(f"refimpl.conformance: the required backend {name} supports no case")
+            raise pytest.Collector.CollectError(f"refimpl.conformance: the required backend {name} supports no case")
     metafunc.parametrize(SUITE_FIXTURES, pairs, ids=names)
 
 
@@ -231,7 +239,7 @@ def _choices(markers: Iterable[pytest.Mark], config: pytest.Config) -> dict[str,
     for marker in markers:
         unknown = [name for name in marker.kwargs if name not in CHOICES]
         if unknown or marker.args:
-            raise pytest.UsageError(
+            raise pytest.Collector.CollectError(
                 f"the marker refimpl takes {', '.join(CHOICES)} by name; got {(unknown or ['a position'])[0]}"
             )
         for name, value in marker.kwargs.items():
@@ -250,7 +258,7 @@ def _check_choice(name: str, value: Any) -> None:
         right = isinstance(value, list | tuple | set | frozenset) and all(isinstance(item, str) for item in value)
         wanted = "a list of names"
     if not right:
-        raise pytest.UsageError(f"the marker refimpl: {name} must be {wanted}, got {value!r}")
+        raise pytest.Collector.CollectError(f"the marker refimpl: {name} must be {wanted}, got {value!r}")
 
 
 def _chosen(choices: Mapping[str, Any]) -> list[Case]:
@@ -265,7 +273,7 @@ def _chosen(choices: Mapping[str, Any]) -> list[Case]:
         and (losses is None or case.spec.loss.name in losses)
     ]
     if not cases:
-        raise pytest.UsageError(
+        raise pytest.Collector.CollectError(
             "the marker refimpl chooses no case; `refimpl vectors list` shows them with their flags"
         )
     return cases
