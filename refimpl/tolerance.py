@@ -127,9 +127,11 @@ _UNBOUNDED = (math.inf, math.inf, math.inf, math.inf)
 
 
 def _local(
-    pieces: Sequence[Any], kinks: Sequence[float], at_kink: Any, argument: Any, where: Any
+    pieces: Sequence[Any], kinks: Sequence[float], argument: Any, where: Any
 ) -> tuple[float, float, float, float]:
-    """(|f|, |f'|, |f''|, jump) of `pieces` on the series `argument`, its piece decided by the ball `where`."""
+    """(|f|, |f'|, |f''|, jump) of `pieces` on the series `argument`, its piece decided by the ball `where`. A
+    derivative at a kink itself lies between those of its sides.
+    """
     try:
         true = sum(1 for kink in kinks if where.mid() > kink)
         own = pieces[true](argument)
@@ -138,11 +140,7 @@ def _local(
         for index, kink in enumerate(kinks):
             if where.is_exact() or where < kink or where > kink:
                 continue
-            for other in (
-                pieces[index](argument),
-                pieces[index + 1](argument),
-                *([at_kink(argument)] if at_kink else []),
-            ):
+            for other in (pieces[index](argument), pieces[index + 1](argument)):
                 other_value, other_slope, _ = _suprema(other)
                 value, slope = max(value, other_value), max(slope, other_slope)
                 jump = max(jump, float((other[1] - own[1]).abs_upper()))
@@ -169,7 +167,7 @@ def activation_suprema(function: Activation, kwargs: dict[str, float], z: Balls,
     """The suprema of an elementwise activation over z ± radius."""
     pieces = [lambda s, piece=piece: piece(s, kwargs) for piece in function.pieces]
     rows = [
-        _UNBOUNDED if ball is None else _local(pieces, function.kinks, None, flint.arb_series([ball, 1], 3), ball)
+        _UNBOUNDED if ball is None else _local(pieces, function.kinks, flint.arb_series([ball, 1], 3), ball)
         for ball in _balls(z, radius)
     ]
     return _locals(rows, z.mid.shape)
@@ -184,8 +182,7 @@ def loss_suprema(function: Loss, kwargs: dict[str, float], s: Balls, radius: Bou
             continue
         exact = flint.arb(target)
         pieces = [lambda t, piece=piece, exact=exact: piece(t, exact, kwargs) for piece in function.pieces]
-        at_kink = None if function.at_kink is None else lambda t, exact=exact: function.at_kink(t, exact, kwargs)  # type: ignore[misc]
-        rows.append(_local(pieces, function.kinks(kwargs), at_kink, flint.arb_series([ball, 1], 3), ball - exact))
+        rows.append(_local(pieces, function.kinks(kwargs), flint.arb_series([ball, 1], 3), ball - exact))
     return _locals(rows, s.mid.shape)
 
 
@@ -231,7 +228,7 @@ class _Walk:
         operations = sum(2 * size + self.n + 64 for size in spec.sizes)
         self.inflation = 1 + operations * 2.0**-52
         self.layers: list[_LayerBounds] = []
-        a, a_error = np.abs(batch.x.astype(np.float64)), self._flushed(batch.x)
+        a, a_error = _absolute(batch.x), self._flushed(batch.x)
         for number in range(1, spec.depth + 1):
             self.layers.append(self._forward(number, a, a_error))
             a, a_error = self.layers[-1].a, self.layers[-1].a_error
@@ -260,8 +257,8 @@ class _Walk:
         layer = self.spec.layers[number - 1]
         parameters = self.batch.params
         raw = parameters[f"W{number}"]
-        weight, weight_flush = np.abs(raw.astype(np.float64)), self._flushed(raw)
-        bias = np.abs(parameters[f"b{number}"].astype(np.float64)) if layer.bias else np.zeros(layer.size)
+        weight, weight_flush = _absolute(raw), self._flushed(raw)
+        bias = _absolute(parameters[f"b{number}"]) if layer.bias else np.zeros(layer.size)
         held = a + self.spread * a_error
         terms = held @ weight.T + bias
         count = weight.shape[1]
@@ -515,7 +512,7 @@ class _Walk:
         return self.eta if any(0 < abs(value) < self.tiny for value in kwargs.values()) else 0.0
 
     def _flushed(self, array: NDArray[Any]) -> Bound:
-        magnitude = np.abs(array.astype(np.float64))
+        magnitude = _absolute(array)
         return np.where(magnitude < self.tiny, magnitude, 0.0) if self.flushes else np.zeros_like(magnitude)
 
     def _overflowing(self, bound: Bound, magnitude: Bound) -> Bound:
@@ -541,6 +538,10 @@ def softmax_factor(z: Bound, a: Bound, radius: Bound, u: float) -> Bound:
     shrink = np.maximum(np.sum(_times(a, np.expm1(-total)), axis=1, keepdims=True), -1.0)
     gamma = (width + 2) * u
     return np.expm1(total - np.log1p(shrink)) * (1 + gamma) + gamma
+
+
+def _absolute(array: NDArray[Any]) -> Bound:
+    return np.abs(array.astype(np.float64))
 
 
 def _times(left: Bound, right: Bound | float) -> Bound:

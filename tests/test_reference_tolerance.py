@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import flint
 import numpy as np
 import pytest
 from networks import network, problem
@@ -19,6 +20,7 @@ from refimpl.batch import Batch, validate
 from refimpl.certification import Balls, Certificate, certify_batch
 from refimpl.functions import ACTIVATIONS, LOSSES
 from refimpl.sampling import Problem
+from refimpl.spec import LayerSpec, NetworkSpec
 from refimpl.tolerance import Tolerance, tolerance
 
 # u, the smallest normal and subnormal number, and the largest: what is far apart in float32 meets in these
@@ -53,6 +55,7 @@ def compared(p: Problem, arithmetics: Sequence[Arithmetic], truth: Certificate |
             ("statistical", found.statistical, statistical.bounds()),
         ):
             assert bounds.keys() == reference.keys()
+            assert found.arithmetic == arithmetic
             for name, bound in bounds.items():
                 wanted = np.asarray(reference[name])
                 assert bound.shape == wanted.shape, (name, form, p.spec)
@@ -221,12 +224,55 @@ def test_a_certificate_with_wide_balls() -> None:
         compared(p, INVENTED[:4], replace(truth, values=values))
 
 
-def test_a_value_beyond_float64_is_unbounded() -> None:
-    p = small(["identity", "tanh"], 4, sizes=(2, 2, 2), n=2)
+@pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", "elu", "silu"])
+def test_a_value_beyond_float64_is_unbounded(activation: str) -> None:
+    p = small(["identity", activation], 4, sizes=(2, 2, 2), n=2)
     _, truth = certified(p)
-    beyond = {name: Balls(np.full_like(b.mid, np.inf), b.rad, b.tail, b.tail_rad) for name, b in truth.values.items()}
     for name in ("z2", "a2", "z3", "da3"):
-        compared(p, INVENTED[:2], replace(truth, values=truth.values | {name: beyond[name]}))
+        for beyond in (np.inf, -np.inf):
+            b = truth.values[name]
+            far = {name: Balls(np.full_like(b.mid, beyond), b.rad, b.tail, b.tail_rad)}
+            compared(p, INVENTED[:1], replace(truth, values=truth.values | far))
+
+
+def test_a_loss_beyond_float64_whose_derivative_is_none() -> None:
+    """(s − y)²/2 overflows and s − y does not: whatever is not finite on the way counts as unbounded."""
+    (found,) = compared(one(["identity"], 1e80, w=1e80), [ARITHMETICS["float64"]])
+    assert np.isinf(found.worst_case["W1"]).all()
+
+
+def ends(radius: float) -> list[tuple[float, bool]]:
+    """Distances from a kink, and whether the ball of that radius meets it: ending there is meeting it."""
+    end = float(flint.arb(0, radius).rad())  # the radius of a ball has 30 bits, rounded up
+    return [(end, True), (math.nextafter(end, 1), False), (math.nextafter(end, 0), True)]
+
+
+@pytest.mark.parametrize("activation", [name for name, entry in ACTIVATIONS.items() if entry.kinks])
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_ball_that_ends_at_a_kink_has_met_it(activation: str, side: int) -> None:
+    """Nothing rounds, and each of four products may lose η: z ± 4η."""
+    for z, met in ends(4 * NO_ROUNDING.smallest_subnormal):
+        (found,) = compared(one([activation], side * z, "absolute_error"), [NO_ROUNDING])
+        assert (found.across_kinks["delta2"] > found.worst_case["delta2"]).all() == met
+
+
+@pytest.mark.parametrize("loss", ["absolute_error", {"name": "huber", "delta": 0.5}])
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_ball_that_ends_at_a_kink_of_the_loss_has_met_it(loss: Any, side: int) -> None:
+    """And another 2η in the activation."""
+    for off, met in ends(6 * NO_ROUNDING.smallest_subnormal):
+        for kink in {0.0} if loss == "absolute_error" else {0.5, -0.5}:
+            s = kink + side * off
+            if s - kink == side * off:
+                (found,) = compared(one(["identity"], s, loss, y=0.0), [NO_ROUNDING])
+                assert (found.across_kinks["delta2"] > found.worst_case["delta2"]).all() == met
+
+
+@pytest.mark.parametrize("biases", [(True, False), (False, True), (True, False, True)])
+def test_some_layers_with_a_bias_and_some_without(biases: Sequence[bool]) -> None:
+    layers = [LayerSpec(size, "tanh", bias) for size, bias in zip((2, 3, 1), biases, strict=False)]
+    p = problem(NetworkSpec((2,), layers, "squared_error", "sum"), 2)
+    compared(p, [MEDIUM])
 
 
 @pytest.mark.parametrize(("sizes", "n"), [((1, 1), 1), ((2, 1, 3), 1), ((1, 3), 4)])
