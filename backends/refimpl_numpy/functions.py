@@ -48,11 +48,11 @@ def leaky_relu_slope(z: Array, negative_slope: float) -> Array:
 
 
 def elu(z: Array, alpha: float) -> Array:
-    return np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
+    return np.where(z > 0, z, alpha * np.expm1(z))
 
 
 def elu_slope(z: Array, alpha: float) -> Array:
-    return np.where(z > 0, 1, alpha * np.exp(np.minimum(z, 0)))
+    return np.where(z > 0, 1, alpha * np.exp(z))
 
 
 def selu(z: Array) -> Array:
