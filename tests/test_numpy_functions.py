@@ -31,7 +31,7 @@ def normal(z: Any) -> Any:
 
 
 def inner(z: Any) -> Any:
-    return mpmath.sqrt(2 / mpmath.pi) * (z + mpf(functions.GELU_CUBIC) * z**3)
+    return mpmath.sqrt(2 / mpmath.pi) * (z + mpf("0.044715") * z**3)
 
 
 # name: f, f', and the sizes of their terms
@@ -59,7 +59,7 @@ ACTIVATIONS: dict[str, tuple[Exact, Exact, Exact, Exact]] = {
     "gelu_tanh": (
         lambda z: z * logistic(2 * inner(z)),
         lambda z: logistic(2 * inner(z)) + z * logistic(2 * inner(z)) * logistic(-2 * inner(z)) * 2 * mpmath.sqrt(
-            2 / mpmath.pi) * (1 + 3 * mpf(functions.GELU_CUBIC) * z**2),
+            2 / mpmath.pi) * (1 + 3 * mpf("0.044715") * z**2),
         lambda z: abs(z) * logistic(2 * inner(z)) * (1 + (abs(inner(z)) if z < 0 else 0)),
         lambda z: logistic(2 * inner(z)) * (1 + logistic(-2 * inner(z)) * (1 + abs(z)) ** 3 * (1 + abs(inner(z)))),
     ),

@@ -69,15 +69,15 @@ def gelu(z: Array) -> Array:
 
 def gelu_slope(z: Array) -> Array:
     density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    return _normal_distribution(z) + np.where(density > 0, z, 0) * density
+    return _normal_distribution(z) + z * density
 
 
 def _normal_distribution(z: Array) -> Array:
-    # NumPy has no erfc; the C library's, in float64
-    return np.asarray(_erfc(z.astype(np.float64) / -math.sqrt(2)) / 2, dtype=z.dtype).reshape(z.shape)
+    return _half_erfc(z).astype(z.dtype)
 
 
-_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+# NumPy has no erfc; the C library's, in float64
+_half_erfc = np.vectorize(lambda z: math.erfc(z / -math.sqrt(2)) / 2, otypes=[np.float64])
 
 
 def gelu_tanh(z: Array) -> Array:
@@ -88,7 +88,7 @@ def gelu_tanh_slope(z: Array) -> Array:
     w = 2 * _gelu_argument(z)  # ½(1 + tanh w/2) = σ(w)
     slope = sigmoid_slope(w)
     dw_dz = 2 * math.sqrt(2 / math.pi) * (1 + 3 * GELU_CUBIC * z * z)
-    return sigmoid(w) + np.where(slope > 0, z * dw_dz, 0) * slope
+    return sigmoid(w) + np.where(slope > 0, z * dw_dz * slope, 0)
 
 
 def _gelu_argument(z: Array) -> Array:
