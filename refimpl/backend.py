@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from refimpl.arithmetic import Arithmetic
 from refimpl.batch import validate
+from refimpl.descent import Leg, Limits, UpdateRule
 from refimpl.equations import Equations
 from refimpl.errors import BackendError
 from refimpl.spec import NetworkSpec
@@ -38,6 +39,7 @@ INSTALLED_BY = {"torch": "pip install 'refimpl[torch]'", "jax": "pip install 're
 
 Array = NDArray[Any]
 GradientFunction = Callable[[Mapping[str, Array], Array, Array], tuple[float, dict[str, Array]]]
+ForwardFunction = Callable[[Mapping[str, Array], Array], Array]
 IntermediatesFunction = Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]
 
 
@@ -143,6 +145,64 @@ class PlacingBackend(Protocol):
         learning_rate: float,
     ) -> Placed:
         """The network over copies of `params`, `x` and `y`, in x's dtype, on the device."""
+        ...
+
+
+class Trainer(Protocol):
+    """A network in training, where its framework has it: parameters, the buffers of an update rule, and the training
+    data. Calls are made inside `with trainer:`, which sets the framework's modes and puts them back.
+    """
+
+    def __enter__(self) -> Any:
+        """Set the framework's modes."""
+        ...
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Put them back."""
+        ...
+
+    def run(self, batches: Array | None, coefficients: Array, limits: Limits, previous: float) -> Leg:
+        """One step a row of `coefficients`, until a limit is reached; the step at which one is makes no update.
+
+        `batches` (steps, size) are the rows of the training data that each step takes; None: all of them. `previous`
+        is the loss of the step before.
+        """
+        ...
+
+    def revert(self) -> None:
+        """Back to the parameters before the last update of the last `run`."""
+        ...
+
+    def measure(self, x: Array, y: Array) -> tuple[float, float]:
+        """The loss and the 2-norm of the gradient on a batch."""
+        ...
+
+    def outputs(self, x: Array) -> Array:
+        """The network's outputs (N, n_out)."""
+        ...
+
+    def state(self) -> dict[str, Array]:
+        """Copies of the parameters by name, and of the buffers: "velocity.W1" and the like."""
+        ...
+
+
+@runtime_checkable
+class TrainingBackend(Protocol):
+    """A backend that trains by means of its own framework. Any other trains by its gradient function."""
+
+    def trainer(
+        self, spec: NetworkSpec, state: Mapping[str, Array], x: Array, y: Array, *, rule: UpdateRule, device: str
+    ) -> Trainer:
+        """A network with `state` (parameters, and buffers where a run goes on) over the training data."""
+        ...
+
+
+@runtime_checkable
+class ForwardBackend(Protocol):
+    """A backend that gives the network's outputs."""
+
+    def forward_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> ForwardFunction:
+        """(params, x) → s (N, n_out)."""
         ...
 
 

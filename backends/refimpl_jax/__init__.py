@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
+from refimpl.descent import UpdateRule
 from refimpl.spec import NetworkSpec
 from refimpl_jax.network import cost, forward, targets
 from refimpl_jax.running import COMPILED, PlacedNetwork, compiled_gradients, loss_of
+from refimpl_jax.training import Training, compiled_forward
 
 Array = NDArray[Any]
 Answer = tuple[float, dict[str, Array]]
@@ -99,6 +101,24 @@ class JaxBackend:
     ) -> PlacedNetwork:
         """The network over arrays of its own on the device, in x's dtype, ready to be run."""
         return PlacedNetwork(spec, params, x, y, learning_rate, partial(_scope, x.dtype.name, device), self.native)
+
+    def forward_function(
+        self, spec: NetworkSpec, *, dtype: str, device: str
+    ) -> Callable[[Mapping[str, Array], Array], Array]:
+        """(params, x) → the outputs (N, n_out)."""
+        compiled, names = compiled_forward(spec), tuple(spec.parameter_shapes)
+
+        def outputs(params: Mapping[str, Array], x: Array) -> Array:
+            with _scope(dtype, device):
+                return np.array(compiled(tuple(params[name] for name in names), x))
+
+        return outputs
+
+    def trainer(
+        self, spec: NetworkSpec, state: Mapping[str, Array], x: Array, y: Array, *, rule: UpdateRule, device: str
+    ) -> Training:
+        """The network in training, over arrays of its own on the device."""
+        return Training(spec, state, x, y, rule, partial(_scope, x.dtype.name, device))
 
 
 @lru_cache(maxsize=COMPILED)

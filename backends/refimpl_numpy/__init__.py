@@ -84,6 +84,20 @@ class NumpyBackend:
 
         return gradients
 
+    def forward_function(
+        self, spec: NetworkSpec, *, dtype: str, device: str
+    ) -> Callable[[Mapping[str, Array], Array], Array]:
+        """(params, x) → the outputs (N, n_out)."""
+        xp, equations = _module(device), self.equations or [EQUATIONS] * spec.depth
+
+        def outputs(params: Mapping[str, Array], x: Array) -> Array:
+            there = {name: xp.asarray(params[name]) for name in spec.parameter_shapes}
+            with np.errstate(all="ignore"):
+                s = forward(spec, there, xp.asarray(x), equations).a[-1]
+            return s if xp is np else xp.asnumpy(s)
+
+        return outputs
+
     def intermediates_function(
         self, spec: NetworkSpec, *, dtype: str, device: str
     ) -> Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]:

@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from refimpl.descent import UpdateRule
 from refimpl.spec import NetworkSpec
 from refimpl_torch.network import cost, forward, targets
 from refimpl_torch.running import PlacedNetwork, loss_of
+from refimpl_torch.training import Training
 
 Array = NDArray[Any]
 Answer = tuple[float, dict[str, Array]]
@@ -101,6 +103,25 @@ class TorchBackend:
             spec, there, _tensor(x, device), _tensor(y, device), learning_rate, partial(_autograd, device),
             self.native, self.compiled,
         )  # fmt: skip
+
+    def forward_function(
+        self, spec: NetworkSpec, *, dtype: str, device: str
+    ) -> Callable[[Mapping[str, Array], Array], Array]:
+        """(params, x) → the outputs (N, n_out)."""
+
+        def outputs(params: Mapping[str, Array], x: Array) -> Array:
+            with _autograd(device), torch.no_grad():
+                there = {name: _tensor(params[name], device) for name in spec.parameter_shapes}
+                return _numpy(forward(spec, there, _tensor(x, device)).a[-1])
+
+        return outputs
+
+    def trainer(
+        self, spec: NetworkSpec, state: Mapping[str, Array], x: Array, y: Array, *, rule: UpdateRule, device: str
+    ) -> Training:
+        """The network in training, over tensors of its own on the device."""
+        there = {name: _tensor(array, device) for name, array in state.items()}
+        return Training(spec, there, _tensor(x, device), _tensor(y, device), rule, partial(_autograd, device))
 
 
 def _gradients(loss: torch.Tensor, leaves: Mapping[str, torch.Tensor]) -> dict[str, Array]:

@@ -1,0 +1,1 @@
+"""Gradient descent as the article has it, to the end: data, update rules, stopping criteria, checkpoints."""
