@@ -53,13 +53,25 @@ def validate(spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array)
         raise SpecError(f"spec must be a NetworkSpec, got {type(spec).__name__}; use NetworkSpec.load or from_dict")
     if not isinstance(params, Mapping):
         raise DataError(f"params must be a dict of arrays by name, got {type(params).__name__}")
+    _check_keys(params, list(spec.parameter_shapes))
+    dtype = _dtype(x, "x")
+    checked = {name: _real(params[name], name, shape, dtype) for name, shape in spec.parameter_shapes.items()}
+    return Batch(checked, _inputs(spec, x, dtype), _targets(spec, _array(y, "y"), len(x), dtype), dtype)
+
+
+def validate_parameters(spec: NetworkSpec, params: Mapping[str, Array]) -> dict[str, Array]:
+    """The parameters alone: exactly the spec's keys and shapes, finite and of one dtype. Raises DataError."""
     shapes = spec.parameter_shapes
     _check_keys(params, list(shapes))
-    dtype = str(_array(x, "x").dtype.newbyteorder("="))
+    dtype = _dtype(params["W1"], "W1")
+    return {name: _real(params[name], name, shape, dtype) for name, shape in shapes.items()}
+
+
+def _dtype(array: Any, name: str) -> str:
+    dtype = str(_array(array, name).dtype.newbyteorder("="))
     if dtype not in ARITHMETICS:
-        raise DataError(f"x has dtype {dtype}; use float64 or float32, e.g. x.astype('float64')")
-    checked = {name: _real(params[name], name, shape, dtype) for name, shape in shapes.items()}
-    return Batch(checked, _inputs(spec, x, dtype), _targets(spec, _array(y, "y"), len(x), dtype), dtype)
+        raise DataError(f"{name} has dtype {dtype}; use float64 or float32, e.g. {name}.astype('float64')")
+    return dtype
 
 
 def _check_keys(params: Mapping[str, Array], names: list[str]) -> None:

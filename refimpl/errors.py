@@ -27,3 +27,7 @@ class CertificationError(RefimplError):
 
 class ConformanceError(RefimplError):
     """A vector file, an answers file, or a list of expected failures is wrong."""
+
+
+class CheckpointError(RefimplError):
+    """A checkpoint or a saved model cannot be written, cannot be read, or does not fit."""

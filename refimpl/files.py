@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, also when the machine stops in the middle."""
 
 from __future__ import annotations
 
@@ -9,24 +9,64 @@ import stat
 from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write by way of a temporary file in the same folder: through links, with the permissions of the file that is
-    replaced. What is no regular file (a device, a pipe) is written to as it is. Raises OSError, ValueError.
+class Files:
+    """What is asked of the file system, call by call; tests put one in its place that fails or dies at any of them."""
+
+    def create(self, path: Path, mode: int) -> int:
+        """A new file, opened for writing."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+
+    def write(self, handle: int, data: memoryview) -> int:
+        """Write some of the data; how much."""
+        return os.write(handle, data)
+
+    def fsync(self, handle: int) -> None:
+        """Return when what was written is on the disk."""
+        os.fsync(handle)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Give a file another's name."""
+        os.replace(source, target)
+
+    def fsync_folder(self, folder: Path) -> None:
+        """Return when the folder's names are on the disk."""
+        if os.name == "nt":  # which has no such thing
+            return
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+
+def write_whole(path: Path, data: bytes, files: Files | None = None) -> None:
+    """Write to a temporary file in the same folder, fsync it, rename it, fsync the folder: through links, with the
+    permissions of the file that is replaced. What is no regular file (a device, a pipe) is written to as it is.
+
+    Raises OSError, ValueError; what was at `path` before is then still there.
     """
-    target = Path(os.path.realpath(path))
+    system, target = files or Files(), Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         target.write_bytes(data)
         return
     temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
     mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    handle = system.create(temporary, mode)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[system.write(handle, rest) :]
+            system.fsync(handle)
+        finally:
+            os.close(handle)
+        system.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            system.remove(temporary)
         raise
+    system.fsync_folder(target.parent)

@@ -24,6 +24,7 @@ LEVELS = (
         "refimpl.cores",
         "refimpl.files",
         "refimpl.strangers",
+        "refimpl.descent",
     },
     {"refimpl.functions", "refimpl.strict_json"},
     {"refimpl.spec"},
@@ -41,6 +42,10 @@ LEVELS = (
     {"refimpl.conformance.run", "refimpl.conformance.parallel"},
     {"refimpl.conformance.plugin"},
     {"refimpl.conformance.test_suite"},
+    {"refimpl.training", "refimpl.training.config", "refimpl.training.archive"},
+    {"refimpl.training.data", "refimpl.training.checkpoints", "refimpl.training.stepping"},
+    {"refimpl.training.run", "refimpl.training.model"},
+    {"refimpl.training.curves", "refimpl.training.scikit_learn"},
     {
         "refimpl.benchmark",
         "refimpl.benchmark.groups",
@@ -52,7 +57,7 @@ LEVELS = (
     {"refimpl.benchmark.page"},
     {"refimpl.cli.check"},
     {"refimpl.cli.soak", "refimpl.cli.diagnose"},
-    {"refimpl.cli.conform", "refimpl.cli.vectors", "refimpl.cli.bench"},
+    {"refimpl.cli.conform", "refimpl.cli.vectors", "refimpl.cli.bench", "refimpl.cli.train"},
     {"refimpl.cli"},
     {"refimpl.__main__"},
 )
@@ -60,7 +65,7 @@ LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in mod
 # the table of contents, which imports lazily
 # and what pytest loads before anything else, which does too
 OUTSIDE = {"refimpl", "refimpl.conformance.plugin"}
-FOR_BACKENDS = {"refimpl.equations", "refimpl.spec", "refimpl.arithmetic", "refimpl.errors"}
+FOR_BACKENDS = {"refimpl.equations", "refimpl.spec", "refimpl.arithmetic", "refimpl.errors", "refimpl.descent"}
 
 
 def module_name(path: Path, home: Path) -> str:

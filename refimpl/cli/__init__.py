@@ -20,7 +20,9 @@ from refimpl.cli.check import check
 from refimpl.cli.conform import WithCommand, conform
 from refimpl.cli.diagnose import diagnose
 from refimpl.cli.soak import soak
+from refimpl.cli.train import predict, train
 from refimpl.cli.vectors import vectors
+from refimpl.cores import speaks
 from refimpl.errors import RefimplError
 
 BROKEN_PIPE = 128 + 13  # as shells have it
@@ -31,6 +33,8 @@ app = typer.Typer(
 app.command()(check)
 app.command(cls=WithCommand)(conform)
 app.command()(diagnose)
+app.command()(train)
+app.command()(predict)
 app.command()(soak)
 app.command()(bench)
 app.add_typer(vectors, name="vectors")
@@ -43,9 +47,7 @@ def refimpl() -> None:
 
 def main() -> None:
     """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show δ or · is no reason to fail
-            stream.reconfigure(errors="replace")
+    _take_stdout()
     with contextlib.suppress(OSError):  # as python -m does: a backend at module:attribute may lie in the working folder
         if (here := os.getcwd()) not in sys.path:
             sys.path.append(here)
@@ -70,6 +72,20 @@ def main() -> None:
         _give_up(f"cannot write: {error.strerror}")
 
 
+def _take_stdout() -> None:
+    """Stdout for what refimpl prints: what libraries and strangers' code write there by themselves goes to stderr.
+
+    Only one process of a distributed run prints.
+    """
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None:  # nobody has put another in its place
+        own = os.dup(1) if speaks() else os.open(os.devnull, os.O_WRONLY)
+        os.dup2(2, 1)
+        sys.stdout = open(own, "w", encoding=sys.stdout.encoding, closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show δ or · is no reason to fail
+            stream.reconfigure(errors="replace")
+
+
 def _end(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
@@ -80,7 +96,7 @@ def _give_up(message: str, code: int = 2) -> None:
         with contextlib.suppress(OSError):
             print(f"refimpl: {' '.join(message.split())}", file=sys.stderr, flush=True)
     # nothing more can be written to what is closed or full: keep the interpreter from trying
-    for descriptor in (1, 2):
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)

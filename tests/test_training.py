@@ -1,0 +1,469 @@
+"""Training runs: what they learn, how they stop, that they are the same on every backend, and what a person sees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from typer.testing import CliRunner
+
+from refimpl import backend as backends
+from refimpl import certify, examples
+from refimpl.cli import app
+from refimpl.errors import CheckpointError, DataError, RefimplError
+from refimpl.report import FAIL
+from refimpl.spec import LayerSpec, NetworkSpec
+from refimpl.training.checkpoints import Checkpoints
+from refimpl.training.config import TrainingConfig
+from refimpl.training.data import Dataset, Prepared, load, prepare
+from refimpl.training.model import Model
+from refimpl.training.run import Run, summary
+
+BACKENDS = ("numpy", "torch", "jax")
+DIGITS = TrainingConfig(update="adam", learning_rate=0.003, batch_size=32, max_epochs=25)
+
+
+def finished(spec: NetworkSpec, data: Prepared, config: TrainingConfig, backend: str = "numpy", **options: Any) -> Run:
+    run = Run(spec, data, config, backends.load(backend), **options)
+    for _ in run.reports():
+        pass
+    return run
+
+
+@pytest.fixture(scope="module")
+def digits() -> Prepared:
+    return prepare(load("digits"), examples.digits(), validation=0.2, seed=0)
+
+
+def table(x: Any, y: Any) -> Dataset:
+    x = np.asarray(x, np.float64)
+    return Dataset("table", x, np.asarray(y), tuple(f"x{i}" for i in range(x.shape[1])), ("y",))
+
+
+BITS = np.array([[i >> k & 1 for k in range(4)] for i in range(16)], float)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# What is learned
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_article_s_network_learns_exclusive_or(backend: str) -> None:
+    spec = examples.article()
+    data = prepare(table(BITS, (BITS[:, :1] != BITS[:, 1:2]).astype(float)), spec)
+    config = TrainingConfig(update="adam", learning_rate=0.05, max_epochs=4000, target_loss=1e-3, seed=1)
+    run = finished(spec, data, config, backend)
+    assert run.progress.stopped == ("target_loss",)
+    assert run.progress.history[-1].loss <= 1e-3
+    assert run.progress.history[-1].metric > 0.99
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_digits_are_learned(backend: str, digits: Prepared) -> None:
+    run = finished(examples.digits(), digits, DIGITS, backend)
+    assert run.progress.history[-1].held_out_metric is not None
+    assert run.progress.history[-1].held_out_metric >= 0.96
+
+
+def against_scikit_learn(name: str, estimator: Any, spec: NetworkSpec, target: dict[str, Any]) -> tuple[float, float]:
+    """Our metric and scikit-learn's on held-out data, from one start, with all samples in every step."""
+    data = prepare(load(name), spec, validation=0.25, standardise=True, **target)
+    run = finished(spec, data, TrainingConfig(update="adam", learning_rate=0.01, max_epochs=150, report_every=150))
+    y = data.y.ravel()
+    mlp = estimator(
+        hidden_layer_sizes=(8,), activation="tanh", solver="adam", alpha=0.0, batch_size=len(y),
+        learning_rate_init=0.01, max_iter=1, tol=0.0, n_iter_no_change=10**6, warm_start=True, random_state=0,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it has not converged
+        mlp.fit(data.x, y)
+        params = spec.init(0)
+        mlp.coefs_ = [params["W1"].T.copy(), params["W2"].T.copy()]
+        mlp.intercepts_ = [params["b1"].copy(), params["b2"].copy()]
+        mlp.max_iter = 150
+        mlp.fit(data.x, y)
+    ours = run.progress.history[-1].held_out_metric
+    assert ours is not None
+    return ours, mlp.score(data.held_out_x, data.held_out_y.ravel())
+
+
+def test_diabetes_is_within_one_percent_of_scikit_learn() -> None:
+    spec = NetworkSpec((10,), (LayerSpec(8, "tanh"), LayerSpec(1, "identity")), "squared_error", name="diabetes")
+    ours, theirs = against_scikit_learn("diabetes", MLPRegressor, spec, {"standardise_target": True})
+    assert ours == pytest.approx(theirs, abs=0.01)
+    assert ours > 0.2
+
+
+def test_breast_cancer_is_within_one_percent_of_scikit_learn() -> None:
+    spec = NetworkSpec((30,), (LayerSpec(8, "tanh"), LayerSpec(1, "identity")), "binary_cross_entropy", name="cancer")
+    ours, theirs = against_scikit_learn("breast_cancer", MLPClassifier, spec, {"coded": True})
+    assert ours == pytest.approx(theirs, abs=0.01)
+    assert ours > 0.9
+
+
+# --------------------------------------------------------------------------------------------------------------
+# One run, three backends
+
+
+@pytest.mark.parametrize("update", ["gradient_descent", "momentum", "nesterov", "adam"])
+def test_every_backend_takes_the_same_course(update: str, digits: Prepared) -> None:
+    """Two runs part by the rounding of each step, grown by those after it: the growth is measured, as the distance
+    that the same run takes from a start moved by one unit in the last place.
+    """
+    spec = examples.digits()
+    config = TrainingConfig(update=update, learning_rate=0.002, batch_size=64, max_epochs=3)
+    courses = {name: finished(spec, digits, config, name) for name in BACKENDS}
+    moved = Run(spec, digits, config, backends.load("numpy"))
+    moved.state = {
+        name: np.nextafter(array, np.inf) if "." not in name else array for name, array in moved.state.items()
+    }
+    for _ in moved.reports():
+        pass
+    steps = courses["numpy"].progress.step
+    for name in spec.parameter_shapes:
+        numpy = courses["numpy"].params[name]
+        growth = np.abs(numpy - moved.params[name]).max()
+        for other in ("torch", "jax"):
+            assert np.abs(numpy - courses[other].params[name]).max() <= steps * growth
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_gradient_along_the_way_is_the_certified_one(backend: str) -> None:
+    from refimpl.batch import validate
+    from refimpl.judge import Judge
+
+    spec = examples.article()
+    x, y = examples.article_batch(6)
+    data = prepare(table(x, y), spec)
+    for steps in (1, 10, 100):
+        run = finished(spec, data, TrainingConfig(max_steps=steps, max_epochs=steps), backend)
+        truth = certify(spec, run.params, x, y)
+        assert run.progress.history[-1].loss == pytest.approx(float(truth.loss.mid), rel=1e-12)
+        norm = math.sqrt(sum(float((truth.grads[name].mid ** 2).sum()) for name in spec.parameter_shapes))
+        assert run.progress.history[-1].gradient_norm == pytest.approx(norm, rel=1e-12)
+        rows = Judge(spec, validate(spec, run.params, x, y)).rows(backends.load(backend))
+        assert not [row for row in rows if row.verdict == FAIL]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_seed_gives_one_result(backend: str, digits: Prepared) -> None:
+    def digest() -> str:
+        run = finished(examples.digits(), digits, replace(DIGITS, max_epochs=2), backend)
+        return hashlib.sha256(b"".join(run.params[name].tobytes() for name in run.params)).hexdigest()
+
+    assert len({digest() for _ in range(20 if backend == "numpy" else 5)}) == 1
+    other = finished(examples.digits(), digits, replace(DIGITS, max_epochs=2, seed=1), backend)
+    assert hashlib.sha256(b"".join(other.params[name].tobytes() for name in other.params)).hexdigest() != digest()
+
+
+def test_a_third_party_s_backend_trains_by_its_gradient_function() -> None:
+    spec = examples.article()
+    data = prepare(table(*examples.article_batch(6)), spec)
+    config = TrainingConfig(max_epochs=20, report_every=5)
+    theirs = finished(spec, data, config, "refimpl_peers.hips_autograd:AutogradBackend")
+    ours = finished(spec, data, config)
+    assert theirs.progress.history[-1].loss == pytest.approx(ours.progress.history[-1].loss, rel=1e-12)
+
+
+def test_every_sample_is_taken_once_an_epoch(digits: Prepared) -> None:
+    run = Run(examples.digits(), digits, DIGITS, backends.load("numpy"))
+    first, second = run._batches(0), run._batches(1)
+    for batches in (first, second):
+        assert [batch.shape for batch in batches] == [(44, 32), (1, 30)]
+        together = np.concatenate([batch.ravel() for batch in batches])
+        np.testing.assert_array_equal(np.sort(together), np.arange(1438))
+    assert not np.array_equal(first[0], second[0])
+
+
+# --------------------------------------------------------------------------------------------------------------
+# How runs stop
+
+
+def small(**options: Any) -> tuple[NetworkSpec, Prepared, TrainingConfig]:
+    spec = NetworkSpec((4,), (LayerSpec(5, "tanh"), LayerSpec(3, "identity")), "cross_entropy", name="iris")
+    data = prepare(load("iris"), spec, validation=0.3, standardise=True)
+    return spec, data, TrainingConfig(**{"learning_rate": 0.3, "max_epochs": 400, **options})
+
+
+@pytest.mark.parametrize("batch", [None, 16])
+@pytest.mark.parametrize(
+    ("options", "reasons"),
+    [
+        ({"max_epochs": 7}, ("max_epochs",)),
+        ({"max_steps": 9}, ("max_steps",)),
+        ({"max_epochs": 0}, ("max_epochs",)),
+        ({"target_loss": 0.3}, ("target_loss",)),
+        ({"gradient_norm": 0.2}, ("gradient_norm",)),
+        ({"change": 1e-3}, ("change",)),
+        ({"patience": 5, "learning_rate": 3.0}, ("patience",)),
+        ({"target_loss": 5.0, "gradient_norm": 10.0}, ("target_loss", "gradient_norm")),
+        ({"max_epochs": 5, "max_steps": 5}, None),
+        ({"max_loss": 0.5}, ("diverged",)),
+    ],
+)
+def test_every_criterion_stops_a_run(batch: int | None, options: dict[str, Any], reasons: tuple[str, ...]) -> None:
+    spec, data, config = small(batch_size=batch, **options)
+    run = finished(spec, data, config)
+    if reasons is None:
+        reasons = ("max_epochs", "max_steps") if batch is None else ("max_steps",)
+    assert run.progress.stopped == reasons
+    last = run.progress.history[-1]
+    assert summary(run)["stopped"] == list(reasons)
+    if "target_loss" in options:
+        assert last.loss <= options["target_loss"]
+        assert all(report.loss > options["target_loss"] for report in run.progress.history[:-1])
+    if "gradient_norm" in options:
+        assert last.gradient_norm <= options["gradient_norm"]
+    if "max_steps" in options:
+        assert run.progress.step == options["max_steps"]
+    if "patience" in options:
+        held_out = [report.held_out_loss for report in run.progress.history]
+        assert held_out.index(min(held_out)) == len(held_out) - 1 - options["patience"]
+
+
+def test_patience_keeps_the_best_parameters() -> None:
+    spec, data, config = small(patience=5, learning_rate=3.0, batch_size=16)
+    run = finished(spec, data, config)
+    best = min(report.held_out_loss or math.inf for report in run.progress.history)
+    loss, _ = backends.value_and_grad(spec, run.params, data.held_out_x, data.held_out_y)
+    assert loss == pytest.approx(best, rel=1e-12)
+    with pytest.raises(DataError, match="patience needs held-out data"):
+        Run(spec, prepare(load("iris"), spec), config, backends.load("numpy"))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("batch", [None, 4])
+def test_a_diverging_run_keeps_the_last_finite_parameters(backend: str, batch: int | None) -> None:
+    spec = examples.article()
+    data = prepare(table(*examples.article_batch(10)), spec)
+    run = finished(spec, data, TrainingConfig(learning_rate=1e6, batch_size=batch), backend)
+    assert run.progress.stopped == ("diverged",)
+    assert all(np.isfinite(array).all() for array in run.params.values())
+    assert math.isfinite(run.progress.history[-1].loss)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"update": "sgd"}, "update must be one of gradient_descent, momentum, nesterov, adam; got 'sgd'"),
+        ({"schedule": "linear"}, "schedule must be one of constant"),
+        ({"batch_size": 0}, "batch_size must be an integer ≥ 1, got 0"),
+        ({"batch_size": 2.5}, "batch_size must be an integer"),
+        ({"seed": -1}, "seed must be an integer ≥ 0"),
+        ({"learning_rate": math.nan}, "learning_rate must be a finite number ≥ 0, got nan"),
+        ({"learning_rate": -0.1}, "learning_rate must be a finite number ≥ 0"),
+        ({"target_loss": math.inf}, "target_loss must be a finite number"),
+        ({"patience": True}, "patience must be an integer"),
+        ({"update_parameters": {"momentum": 0.9}}, "gradient_descent has no parameter 'momentum'; it has: none"),
+        ({"update": "momentum", "update_parameters": {"momentum": 1.0}}, "must be a number ≥ 0 and < 1"),
+        ({"update": "adam", "update_parameters": 3}, "update_parameters must be numbers by name"),
+        ({"dtype": "float16"}, "dtype must be one of"),
+        ({"scheme": "xavier"}, "scheme must be one of"),
+        ({"max_epochs": None}, "max_epochs must be an integer"),
+    ],
+)
+def test_a_wrong_configuration_is_said(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        TrainingConfig(**options)
+    assert message in str(caught.value)
+
+
+def test_a_configuration_reads_back() -> None:
+    config = TrainingConfig(update="adam", schedule="cosine", batch_size=3, patience=2)
+    assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(DataError, match="nothing else"):
+        TrainingConfig.from_dict({"rate": 1})
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Models
+
+
+def test_a_model_reads_back_and_predicts(tmp_path: Path) -> None:
+    spec, data, config = small(max_epochs=200)
+    run = finished(spec, data, config)
+    model = Model(spec, run.params, data.preparation, {"summary": summary(run)})
+    model.save(tmp_path / "model")
+    again = Model.load(tmp_path / "model")
+    assert again.spec == spec
+    assert again.preparation == data.preparation
+    assert again.trained["summary"]["stopped"] == ["max_epochs"]
+    dataset = load("iris")
+    for backend in BACKENDS:
+        predicted = again.predict(dataset, backend)
+        assert np.mean(predicted == dataset.y) > 0.93
+        np.testing.assert_allclose(again.outputs(dataset, backend), model.outputs(dataset), rtol=1e-12)
+
+
+@pytest.mark.parametrize("at", [0, 9, 200, -1])
+def test_a_damaged_model_is_refused(tmp_path: Path, at: int) -> None:
+    spec, data, _ = small()
+    path = tmp_path / "model"
+    Model(spec, spec.init(), data.preparation).save(path)
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 64
+    path.write_bytes(bytes(raw))
+    with pytest.raises(CheckpointError, match="model"):
+        Model.load(path)
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    spec, data, config = small(max_epochs=1)
+    finished(spec, data, config, checkpoints=Checkpoints(tmp_path))
+    with pytest.raises(CheckpointError, match=r"it is no model: its format is 'refimpl.checkpoint/1'"):
+        Model.load(next(tmp_path.iterdir()))
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        Model.load(tmp_path / "none")
+
+
+# --------------------------------------------------------------------------------------------------------------
+# The command line
+
+
+def refimpl(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def train(folder: Path, *arguments: str) -> Any:
+    return refimpl("train", "--example", "digits", "--data", "digits", "--out", str(folder), *arguments)
+
+
+QUICK = ("--update", "adam", "--learning-rate", "0.003", "--batch", "32", "--epochs", "3", "--validation", "0.2")
+
+
+def test_train_and_predict(tmp_path: Path) -> None:
+    outcome = train(tmp_path, *QUICK)
+    assert outcome.exit_code == 0, outcome.output
+    assert "stopped: the last epoch is done" in outcome.output
+    assert "on 359 held-out samples" in outcome.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoints", "history.jsonl", "loss.png", "loss.svg", "model.safetensors",
+    ]  # fmt: skip
+    assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
+    again = train(tmp_path, *QUICK)
+    assert isinstance(again.exception, CheckpointError)
+    assert "--resume goes on with it" in str(again.exception)
+    assert train(tmp_path, *QUICK, "--resume").exit_code == 0
+    predicted = refimpl("predict", str(tmp_path / "model.safetensors"), "--data", "digits")
+    lines = predicted.stdout.splitlines()
+    assert lines[0] == "class"
+    truth = load("digits").y
+    assert np.mean(np.array(lines[1:]) == truth) > 0.8
+    as_json = refimpl(
+        "predict", str(tmp_path / "model.safetensors"), "--data", "digits", "--json", "--backend", "torch"
+    )
+    assert [json.loads(line)["class"] for line in as_json.stdout.splitlines()] == lines[1:]
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    outcome = train(tmp_path, *QUICK, "--json")
+    lines = [json.loads(line) for line in outcome.stdout.splitlines()]
+    assert [line["epoch"] for line in lines[:-1]] == [0, 1, 2, 3]
+    assert lines[-1]["summary"]["stopped"] == ["max_epochs"]
+
+
+def test_a_diverging_run_is_exit_code_1(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    x, y = examples.article_batch(10)
+    path.write_text(
+        "a,b,c,d,y\n" + "".join(",".join(map(repr, map(float, [*r, *t]))) + "\n" for r, t in zip(x, y, strict=True))
+    )
+    outcome = refimpl("train", "--data", str(path), "--learning-rate", "1e6", "--out", str(tmp_path / "out"))
+    assert outcome.exit_code == 1, outcome.output
+    assert "the last good parameters are kept" in outcome.output
+    model = Model.load(tmp_path / "out" / "model.safetensors")
+    assert all(np.isfinite(array).all() for array in model.params.values())
+    predicted = refimpl("predict", str(tmp_path / "out" / "model.safetensors"), "--data", str(path))
+    assert len(predicted.stdout.splitlines()) == 11
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "--data is missing"),
+        (["train", "--data", "iris"], "squared_error takes numbers"),
+        (["train", "--data", "digits"], "takes numbers"),
+        (["train", "--data", "nothing"], "is neither one of digits"),
+        (["train", "none.json", "--data", "iris"], "cannot read none.json"),
+        (["train", "--data", "iris", "--update-parameter", "x"], "--update-parameter must be NAME=NUMBER"),
+        (["train", "--data", "iris", "--update", "sgd"], "update must be one of"),
+        (["predict", "/nonexistent", "--data", "iris"], "there is no such file"),
+    ],
+)
+def test_a_wrong_request_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "out")] if arguments[0] == "train" else []
+    outcome = refimpl(*arguments, *out)
+    assert isinstance(outcome.exception, RefimplError), outcome.output
+    assert message in str(outcome.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+    arguments = [
+        "train", "--example", "digits", "--data", "digits", "--out", str(folder), "--update", "adam",
+        "--learning-rate", "0.003", "--batch", "32", "--epochs", "40", "--validation", "0.2", *more,
+    ]  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "refimpl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_checkpoints(folder: Path) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if (folder / "checkpoints").is_dir() and len(os.listdir(folder / "checkpoints")) >= 2:
+            return
+        time.sleep(0.01)
+    raise AssertionError("no checkpoint came")
+
+
+def test_ctrl_c_saves_and_resume_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    program = start(tmp_path / "a")
+    wait_for_checkpoints(tmp_path / "a")
+    program.send_signal(signal.SIGINT)
+    out, err = program.communicate(timeout=30)
+    assert program.returncode == 130, err
+    assert "the same command with --resume goes on" in out
+    assert "stopping at the next report" in err
+    resumed = start(tmp_path / "a", "--resume")
+    assert resumed.communicate(timeout=60)
+    straight = start(tmp_path / "b")
+    assert straight.communicate(timeout=60)
+    assert resumed.returncode == straight.returncode == 0
+    for name in ("model.safetensors", "history.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path) -> None:
+    seed = int(os.environ.get("REFIMPL_TEST_SEED", "0"))
+    rng = np.random.default_rng(seed)
+    straight = start(tmp_path / "straight")
+    straight.communicate(timeout=60)
+    for kill in range(4):
+        begun = (tmp_path / "killed").exists() and any((tmp_path / "killed" / "checkpoints").iterdir())
+        program = start(tmp_path / "killed", *(["--resume"] if begun else []))
+        if kill == 0:
+            wait_for_checkpoints(tmp_path / "killed")
+        time.sleep(float(rng.uniform(0, 0.6)))
+        program.kill()
+        program.communicate(timeout=30)
+    final = start(tmp_path / "killed", "--resume")
+    _, err = final.communicate(timeout=60)
+    assert final.returncode == 0, (seed, err)
+    for name in ("model.safetensors", "history.jsonl"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), seed
