@@ -15,7 +15,7 @@ from refimpl.benchmark import contenders, page, report
 from refimpl.benchmark import run as runs
 from refimpl.benchmark.contenders import FLOOR
 from refimpl.benchmark.groups import ARTICLE, LARGE, MNIST, Group, classifier, groups
-from refimpl.benchmark.measure import QUANTITIES, Judged, Wrong, measure
+from refimpl.benchmark.measure import QUANTITIES, Judged, Wrong, measure, turned
 from refimpl.cli import app
 from refimpl.errors import BackendError, DataError
 from refimpl_numpy import backend
@@ -89,6 +89,16 @@ def test_a_network_too_large_to_certify_is_held_against_float64() -> None:
     judged.judge.judge_answer = lambda *ignored: []  # type: ignore[method-assign]
     with pytest.raises(Wrong, match="away from the gradient in float64"):
         judged.check(Factor(1.001))  # type: ignore[arg-type]
+
+
+def test_what_may_turn_at_a_kink_is_allowed_for() -> None:
+    smooth = Group(classifier([20, 30, 5], "tanh"), 50, "float32")
+    assert turned(smooth) == 0
+    kinked = Group(classifier([2000, 3000, 5], "relu"), 100, "float32")
+    # z is about normal: a share of 4 u √n √2/π of them lies that near 0
+    expected = 4 * 2.0**-24 * np.sqrt(2000) * np.sqrt(2 / np.pi)
+    assert 0.5 * np.sqrt(expected) < turned(kinked) < 2 * np.sqrt(expected)
+    assert turned(Group(kinked.spec, 100, "float64")) == 0
 
 
 def test_the_data_are_nowhere_zero_and_the_same_for_all() -> None:
