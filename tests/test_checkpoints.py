@@ -246,6 +246,20 @@ def test_a_resumed_run_must_be_the_same(tmp_path: Path, uninterrupted: dict[str,
     assert all(np.array_equal(resumed.state[name], array) for name, array in straight.state.items())
 
 
+def test_a_run_that_ended_within_an_epoch_goes_on_there(tmp_path: Path) -> None:
+    for batch, steps in ((4, 6), (4, 7), (7, 4)):
+        folder = tmp_path / f"{batch}-{steps}"
+        whole = replace(CONFIG, batch_size=batch, patience=None)
+        ended = finish(run(folder, config=replace(whole, max_steps=steps)))
+        assert ended.progress.stopped == ("max_steps",)
+        assert ended.progress.step % ended.steps_an_epoch
+        resumed = run(folder, config=whole)
+        resumed.resume()
+        straight = finish(run(tmp_path / f"straight-{batch}-{steps}", config=whole))
+        assert all(np.array_equal(finish(resumed).state[name], array) for name, array in straight.state.items())
+        assert resumed.progress.step == straight.progress.step
+
+
 def test_json_has_no_infinity(tmp_path: Path) -> None:
     x, y = examples.article_batch()
     given = prepare(Dataset("random", x, y, tuple("abcd"), ("y",)), examples.article())

@@ -145,7 +145,11 @@ class Run:
             return self._steps(training, None, steps, self.config.limits)
         diverges = Limits(bound=self.config.limits.bound)
         for epoch in range(self.progress.epoch, self.progress.epoch + epochs):
-            for batches in self._batches(epoch):
+            done = self.progress.step - epoch * self.steps_an_epoch
+            for part in self._batches(epoch):
+                batches, done = part[done:], max(done - len(part), 0)
+                if not len(batches):
+                    continue
                 left = steps if steps < len(batches) else len(batches)
                 found = self._steps(training, batches[:left], left, diverges)
                 steps -= left
