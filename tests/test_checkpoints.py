@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,38 +15,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_runs import CONFIG, Counting, finish, operations, run
 
 from refimpl import backend as backends
 from refimpl import examples
 from refimpl.errors import CheckpointError
-from refimpl.files import Files
-from refimpl.spec import LayerSpec, NetworkSpec
 from refimpl.training import archive
 from refimpl.training.checkpoints import KEPT, Checkpoints
 from refimpl.training.config import TrainingConfig
-from refimpl.training.data import Dataset, Prepared, prepare
+from refimpl.training.data import Dataset, prepare
 from refimpl.training.run import Run
-
-SPEC = NetworkSpec((3,), (LayerSpec(4, "tanh"), LayerSpec(2, "identity")), "cross_entropy", name="small")
-CONFIG = TrainingConfig(update="adam", learning_rate=0.05, batch_size=4, max_epochs=6, patience=50)
-OPERATIONS = ("create", "write", "fsync", "replace", "fsync_folder", "remove")
-
-
-def data() -> Prepared:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((19, 3))
-    y = np.where(x[:, 0] * x[:, 1] > 0, "same", "other")
-    return prepare(Dataset("quadrants", x, y, ("a", "b", "c"), ("class",)), SPEC, validation=0.2, standardise=True)
-
-
-def run(folder: Path, files: Files | None = None, config: TrainingConfig = CONFIG, **options: Any) -> Run:
-    return Run(SPEC, data(), config, backends.load("numpy"), checkpoints=Checkpoints(folder, files), **options)
-
-
-def finish(training: Run) -> Run:
-    for _ in training.reports():
-        pass
-    return training
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -64,28 +43,6 @@ def test_the_last_two_are_kept(uninterrupted: dict[str, bytes]) -> None:
     assert len(uninterrupted) == KEPT
 
 
-class Counting(Files):
-    """Counts what is asked of the file system."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def before(self, operation: str) -> None:
-        self.count += 1
-
-
-def _counted(operation: str) -> Any:
-    def call(self: Counting, *arguments: Any) -> Any:
-        self.before(operation)
-        return getattr(Files, operation)(self, *arguments)
-
-    return call
-
-
-for _operation in OPERATIONS:
-    setattr(Counting, _operation, _counted(_operation))
-
-
 class Failing(Counting):
     """The operation of that number fails, and all after it: a full disk, a folder that has become read-only."""
 
@@ -99,39 +56,14 @@ class Failing(Counting):
             raise OSError(self.error, os.strerror(self.error))
 
 
-class Dying(Counting):
-    """The process is killed before the operation of that number, or half-way through a write."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.at = at
-
-    def before(self, operation: str) -> None:
-        super().before(operation)
-        if self.count == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def write(self, handle: int, data: memoryview) -> int:
-        if self.count + 1 == self.at:
-            Files.write(self, handle, data[: len(data) // 2])
-        self.before("write")
-        return Files.write(self, handle, data)
-
-
-def operations(tmp_path: Path) -> int:
-    files = Counting()
-    finish(run(tmp_path / "counted", files))
-    return files.count
-
-
 def test_the_run_dies_at_every_operation_and_goes_on(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
-    context = multiprocessing.get_context("fork")
-    for at in range(1, operations(tmp_path) + 1):
+    program = [sys.executable, str(Path(__file__).with_name("dying_run.py")), str(tmp_path)]
+    ended = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
+    assert len(ended) > 30
+    for line in ended:
+        at, code = map(int, line.split())
+        assert code == -signal.SIGKILL, at
         folder = tmp_path / str(at)
-        child = context.Process(target=lambda folder=folder, at=at: finish(run(folder, Dying(at))))
-        child.start()
-        child.join(60)
-        assert child.exitcode == -signal.SIGKILL, at
         resumed = run(folder)
         if resumed.checkpoints is not None and resumed.checkpoints.paths():
             resumed.resume()
@@ -144,7 +76,7 @@ def test_the_run_dies_at_every_operation_and_goes_on(tmp_path: Path, uninterrupt
 def test_every_operation_fails_and_the_older_ones_remain(
     tmp_path: Path, uninterrupted: dict[str, bytes], error: int
 ) -> None:
-    for at in range(1, operations(tmp_path) + 1):
+    for at in range(1, operations(tmp_path / "counted") + 1):
         folder = tmp_path / f"{error}-{at}"
         files = Failing(at, error)
         try:

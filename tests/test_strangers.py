@@ -385,9 +385,10 @@ def test_a_folder_that_was_removed(tmp_path: Path) -> None:
 def test_a_signal_ends_the_tested_program_too(number: int, tmp_path: Path) -> None:
     path = tmp_path / "out.xml"
     arguments = ["conform", "--junit", str(path), "--json", "--", sys.executable, HOSTILE, "hang"]
-    program = subprocess.Popen(
-        [sys.executable, "-m", "refimpl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    # where the tests run in the background, Ctrl-C is ignored, and that is inherited
+    heard = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start = [sys.executable, "-c", f"{heard}sys.argv[0] = 'refimpl'; runpy.run_module('refimpl', run_name='__main__')"]
+    program = subprocess.Popen([*start, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 30
     while not (started := _children(program.pid)) and time.monotonic() < deadline:
         time.sleep(0.05)
