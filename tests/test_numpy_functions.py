@@ -76,7 +76,7 @@ ACTIVATIONS: dict[str, tuple[Exact, Exact, Exact, Exact]] = {
 PARAMETERS = {"leaky_relu": [0.01, 0.25, 3.0], "elu": [1.0, 0.5, 2.0]}
 NUMBERS = [
     1e-30, 1e-4, 0.1, 0.3, 0.5, 0.7, 1.0, 1.3, 2.0, 3.0, 5.0, 8.0, 12.0, 17.0, 21.0, 40.0, 63.0, 65.0, 87.0, 89.0,
-    300.0, 1e3, 1e4, 1e13,
+    300.0, 1e3, 1e4, 1e13, 1e30,
 ]  # fmt: skip
 
 
@@ -210,6 +210,15 @@ def test_negative_log_likelihood_and_its_slope(dtype: str) -> None:
             true = (-mpf(float(t)) * mpmath.log(float(p)), -mpf(float(t)) / float(p)) if t else (mpf(0), mpf(0))
             assert close(float(value), true[0], abs(true[0]), dtype)
             assert close(float(slope), true[1], abs(true[1]), dtype)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_no_sample_at_all_is_a_batch_too(name: str) -> None:
+    z = np.zeros((0, 3))
+    kwargs = {key: parameter.default for key, parameter in CATALOGUE[name].parameters.items()}
+    assert functions.ACTIVATIONS[name](z, **kwargs).shape == z.shape
+    if name != "softmax":
+        assert functions.ACTIVATION_SLOPES[name](z, **kwargs).shape == z.shape
 
 
 def test_nothing_of_the_catalogue_is_left_out() -> None:

@@ -92,8 +92,7 @@ def gelu_tanh_slope(z: Array) -> Array:
 
 
 def _gelu_argument(z: Array) -> Array:
-    near = np.clip(z, -64, 64)  # beyond, σ(2w) is 0 or 1 and z³ may overflow
-    return math.sqrt(2 / math.pi) * (near + GELU_CUBIC * near * near * near)
+    return math.sqrt(2 / math.pi) * (z + GELU_CUBIC * z * z * z)  # z³ may overflow: σ is 0 or 1 then
 
 
 def softplus(z: Array) -> Array:
@@ -173,7 +172,8 @@ def absolute_error_slope(s: Array, y: Array) -> Array:
 
 def huber(s: Array, y: Array, delta: float) -> Array:
     r = np.abs(s - y)
-    return np.where(r <= delta, r * r / 2, delta * (r - delta / 2))
+    near = np.minimum(r, delta)
+    return near * (r - near / 2)  # ½r², or delta (r − ½ delta)
 
 
 def huber_slope(s: Array, y: Array, delta: float) -> Array:
