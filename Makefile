@@ -12,7 +12,7 @@ SEED ?= 0
 SAVED ?= benchmarks/results/cpu.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure fuzz mutation bench bench-gpu bench-compare certify-gradcheck pytest-benchmark wheel-check clean
+.PHONY: help setup check test test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure training-measure fuzz mutation bench bench-gpu bench-compare certify-gradcheck pytest-benchmark wheel-check clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("refimpl needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,jax,data,bench,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,jax,data,bench,teach,dev]'
 	touch $@
 
 check: $(READY) ## refimpl check on the article's network and on the handwritten digits
@@ -65,6 +65,9 @@ soak: $(READY) ## random networks through every backend, float64 and float32 (CO
 
 diagnosis-measure: $(READY) ## how often a planted fault is named rightly, and a stranger's mistake wrongly
 	$(THREADS) $(BIN)/python tests/diagnosis_measure.py --seed $(SEED)
+
+training-measure: $(READY) ## training runs killed at 200 random moments, and 20 with one seed, on every backend
+	$(THREADS) $(BIN)/python tests/killing.py --seed $(SEED)
 
 fuzz: $(READY) ## 300,000 mutated vector files, answers and hellos
 	$(BIN)/python tests/fuzz.py

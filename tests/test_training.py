@@ -7,8 +7,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from dataclasses import replace
@@ -17,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from killing import kills, start
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from typer.testing import CliRunner
 
@@ -413,16 +412,6 @@ def test_a_wrong_request_is_one_line(arguments: list[str], message: str, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
-    arguments = [
-        "train", "--example", "digits", "--data", "digits", "--out", str(folder), "--update", "adam",
-        "--learning-rate", "0.003", "--batch", "32", "--epochs", "40", "--validation", "0.2", *more,
-    ]  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-m", "refimpl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
 def wait_for_checkpoints(folder: Path) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -451,19 +440,4 @@ def test_ctrl_c_saves_and_resume_goes_on_to_the_same_bits(tmp_path: Path) -> Non
 
 def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path) -> None:
     seed = int(os.environ.get("REFIMPL_TEST_SEED", "0"))
-    rng = np.random.default_rng(seed)
-    straight = start(tmp_path / "straight")
-    straight.communicate(timeout=60)
-    for kill in range(4):
-        begun = (tmp_path / "killed").exists() and any((tmp_path / "killed" / "checkpoints").iterdir())
-        program = start(tmp_path / "killed", *(["--resume"] if begun else []))
-        if kill == 0:
-            wait_for_checkpoints(tmp_path / "killed")
-        time.sleep(float(rng.uniform(0, 0.6)))
-        program.kill()
-        program.communicate(timeout=30)
-    final = start(tmp_path / "killed", "--resume")
-    _, err = final.communicate(timeout=60)
-    assert final.returncode == 0, (seed, err)
-    for name in ("model.safetensors", "history.jsonl"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), seed
+    assert len(list(kills(tmp_path, 5, seed))) == 5
