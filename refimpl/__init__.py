@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from refimpl.judge import Judge
     from refimpl.report import Report, Row
     from refimpl.spec import Function, LayerSpec, NetworkSpec
+    from refimpl.teaching.explain import explain
+    from refimpl.teaching.explanation import Explanation
+    from refimpl.teaching.trace import Trace
+    from refimpl.teaching.tracing import trace
 
 __version__ = "0.1.0"
 
@@ -35,6 +39,7 @@ __all__ = [
     "Certificate",
     "CertificationError",
     "DataError",
+    "Explanation",
     "Finding",
     "Function",
     "Judge",
@@ -44,11 +49,14 @@ __all__ = [
     "Report",
     "Row",
     "SpecError",
+    "Trace",
     "__version__",
     "certify",
     "check",
     "diagnose",
     "examples",
+    "explain",
+    "trace",
     "value_and_grad",
 ]
 
@@ -61,6 +69,10 @@ _HOME = {
     "refimpl.judge": ("Judge",),
     "refimpl.report": ("Report", "Row"),
     "refimpl.spec": ("Function", "LayerSpec", "NetworkSpec"),
+    "refimpl.teaching.explain": ("explain",),
+    "refimpl.teaching.explanation": ("Explanation",),
+    "refimpl.teaching.trace": ("Trace",),
+    "refimpl.teaching.tracing": ("trace",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -16,6 +16,7 @@ values, an arithmetic that is not IEEE's, and networks placed on the device, for
 
 from __future__ import annotations
 
+import html
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from refimpl.batch import validate
 from refimpl.descent import Leg, Limits, UpdateRule
 from refimpl.equations import Equations
 from refimpl.errors import BackendError
+from refimpl.picture import network_svg
 from refimpl.spec import NetworkSpec
 from refimpl.strangers import first_line, kept, told
 
@@ -215,6 +217,33 @@ class EquationsBackend(Protocol):
         ...
 
 
+class Gradients(dict[str, Array]):
+    """Gradients by name: a dictionary, which a notebook shows as a picture and tables."""
+
+    def __init__(self, spec: NetworkSpec, grads: Mapping[str, Array]) -> None:
+        super().__init__(grads)
+        self.spec = spec
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+    def _repr_html_(self) -> str:
+        spec = self.spec
+        title = f"∂C/∂w of {spec.name} {'-'.join(map(str, spec.sizes))}".strip()
+        picture = network_svg(
+            spec.sizes, spec.labels, title, gradient=lambda layer, j, k: float(self[f"W{layer + 1}"][j, k])
+        )
+        rows = "".join(
+            f"<tr><th>∂C/∂{name}</th><td style='text-align:left'><pre>{html.escape(_shown(array))}</pre></td></tr>"
+            for name, array in self.items()
+        )
+        return f"{picture}<table>{rows}</table>"
+
+
+def _shown(array: Array) -> str:
+    return np.array2string(np.asarray(array), threshold=24, edgeitems=3, precision=5)
+
+
 def available() -> dict[str, EntryPoint]:
     """The registered backends by name, ours first. Raises BackendError where two have one name."""
     found: dict[str, EntryPoint] = {}
@@ -341,4 +370,4 @@ def value_and_grad(
         raise BackendError(
             f"backend {chosen.name!r} returned {type(answer).__name__}; it must return (loss, gradients)"
         )
-    return cast(tuple[float, dict[str, Array]], answer)
+    return answer[0], Gradients(spec, answer[1])

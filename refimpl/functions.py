@@ -118,6 +118,7 @@ class Activation:
 
     name: str
     definition_text: str
+    derivative_text: str
     latex: str
     derivative_latex: str
     pieces: tuple[Formula, ...] = ()
@@ -149,6 +150,7 @@ class Loss:
 
     name: str
     definition_text: str
+    derivative_text: str
     latex: str
     derivative_latex: str
     target: str
@@ -374,15 +376,15 @@ _ALPHA = Parameter(1.0, 0.0, 1e6, "what the left side tends to, negated")
 
 _ACTIVATIONS = (
     Activation(
-        "identity", "z", r"z", r"1",
+        "identity", "z", "1", r"z", r"1",
         pieces=(_identity,), smooth_library=False,
     ),
     Activation(
-        "relu", "max(z, 0)", r"\max(z, 0)", r"\begin{cases}0 & z \le 0\\ 1 & z > 0\end{cases}",
+        "relu", "max(z, 0)", "1 where z > 0, else 0", r"\max(z, 0)", r"\begin{cases}0 & z \le 0\\ 1 & z > 0\end{cases}",
         pieces=(_zero, _identity), kinks=(0.0,), smooth_library=False,
     ),
     Activation(
-        "leaky_relu", "z, or negative_slope · z where z ≤ 0",
+        "leaky_relu", "z, or negative_slope · z where z ≤ 0", "1 where z > 0, else negative_slope",
         r"\begin{cases}\alpha z & z \le 0\\ z & z > 0\end{cases}",
         r"\begin{cases}\alpha & z \le 0\\ 1 & z > 0\end{cases}",
         pieces=(lambda z, p: flint.arb(p["negative_slope"]) * z, _identity), kinks=(0.0,), smooth_library=False,
@@ -390,56 +392,57 @@ _ACTIVATIONS = (
         value_ulps=2.0, slope_ulps=1.0,
     ),
     Activation(
-        "elu", "z, or alpha (e^z − 1) where z ≤ 0",
+        "elu", "z, or alpha (e^z − 1) where z ≤ 0", "1 where z > 0, else alpha e^z",
         r"\begin{cases}\alpha(e^z - 1) & z \le 0\\ z & z > 0\end{cases}",
         r"\begin{cases}\alpha e^z & z \le 0\\ 1 & z > 0\end{cases}",
         pieces=(_elu_left, _identity), kinks=(0.0,), parameters={"alpha": _ALPHA},
         value_ulps=ELEMENTARY + 2, slope_ulps=ELEMENTARY + 4, value_scale=_elu_value, slope_scale=_elu_slope,
     ),
     Activation(
-        "selu", "λz, or λα(e^z − 1) where z ≤ 0; λ = 1.0507…, α = 1.6732…",
+        "selu", "λz, or λα(e^z − 1) where z ≤ 0; λ = 1.0507…, α = 1.6732…", "λ where z > 0, else λα e^z",
         r"\lambda\begin{cases}\alpha(e^z - 1) & z \le 0\\ z & z > 0\end{cases}",
         r"\lambda\begin{cases}\alpha e^z & z \le 0\\ 1 & z > 0\end{cases}",
         pieces=(_selu_left, _selu_right), kinks=(0.0,),
         value_ulps=ELEMENTARY + 4, slope_ulps=ELEMENTARY + 6, value_scale=_selu_value, slope_scale=_selu_slope,
     ),
     Activation(
-        "gelu", "z Φ(z), Φ the normal distribution function",
+        "gelu", "z Φ(z), Φ the normal distribution function", "Φ(z) + z φ(z), φ the normal density",
         r"\tfrac{z}{2}\left(1 + \operatorname{erf}\tfrac{z}{\sqrt 2}\right)",
         r"\Phi(z) + z\,\varphi(z),\ \varphi(z) = \tfrac{1}{\sqrt{2\pi}} e^{-z^2/2}",
         pieces=(_gelu,), value_ulps=ELEMENTARY + 4, slope_ulps=ELEMENTARY + 8, value_scale=_argument, slope_scale=_one,
     ),
     Activation(
         "gelu_tanh", "z/2 · (1 + tanh(√(2/π) (z + 0.044715 z³)))",
+        "½(1 + tanh w) + z/2 · (1 − tanh² w) · √(2/π) (1 + 0.134145 z²), w the argument of tanh",
         r"\tfrac{z}{2}\left(1 + \tanh w\right),\ w = \sqrt{2/\pi}\,(z + 0.044715 z^3)",
         r"\tfrac12(1 + \tanh w) + \tfrac{z}{2}(1 - \tanh^2 w)\sqrt{2/\pi}\,(1 + 0.134145 z^2)",
         pieces=(_gelu_tanh,), value_ulps=ELEMENTARY + 8, slope_ulps=4 * ELEMENTARY,
         value_scale=_argument, slope_scale=_gelu_tanh_slope,
     ),
     Activation(
-        "softplus", "log(1 + e^z)", r"\log(1 + e^z)", r"\sigma(z)",
+        "softplus", "log(1 + e^z)", "1/(1 + e^−z)", r"\log(1 + e^z)", r"\sigma(z)",
         pieces=(_softplus,), value_ulps=ELEMENTARY + EXPONENTIAL + 2, slope_ulps=EXPONENTIAL + 4,
     ),
     Activation(
-        "sigmoid", "1/(1 + e^−z)", r"\frac{1}{1 + e^{-z}}", r"\sigma(z)\,(1 - \sigma(z))",
+        "sigmoid", "1/(1 + e^−z)", "σ(z)(1 − σ(z))", r"\frac{1}{1 + e^{-z}}", r"\sigma(z)\,(1 - \sigma(z))",
         pieces=(_sigmoid,), value_ulps=2.0, slope_ulps=6.0, value_scale=_sigmoid_value, slope_scale=_sigmoid_slope,
     ),
     Activation(
-        "tanh", "(e^z − e^−z)/(e^z + e^−z)", r"\tanh z", r"1 - \tanh^2 z",
+        "tanh", "(e^z − e^−z)/(e^z + e^−z)", "1 − tanh² z", r"\tanh z", r"1 - \tanh^2 z",
         pieces=(_tanh,), value_ulps=ELEMENTARY + 2, slope_ulps=4.0, slope_scale=_tanh_slope,
     ),
     Activation(
-        "silu", "z σ(z)", r"z\,\sigma(z)", r"\sigma(z)\left(1 + z(1 - \sigma(z))\right)",
+        "silu", "z σ(z)", "σ(z)(1 + z(1 − σ(z)))", r"z\,\sigma(z)", r"\sigma(z)\left(1 + z(1 - \sigma(z))\right)",
         pieces=(lambda z, p: z * _sigmoid(z, p),),
         value_ulps=EXPONENTIAL + 3, slope_ulps=2 * EXPONENTIAL + 4, slope_scale=_silu_slope,
     ),
     Activation(
-        "softsign", "z/(1 + |z|)", r"\frac{z}{1 + |z|}", r"\frac{1}{(1 + |z|)^2}",
+        "softsign", "z/(1 + |z|)", "1/(1 + |z|)²", r"\frac{z}{1 + |z|}", r"\frac{1}{(1 + |z|)^2}",
         pieces=(lambda z, p: z / (1 - z), lambda z, p: z / (1 + z)), kinks=(0.0,), smooth_library=False,
         value_ulps=4.0, slope_ulps=8.0, slope_scale=_softsign_slope,
     ),
     Activation(
-        "softmax", "e^z_i / Σ_j e^z_j, over the row", r"\frac{e^{z_i}}{\sum_j e^{z_j}}",
+        "softmax", "e^z_i / Σ_j e^z_j, over the row", "∂a_i/∂z_j = a_i(δ_ij − a_j)", r"\frac{e^{z_i}}{\sum_j e^{z_j}}",
         r"\frac{\partial a_i}{\partial z_j} = a_i(\delta_{ij} - a_j)",
         definition=_softmax, along=_softmax_along, value_ulps=EXPONENTIAL,
     ),
@@ -447,20 +450,21 @@ _ACTIVATIONS = (
 
 _LOSSES = (
     Loss(
-        "squared_error", "½ Σ (s − y)²", r"\tfrac12\sum_j (s_j - y_j)^2", r"s_j - y_j",
+        "squared_error", "½ Σ (s − y)²", "s − y", r"\tfrac12\sum_j (s_j - y_j)^2", r"s_j - y_j",
         target="values", pieces=(lambda s, y, p: _squared(s, y, p) / 2,), value_ulps=4.0, slope_ulps=2.0,
     ),
     Loss(
-        "mean_squared_error", "(1/n_out) Σ (s − y)²", r"\tfrac{1}{n}\sum_j (s_j - y_j)^2", r"\tfrac{2}{n}(s_j - y_j)",
+        "mean_squared_error", "(1/n_out) Σ (s − y)²", "(2/n_out)(s − y)",
+        r"\tfrac{1}{n}\sum_j (s_j - y_j)^2", r"\tfrac{2}{n}(s_j - y_j)",
         target="values", pieces=(_squared,), averages_outputs=True, value_ulps=4.0, slope_ulps=4.0,
     ),
     Loss(
-        "absolute_error", "Σ |s − y|", r"\sum_j |s_j - y_j|", r"\operatorname{sign}(s_j - y_j)",
+        "absolute_error", "Σ |s − y|", "sign(s − y)", r"\sum_j |s_j - y_j|", r"\operatorname{sign}(s_j - y_j)",
         target="values", pieces=(lambda s, y, p: y - s, lambda s, y, p: s - y), kinks=lambda p: (0.0,),
         at_kink=lambda s, y, p: s * 0, value_ulps=1.0,
     ),
     Loss(
-        "huber", "Σ ½r² where |r| ≤ delta, else delta (|r| − ½ delta); r = s − y",
+        "huber", "Σ ½r² where |r| ≤ delta, else delta (|r| − ½ delta); r = s − y", "max(−delta, min(delta, s − y))",
         r"\sum_j \begin{cases}\tfrac12 r_j^2 & |r_j| \le \delta\\"
         r" \delta(|r_j| - \tfrac12\delta) & |r_j| > \delta\end{cases}",
         r"\max(-\delta, \min(\delta, r_j))",
@@ -471,19 +475,19 @@ _LOSSES = (
         value_scale=lambda at, y, p: at.value + p["delta"] * np.minimum(at.slope, p["delta"]),
     ),
     Loss(
-        "cross_entropy", "−Σ y log softmax(s); y labels or probability rows",
+        "cross_entropy", "−Σ y log softmax(s); y labels or probability rows", "softmax(s) − y",
         r"-\sum_j y_j \log\frac{e^{s_j}}{\sum_k e^{s_k}}", r"\Big(\sum_k y_k\Big)\operatorname{softmax}(s)_j - y_j",
         target="classes", definition=_cross_entropy, along=_cross_entropy_along, value_ulps=ELEMENTARY,
     ),
     Loss(
-        "binary_cross_entropy", "Σ log(1 + e^s) − y s; s logits",
+        "binary_cross_entropy", "Σ log(1 + e^s) − y s; s logits", "σ(s) − y",
         r"\sum_j \log(1 + e^{s_j}) - y_j s_j", r"\sigma(s_j) - y_j",
         target="probabilities", pieces=(_binary_cross_entropy,),
         value_ulps=ELEMENTARY + EXPONENTIAL + 4, slope_ulps=EXPONENTIAL + 6,
         value_scale=_bce_value, slope_scale=_bce_slope,
     ),
     Loss(
-        "negative_log_likelihood", "−Σ y log s; s probabilities, y labels or probability rows",
+        "negative_log_likelihood", "−Σ y log s; s probabilities, y labels or probability rows", "−y/s",
         r"-\sum_j y_j \log s_j", r"-y_j / s_j",
         target="classes", pieces=(_negative_log_likelihood,), value_ulps=ELEMENTARY + 1, slope_ulps=2.0,
     ),

@@ -11,7 +11,7 @@ What it does not do: know any framework, compare two answers with each other, or
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -122,6 +122,20 @@ class Judge:
         truth = {key: ball for key, ball in self.truth.grads.items() if inputs or key != "x"}
         with np.errstate(all="ignore"):
             return [self._judge_loss(name, loss, arithmetic), *self._judge_arrays(name, grads, truth, arithmetic)]
+
+    def judge_element(self, name: str, key: str, value: float, index: tuple[int, ...]) -> Row:
+        """The verdict on one element, at `index` (from 0), of a gradient or of z, a or delta, in IEEE arithmetic."""
+        whole = self.truth.grads.get(key) or self.truth.values[key]
+        truth = Balls(*(np.atleast_1d(part[index]) for part in (whole.mid, whole.rad, whole.tail, whole.tail_rad)))
+        bounds = self.tolerance(ARITHMETICS[self.batch.dtype])
+        worst, across, statistical = (
+            {key: np.atleast_1d(form[key][index])}
+            for form in (bounds.worst_case, bounds.across_kinks, bounds.statistical)
+        )
+        here = Tolerance(worst, across, statistical, bounds.arithmetic)
+        values, largest = np.array([value], dtype=self.batch.dtype), self._largest(whole, key)
+        row = _Verdicts(values, truth, here, key, self.batch.dtype, largest).row(name, key)
+        return replace(row, index=tuple(i + 1 for i in index))
 
     def _judge_loss(self, name: str, loss: Any, arithmetic: Arithmetic) -> Row:
         value = as_array({"loss": loss}, "loss")

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from refimpl.errors import SpecError
 from refimpl.files import write_whole
 from refimpl.functions import ACTIVATIONS, LOSSES, REDUCTIONS, Activation, Loss
+from refimpl.picture import network_svg
 from refimpl.strict_json import parse
 
 FORMAT = "refimpl.network/1"
@@ -143,6 +144,16 @@ class NetworkSpec:
     def sizes(self) -> tuple[int, ...]:
         """The number of neurons of every layer, the input's first: (4, 2, 2, 1)."""
         return (self.n_in, *(layer.size for layer in self.layers))
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the network as SVG."""
+        title = f"{self.name} {'-'.join(map(str, self.sizes))}, {self.loss.name}, {self.reduction}".strip()
+        return network_svg(self.sizes, self.labels, title)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A word for every layer: how many neurons, and their activation."""
+        return (f"{self.n_in} in", *(f"{layer.size} {layer.activation.name}" for layer in self.layers))
 
     @property
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,6 @@
-"""JSON from strangers: no duplicate keys, no numbers that are none, no depth or size without end."""
+"""JSON from strangers: no duplicate keys, no numbers that are none, no depth or size without end; and arrays in JSON
+for them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,9 @@ import json
 import math
 from collections import Counter
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from refimpl.errors import RefimplError
 
@@ -53,3 +58,16 @@ def parse(text: str | bytes, error: type[RefimplError], what: str, limit: int, *
         raise error(f"not JSON: {bad.msg} at line {bad.lineno}, column {bad.colno}") from None
     except RecursionError:
         raise error(f"not {what}: the JSON is nested too deeply") from None
+
+
+def tensor(array: NDArray[Any]) -> dict[str, Any]:
+    """An array as {"shape": …, "data": flat in C order}; a float32 is written as the float64 that it is."""
+    flat = array.ravel() if array.dtype.kind == "i" else array.astype(np.float64).ravel()
+    return {"shape": list(array.shape), "data": [number(value) for value in flat.tolist()]}
+
+
+def number(value: float) -> float | str:
+    """A number, or the word for one that JSON lacks: "NaN", "Infinity", "-Infinity"."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -19,6 +19,7 @@ from refimpl.cli.bench import bench
 from refimpl.cli.check import check
 from refimpl.cli.conform import WithCommand, conform
 from refimpl.cli.diagnose import diagnose
+from refimpl.cli.explain import explain, trace
 from refimpl.cli.soak import soak
 from refimpl.cli.train import predict, train
 from refimpl.cli.vectors import vectors
@@ -33,6 +34,8 @@ app = typer.Typer(
 app.command()(check)
 app.command(cls=WithCommand)(conform)
 app.command()(diagnose)
+app.command()(trace)
+app.command()(explain)
 app.command()(train)
 app.command()(predict)
 app.command()(soak)

@@ -81,7 +81,7 @@ def check(
 
     if spec is not None and example is not None:
         raise DataError(f"--example {example.value} and {spec}: give a network file or an example, not both")
-    network, x, y = _problem(spec, example, batch, seed, dtype.value)
+    network, x, y = problem(spec, example, batch, seed, dtype.value)
     params = network.init(seed=seed, dtype=dtype.value)
     report = agreement.check(network, params, x, y, backend, device=device, inputs=inputs, intermediates=intermediates)
     _show(report, as_json)
@@ -95,9 +95,10 @@ def check(
     raise typer.Exit(WRONG if wrong else ALL_PASS if report.ok else UNDECIDED)
 
 
-def _problem(
+def problem(
     path: Path | None, example: Example | None, batch: int | None, seed: int, dtype: str
 ) -> tuple[NetworkSpec, Any, Any]:
+    """The network that was asked for, with x and y: random ones, or the digits. Raises DataError, SpecError."""
     import numpy as np
 
     from refimpl import examples

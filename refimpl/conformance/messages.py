@@ -32,7 +32,7 @@ from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case
 from refimpl.errors import ConformanceError
 from refimpl.functions import ACTIVATIONS, LOSSES, REDUCTIONS
 from refimpl.spec import NetworkSpec
-from refimpl.strict_json import parse
+from refimpl.strict_json import parse, tensor
 
 FORMAT = "refimpl.process/1"
 ANSWERS_FORMAT = "refimpl.answers/1"
@@ -94,17 +94,11 @@ def evaluate(number: int, case: Case, dtype: str) -> bytes:
             "id": number,
             "case": case.id,
             "network": case.spec.to_dict(),
-            "parameters": {name: _tensor(array) for name, array in params.items()},
-            "x": _tensor(x),
-            "y": _tensor(y),
+            "parameters": {name: tensor(array) for name, array in params.items()},
+            "x": tensor(x),
+            "y": tensor(y),
         }
     )
-
-
-def _tensor(array: Array) -> dict[str, Any]:
-    # a float32 is written as the float64 that it is
-    flat = array.ravel() if array.dtype.kind == "i" else array.astype(np.float64).ravel()
-    return {"shape": list(array.shape), "data": flat.tolist()}
 
 
 def heard(line: bytes, what: str) -> dict[str, Any]:
