@@ -9,9 +9,10 @@ where
   numbers representable in float32; all difference quotients multiples of the loss's last place): a bound so wide
   that it would cover anything explains nothing.
 
-If no single fault does, pairs of faults are tried. Faults that give the same gradient on this network and batch are
-reported together, in one `Finding`. Where nothing explains it, the finding names no fault, but the first wrong
-quantity in backward order and what about it is wrong. It never guesses.
+If no single fault does, one fault at every layer where it can act is tried, as a loop makes it, then pairs of faults.
+Faults that give the same gradient on this network and batch are reported together, in one `Finding`. Where nothing
+explains it, the finding names no fault, but the first wrong quantity in backward order and what about it is wrong. It
+never guesses.
 
 What it does not do: decide that a gradient is wrong; that is :mod:`refimpl.judge`'s verdict.
 """
@@ -77,9 +78,9 @@ Explanation = tuple[Cause, ...]
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong: `explanations` that cannot be told apart on this network and batch, each of one or two causes;
-    none where the cause is unknown. `quantity` is the first wrong one in backward order, `symptom` what about it is
-    wrong.
+    """What is wrong: `explanations` that cannot be told apart on this network and batch, each of one or two causes, or
+    of one fault at every layer; none where the cause is unknown. `quantity` is the first wrong one in backward order,
+    `symptom` what about it is wrong.
     """
 
     quantity: str
@@ -96,11 +97,11 @@ class Finding:
         """The finding in one paragraph."""
         if not self.known:
             return f"cause unknown; the first wrong quantity going backwards is {self.quantity}: {self.symptom}"
-        named = [" and ".join(cause.text for cause in explanation) for explanation in self.explanations[:6]]
+        named = [_named(explanation) for explanation in self.explanations[:6]]
         more = f" or {len(self.explanations) - 6} more" if len(self.explanations) > 6 else ""
         causes = self.explanations[0]
-        meaning = " ".join(cause.fault.explanation for cause in causes)
-        remedy = " ".join(cause.fault.remedy for cause in causes)
+        meaning = " ".join(dict.fromkeys(cause.fault.explanation for cause in causes))
+        remedy = " ".join(dict.fromkeys(cause.fault.remedy for cause in causes))
         together = " (which cannot be told apart here)" if len(named) > 1 else ""
         return f"{' or '.join(named)}{more}{together}: {meaning} Remedy: {remedy}"
 
@@ -112,6 +113,19 @@ class Finding:
             "explanations": [[cause.to_dict() for cause in explanation] for explanation in self.explanations],
             "text": self.text,
         }
+
+
+def _named(causes: Explanation) -> str:
+    """The causes in words; one fault at several layers is named once."""
+    layers: dict[str, list[Cause]] = {}
+    for cause in causes:
+        layers.setdefault(cause.fault.name, []).append(cause)
+    parts = []
+    for name, same in layers.items():
+        numbers = [str(cause.layer) for cause in same]
+        several = f"{name} at layers {', '.join(numbers[:-1])} and {numbers[-1]}"
+        parts.append(several if len(same) > 1 else same[0].text)
+    return " and ".join(parts)
 
 
 def diagnose(
@@ -344,7 +358,7 @@ class _Hypothesis:
 
 
 class _Search:
-    """All singles, then difference quotients, then pairs, until something explains the answer."""
+    """All singles, then each at every layer, difference quotients, and pairs, until something explains the answer."""
 
     def __init__(self, case: _Case) -> None:
         self.case = case
@@ -354,7 +368,12 @@ class _Search:
     def explanations(self) -> list[Explanation]:
         """Those that explain the answer, as few faults as possible."""
         self.singles = list(self._hypotheses())
-        return self._matching(self.singles) or self._quotients() or self._matching(self._pairs())
+        return (
+            self._matching(self.singles)
+            or self._matching(self._everywhere())
+            or self._quotients()
+            or self._matching(self._pairs())
+        )
 
     def _matching(self, hypotheses: Iterable[_Hypothesis]) -> list[Explanation]:
         found: list[Explanation] = []
@@ -372,6 +391,18 @@ class _Search:
             single = self._run((Cause(fault, layer),))
             if single is not None:
                 yield single
+
+    def _everywhere(self) -> Iterator[_Hypothesis]:
+        """A fault at all of the three or more layers where it can act; two are a pair."""
+        where: dict[str, list[Cause]] = {}
+        for fault, layer in places(self.case.spec, self.case.n, self.case.dtype):
+            if not (fault.on_loss or fault.parameter or fault.evidence):
+                where.setdefault(fault.name, []).append(Cause(fault, layer))
+        for causes in where.values():
+            if len(causes) > 2 and causes[0].layer != WHOLE:
+                hypothesis = self._predict(tuple(causes), None)
+                if hypothesis is not None:
+                    yield hypothesis
 
     def _run(self, causes: Explanation) -> _Hypothesis | None:
         """The causes planted one after the other, the unknown number in one of them fitted to the answer."""

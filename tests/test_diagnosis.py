@@ -27,6 +27,30 @@ def test_a_pair_is_named(number: int) -> None:
     assert names(pair(4, number))
 
 
+def repeatable(spec: refimpl.NetworkSpec) -> list[str]:
+    """The faults that act at three or more layers, and have no other name where they act at all of them."""
+    layers = {name: list(fault.where(spec, 4)) for name, fault in FAULTS.items() if not fault.parameter}
+    return [
+        name for name, where in layers.items() if len(where) > 2 and 0 not in where and not name.startswith("layer_")
+    ]
+
+
+EVERYWHERE = network((3, 3, 3, 3, 3), ["tanh", "sigmoid", "tanh", "sigmoid"])
+
+
+@pytest.mark.parametrize("name", repeatable(EVERYWHERE))
+def test_a_mistake_in_a_loop_is_named_once_for_all_layers(name: str) -> None:
+    p = problem(EVERYWHERE, 4)
+    where = list(FAULTS[name].where(p.spec, 4))
+    planted = PlantedBackend(tuple((FAULTS[name], layer, 0.0) for layer in where))
+    _, grads = planted.gradient_function(p.spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
+    (found,) = diagnose(p.spec, p.params, p.x, p.y, grads)
+    assert [cause.layer for cause in found.explanations[0]] == where
+    assert {cause.fault.name for cause in found.explanations[0]} == {name}
+    assert found.text.startswith(f"{name} at layers {', '.join(map(str, where[:-1]))} and {where[-1]}")
+    assert found.text.count(FAULTS[name].remedy) == 1
+
+
 @pytest.mark.parametrize("number", range(4 * len(strangers())))
 def test_what_is_no_known_fault_is_given_no_name(number: int) -> None:
     kind, j, wrong = stranger(5, number)
