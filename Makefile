@@ -12,7 +12,7 @@ SEED ?= 0
 SAVED ?= benchmarks/results/cpu.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure training-measure fuzz mutation bench bench-gpu bench-compare certify-gradcheck pytest-benchmark wheel-check clean
+.PHONY: help setup check test test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure training-measure browser fuzz mutation bench bench-gpu bench-compare certify-gradcheck pytest-benchmark wheel-check clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -26,6 +26,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,jax,data,bench,teach,dev]'
 	touch $@
+
+# what the browser's tests need; nothing is installed where it is there already
+AXE := $(VENV)/node/node_modules/axe-core/axe.min.js
+browser: $(AXE) ## Chromium and axe-core, for the tests of the lesson
+	command -v chromium || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core)
+
+$(AXE): $(READY)
+	npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix $(VENV)/node axe-core@4.14.1
 
 check: $(READY) ## refimpl check on the article's network and on the handwritten digits
 	$(BIN)/refimpl check

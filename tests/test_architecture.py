@@ -51,8 +51,8 @@ LEVELS = (
     {"refimpl.teaching.forms", "refimpl.teaching.display"},
     {"refimpl.teaching.trace"},
     {"refimpl.teaching.tracing", "refimpl.teaching.chain"},
-    {"refimpl.teaching.explanation"},
-    {"refimpl.teaching.explain"},
+    {"refimpl.teaching.explanation", "refimpl.teaching.lesson", "refimpl.teaching.exercise"},
+    {"refimpl.teaching.explain", "refimpl.teaching.marking"},
     {
         "refimpl.benchmark",
         "refimpl.benchmark.groups",
@@ -64,7 +64,15 @@ LEVELS = (
     {"refimpl.benchmark.page"},
     {"refimpl.cli.check"},
     {"refimpl.cli.soak", "refimpl.cli.diagnose"},
-    {"refimpl.cli.conform", "refimpl.cli.vectors", "refimpl.cli.bench", "refimpl.cli.train", "refimpl.cli.explain"},
+    {
+        "refimpl.cli.conform",
+        "refimpl.cli.vectors",
+        "refimpl.cli.bench",
+        "refimpl.cli.train",
+        "refimpl.cli.explain",
+        "refimpl.cli.exercise",
+    },
+    {"refimpl.cli.lesson"},
     {"refimpl.cli"},
     {"refimpl.__main__"},
 )

@@ -19,7 +19,9 @@ from refimpl.cli.bench import bench
 from refimpl.cli.check import check
 from refimpl.cli.conform import WithCommand, conform
 from refimpl.cli.diagnose import diagnose
+from refimpl.cli.exercise import exercise
 from refimpl.cli.explain import explain, trace
+from refimpl.cli.lesson import lesson
 from refimpl.cli.soak import soak
 from refimpl.cli.train import predict, train
 from refimpl.cli.vectors import vectors
@@ -36,11 +38,13 @@ app.command(cls=WithCommand)(conform)
 app.command()(diagnose)
 app.command()(trace)
 app.command()(explain)
+app.command()(lesson)
 app.command()(train)
 app.command()(predict)
 app.command()(soak)
 app.command()(bench)
 app.add_typer(vectors, name="vectors")
+app.add_typer(exercise, name="exercise")
 
 
 @app.callback()

@@ -42,7 +42,7 @@ def trace(
     """Print every step of a forward and a backward pass: the equation, the code line, the values."""
     from refimpl.teaching.tracing import trace as traced
 
-    found = traced(*_given(spec, example, batch, seed, dtype))
+    found = traced(*requested(spec, example, batch, seed, dtype))
     typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) if as_json else str(found))
 
 
@@ -72,7 +72,7 @@ def explain(
     if len(given) > 2:
         raise DataError(f"{len(given)} arguments; give at most a network file and one quantity, such as 'W2[2,1]'")
     path = Path(given[0]) if len(given) == 2 else None
-    network, params, x, y = _given(path, example, batch, seed, dtype)
+    network, params, x, y = requested(path, example, batch, seed, dtype)
     found = explained(network, params, x, y, given[-1], sample=sample, names=backend)
     if as_json or form is Format.json:
         typer.echo(json.dumps(found.to_dict(), indent=1, ensure_ascii=False))
@@ -83,6 +83,7 @@ def explain(
     raise typer.Exit(ALL_PASS if found.ok else WRONG)
 
 
-def _given(spec: Path | None, example: Example | None, batch: int, seed: int, dtype: Dtype) -> tuple[Any, ...]:
+def requested(spec: Path | None, example: Example | None, batch: int, seed: int, dtype: Dtype) -> tuple[Any, ...]:
+    """The network, its parameters, x and y. Raises DataError, SpecError."""
     network, x, y = problem(spec, example, batch, seed, dtype.value)
     return network, network.init(seed=seed, dtype=dtype.value), x, y

@@ -48,7 +48,7 @@ def _is(left: Symbol, *right: Symbol | str) -> Symbol:
 
 
 def _transposed(of: Symbol) -> Symbol:
-    return Symbol(f"{of.plain}ᵀ", rf"{{{of.latex}}}^{{\top}}")
+    return Symbol(f"{of.plain}ᵀ", rf"({of.latex})^{{\top}}")
 
 
 TIMES = Symbol(" ", r"\,")
@@ -117,7 +117,7 @@ def _slope_note(spec: NetworkSpec, layer: int) -> str:
 
 def _weight_gradient(spec: NetworkSpec, layer: int) -> tuple[Symbol, str]:
     dW, delta, a = derivative(symbol("W", layer)), symbol("δ", layer + 1), symbol("a", layer)
-    return _is(dW, delta, TIMES, _transposed(a)), rf"{dW.latex} = {{\Delta^{{{layer + 1}}}}}^{{\top}} A^{{{layer}}}"
+    return _is(dW, delta, TIMES, _transposed(a)), rf"{dW.latex} = (\Delta^{{{layer + 1}}})^{{\top}} A^{{{layer}}}"
 
 
 def _bias_gradient(spec: NetworkSpec, layer: int) -> tuple[Symbol, str]:
