@@ -12,7 +12,7 @@ SEED ?= 0
 SAVED ?= benchmarks/results/cpu.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure training-measure browser fuzz mutation bench bench-gpu bench-compare certify-gradcheck pytest-benchmark wheel-check clean
+.PHONY: help setup check test test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure training-measure browser docs fuzz mutation bench bench-gpu bench-compare certify-gradcheck pytest-benchmark wheel-check clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -98,8 +98,15 @@ certify-gradcheck: $(READY) ## how many times faster certify is than torch.autog
 pytest-benchmark: $(READY) ## some of it under pytest-benchmark
 	$(THREADS) $(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-sort=name
 
+docs: $(VENV)/.docs ## the documentation, every code cell of it run: docs/_build/html/index.html
+	PATH="$(abspath $(BIN)):$$PATH" $(THREADS) $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 wheel-check: $(READY) ## sdist → wheel → empty environment: every entry point loads from there
 	$(BIN)/python tests/wheel_check.py
 
 clean: ## remove what the targets made, the environment too
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) docs/_build docs/jupyter_execute dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
