@@ -5,13 +5,18 @@ from __future__ import annotations
 from importlib.metadata import version as installed
 from typing import Any
 
+from docutils import nodes
+from latex2mathml.converter import convert
+
 project = "refimpl"
 author = "The refimpl authors"
 copyright = "2026, the refimpl authors"
 version = release = installed("refimpl")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build", "adapters"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+html_math_renderer = "mathml"
+napoleon_google_docstring = False
+exclude_patterns = ["_build", "adapters", "pictures"]
 html_theme = "furo"
 html_title = f"refimpl {version}"
 templates_path: list[str] = []
@@ -44,5 +49,16 @@ def as_written(app: Any, what: str, name: str, obj: Any, options: Any, lines: li
     lines[:] = made
 
 
+def math(display: str) -> Any:
+    """Formulas as MathML, which browsers show without a script from elsewhere."""
+
+    def visit(translator: Any, node: Any) -> None:
+        translator.body.append(convert(node.astext(), display=display))
+        raise nodes.SkipNode
+
+    return visit
+
+
 def setup(app: Any) -> None:
-    app.connect("autodoc-process-docstring", as_written)
+    app.connect("autodoc-process-docstring", as_written, priority=400)  # before napoleon
+    app.add_html_math_renderer("mathml", (math("inline"), None), (math("block"), None))
