@@ -12,7 +12,7 @@ SEED ?= 0
 SAVED ?= benchmarks/results/cpu.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure training-measure browser docs pictures fuzz mutation bench bench-gpu bench-compare certify-gradcheck pytest-benchmark wheel-check clean
+.PHONY: help setup check test test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure training-measure browser docs pictures fuzz mutation bench bench-gpu bench-compare bench-save certify-gradcheck pytest-benchmark wheel-check clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -91,6 +91,9 @@ bench-gpu: $(READY) ## the same on a CUDA device
 
 bench-compare: $(READY) ## the same, held against a saved run by ratio to the floor (SAVED=benchmarks/results/cpu.json)
 	$(BIN)/refimpl bench --out benchmark-results --compare $(SAVED)
+
+bench-save: ## keep benchmark-results/ in benchmarks/results/, and its summary in benchmarks/README.md
+	$(BIN)/python benchmarks/save.py benchmark-results
 
 certify-gradcheck: $(READY) ## how many times faster certify is than torch.autograd.gradcheck
 	$(THREADS) $(BIN)/python benchmarks/certify_gradcheck.py

@@ -78,6 +78,13 @@ def test_scikit_learn_passes_but_for_its_loss_of_several_outputs() -> None:
         elif result.verdict == FAIL:  # it clips probabilities to [eps, 1 − eps] before the logarithm
             assert "HugeLogit" in case.flags, result.text
             assert {row.quantity for row in result.rows if row.verdict == FAIL} == {"loss"}, result.case
+    said = " ".join((Path(__file__).parent.parent / "docs" / "conformance.md").read_text().split())
+    failed = [result for result in found.results if result.verdict == FAIL]
+    named = sum("loss_averaged_over_outputs" in result.text for result in failed)
+    judged = len(failed) + found.counts()[PASS]
+    assert f"supports {judged} of them: its gradients pass in all, and its loss in {found.counts()[PASS]}." in said
+    assert f"which the suite finds in {named} cases" in said
+    assert f"in {len(failed) - named} cases with huge logits" in said
 
 
 class Wrong:

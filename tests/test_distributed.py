@@ -131,6 +131,19 @@ def test_a_worker_that_dies_ends_the_run_with_a_clear_message(tmp_path: Path) ->
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
+@pytest.mark.parametrize("beginning", ["torchrun", "XLA_FLAGS="])
+def test_the_readme_s_command_runs_as_it_stands(beginning: str, tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (line,) = [line.strip() for line in readme.splitlines() if line.strip().startswith(beginning)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    outcome = subprocess.run(
+        ["sh", "-c", line], capture_output=True, text=True, timeout=120, cwd=tmp_path, env=environment
+    )
+    assert outcome.returncode == 0, outcome.stderr[-2000:]
+    assert "19 PASS, 0 FAIL, 0 UNDETERMINED of 19 elements" in outcome.stdout
+
+
 def test_what_is_missing_is_said() -> None:
     alone = finished([*REFIMPL, "check", "--backend", TORCH])
     assert alone.returncode == 2

@@ -8,6 +8,7 @@ REFIMPL_REQUIRE_BROWSER is set.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -163,6 +164,12 @@ def test_what_does_not_fit_on_a_screen_is_refused(sizes: list[int], n: int, mess
         page(p)
 
 
+@pytest.mark.parametrize("rate", [math.nan, math.inf, -1.0])
+def test_a_learning_rate_that_is_none_is_refused(rate: float) -> None:
+    with pytest.raises(DataError, match="learning_rate must be a finite number"):
+        page(article(), learning_rate=rate)
+
+
 def test_the_command(tmp_path: Path) -> None:
     out = tmp_path / "lesson.html"
     run = CliRunner().invoke(app, ["lesson", str(out)])
@@ -171,6 +178,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert out.read_text() == page(article())
     spec = tmp_path / "net.json"
     network([40, 2], ["tanh"]).save(spec)
+    nowhere = CliRunner().invoke(app, ["lesson", str(tmp_path / "none" / "lesson.html")])
+    assert isinstance(nowhere.exception, DataError)
+    assert "cannot write" in str(nowhere.exception)
     refused = CliRunner().invoke(app, ["lesson", str(out), str(spec)])
     assert isinstance(refused.exception, DataError)
     assert out.read_text() == page(article())
@@ -282,6 +292,8 @@ def test_a_weight_is_chosen_by_click_key_and_list_and_its_paths_add_up(browser: 
     total = float(shown.page.get_attribute("#count", "data-value"))
     assert total == pytest.approx(grads["W1"][1, 2], rel=1e-13)
     assert len(shown.page.inner_text("#paths").splitlines()) == 2
+    ways = [line.get_attribute("data-weight") for line in shown.page.locator("line.way").all()]
+    assert ways == ["W2[1,2]", "W2[2,2]", "W3[1,1]", "W3[1,2]"]
     shown.page.locator('[data-weight="W3[1,2]"]').click(force=True)
     assert shown.page.input_value("#chosen") == "W3[1,2]"
     for name, grad in grads.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib.util
 import json
 import re
 import textwrap
@@ -85,6 +86,16 @@ def test_the_benchmark_s_picture_shows_the_committed_run() -> None:
     labels = re.findall(r"<text[^>]*>(\d+\.\d\d|\d\d)</text>", picture)
     assert len(labels) >= 3 * 7 - 1
     assert set(labels) - {f"{tick:.2f}" for tick in (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5)} - {"20", "40", "60"} <= known
+
+
+def test_the_benchmarks_summary_is_that_of_the_committed_run() -> None:
+    found = importlib.util.spec_from_file_location("save", ROOT / "benchmarks" / "save.py")
+    assert found is not None
+    assert found.loader is not None
+    save = importlib.util.module_from_spec(found)
+    found.loader.exec_module(save)
+    text = save.README.read_text()
+    assert text == save.updated(text, json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text()))
 
 
 def test_every_command_and_file_that_is_named_is_there() -> None:

@@ -25,6 +25,8 @@ for name in names:
     module = __import__(type(backend).__module__)
     assert ROOT not in module.__file__, module.__file__
 print("loaded from the wheel:", ", ".join(names))
+from refimpl.cli import app
+app(["lesson", "lesson.html"], standalone_mode=False)
 """
 
 
@@ -65,6 +67,11 @@ def main() -> None:
         if "pip install 'refimpl[torch]'" not in hint or len(hint.splitlines()) != 1:
             sys.exit(f"asking for torch without torch says:\n{hint}")
         print(hint.strip())
+        print(run(empty / "bin/refimpl", "explain", "W2[2,2]", "--backend", "numpy", cwd=home).splitlines()[0])
+        print(run(empty / "bin/refimpl", "exercise", "new", "exercises", cwd=home).splitlines()[-1])
+        hint = run(empty / "bin/refimpl", "lesson", "lesson.html", cwd=home, code=2)
+        if "pip install 'refimpl[teach]'" not in hint:
+            sys.exit(f"asking for a lesson without its extra says:\n{hint}")
         load_every_backend(home, wheel)
 
 

@@ -59,7 +59,7 @@ def lesson() -> None:
         )
         page = browser.new_page(viewport={"width": 1180, "height": 760})
         page.goto(path.as_uri())
-        page.fill("#position", "12")
+        page.evaluate("go(12)")
         page.screenshot(path=str(HERE / "lesson.png"))
         browser.close()
 

@@ -33,5 +33,8 @@ def lesson(
         page = made(*requested(spec, None, batch, seed, Dtype.float64), learning_rate=learning_rate)
     except ImportError as error:
         raise DataError(f"{error.name} is not installed; pip install 'refimpl[teach]'") from None
-    write_whole(out, page.encode())
+    try:
+        write_whole(out, page.encode())
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror}; name a file in a folder that is there") from None
     typer.echo(f"{out} written, {len(page.encode()):,} bytes: open it in a browser")

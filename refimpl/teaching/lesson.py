@@ -8,6 +8,7 @@ the mistakes that can be planted come from here.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +51,8 @@ def lesson(spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, *
     import jinja2
 
     _check_size(spec, len(x))
+    if not (math.isfinite(learning_rate) and learning_rate >= 0):
+        raise DataError(f"learning_rate must be a finite number ≥ 0, got {learning_rate!r}")
     found = trace(spec, params, x, y)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((PAGE / "page.html").read_text(encoding="utf-8"))

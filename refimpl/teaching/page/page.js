@@ -80,6 +80,12 @@ function picture() {
   get('picture').replaceChildren(svg)
 }
 
+// Whether a line leads on from the chosen weight to the cost
+function onTheWay(l, k) {
+  const [, layer, to] = state.chosen.match(/^W(\d+)\[(\d+),/).map(Number)
+  return l > layer + 1 || (l === layer + 1 && k === to - 1)
+}
+
 function edge(step, name, l, j, k, gradient, largest) {
   const [x1, y1] = spot(l, k), [x2, y2] = spot(l + 1, j)
   const there = known(`d${name}`)
@@ -88,6 +94,7 @@ function edge(step, name, l, j, k, gradient, largest) {
   if (step.name === `d${name}` || step.name === `z${l + 1}` || (step.phase === 'backward' && step.name === `delta${l}`)) classes.push('now')
   const mine = state.chosen === `${name}[${j + 1},${k + 1}]`
   if (mine) classes.push('path')
+  else if (onTheWay(l, k)) classes.push('way')
   const width = there ? 1 + (6 * Math.abs(gradient)) / largest : 1.25
   const words = `${title(name)} ${j + 1},${k + 1} = ${format(state.params[name][j][k])}${there ? `, gradient ${format(gradient)}` : ''}`
   const line = drawing('line', {
