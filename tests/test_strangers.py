@@ -193,7 +193,7 @@ def test_an_exact_case_is_decided_and_diagnosed_by_one_judge(tmp_path: Path) -> 
     name, grad = next((name, grad) for name, grad in grads.items() if grad.any())
     at = np.unravel_index(np.argmax(np.abs(grad)), grad.shape)
     grad[at] = np.nextafter(grad[at], np.inf)
-    answer = {"loss": loss, "gradients": {key: messages._tensor(value) for key, value in grads.items()}}
+    answer = {"loss": loss, "gradients": {key: messages.tensor(value) for key, value in grads.items()}}
     path = tmp_path / "answer.json"
     path.write_text(json.dumps(answer))
     outcome = refimpl("diagnose", case.id, str(path), "--json")
@@ -244,7 +244,7 @@ def hello(**more: Any) -> str:
 
 def answered(case: Any, **changes: Any) -> str:
     loss, grads = NumpyBackend().gradient_function(case.spec, dtype="float64", device="cpu")(*case.data("float64"))
-    gradients = {name: messages._tensor(grad) for name, grad in grads.items()}
+    gradients = {name: messages.tensor(grad) for name, grad in grads.items()}
     return json.dumps({"case": case.id, "loss": float(loss), "gradients": {**gradients, **changes}})
 
 
