@@ -17,9 +17,11 @@ from refimpl import backend as backends
 from refimpl import value_and_grad
 from refimpl.arithmetic import ARITHMETICS
 from refimpl.certification import activate
+from refimpl.equations import EQUATIONS
 from refimpl.functions import ACTIVATIONS, FLUSH_FACTOR, LOSSES, Interval
 from refimpl.report import PASS
 from refimpl.spec import NetworkSpec
+from refimpl_numpy import NumpyBackend
 
 ROOT = Path(__file__).resolve().parent.parent
 ELEMENTWISE = [name for name, entry in ACTIVATIONS.items() if entry.elementwise]
@@ -379,6 +381,34 @@ def test_a_second_call_leaves_the_first_answer_alone(backend: str) -> None:
     kept = {name: grad.copy() for name, grad in first.items()}
     function(p.params, 2 * p.x, p.y)
     assert all((first[name] == kept[name]).all() for name in kept)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_outputs_are_the_last_activations(backend: str, dtype: str) -> None:
+    p = problem(network([3, 4, 2], ["tanh", "sigmoid"], "cross_entropy"), dtype=dtype)
+    judged, loaded = judge(p), backends.load(backend)
+    outputs = loaded.forward_function(p.spec, dtype=dtype, device="cpu")(p.params, p.x)  # type: ignore[attr-defined]
+    assert type(outputs) is np.ndarray
+    assert outputs.dtype == dtype
+    balls = judged.truth.values["a3"]
+    assert (balls.distance(outputs) <= judged.tolerance(ARITHMETICS[dtype]).worst_case["a3"] + 2 * balls.rad).all()
+
+
+def test_given_equations_run_in_the_dtype_that_is_asked_for_and_overflow_quietly() -> None:
+    p = problem(network([3, 4, 2], ["tanh", "identity"], "cross_entropy"), dtype="float32")
+    assert p.y.ndim == 1
+    numpy = NumpyBackend([EQUATIONS] * p.spec.depth)
+    _, grads = numpy.gradient_function(p.spec, dtype="float32", device="cpu")(p.params, p.x, p.y)
+    shown = numpy.intermediates_function(p.spec, dtype="float32", device="cpu")(p.params, p.x, p.y)
+    assert {array.dtype for array in (*grads.values(), *shown.values())} == {np.dtype("float32")}
+    deep = problem(network([3, 4, 2], ["identity", "identity"]))
+    huge = {name: array * 1e200 for name, array in deep.params.items()}
+    numpy = NumpyBackend([EQUATIONS] * deep.spec.depth)
+    loss, _ = numpy.gradient_function(deep.spec, dtype="float64", device="cpu")(huge, deep.x, deep.y)
+    outputs = numpy.forward_function(deep.spec, dtype="float64", device="cpu")(huge, deep.x)
+    assert not np.isfinite(loss)
+    assert not np.isfinite(outputs).all()
 
 
 def test_torch_works_inside_no_grad_and_inference_mode() -> None:

@@ -267,6 +267,9 @@ def test_the_equations_run_on_a_device(name: str, n: int, cupy: FakeCupy) -> Non
     placed = backend.place(p.spec, p.params, p.x, p.y, device="cuda", learning_rate=0.1)
     for answer in (run(p.params, p.x, p.y), run(p.params, p.x, p.y, out=out), placed.answer()):
         assert set(verdicts(judged.judge_answer("numpy", answer)).values()) == {PASS}
+    outputs = backend.forward_function(p.spec, dtype="float64", device="cuda")(p.params, p.x)
+    assert type(outputs) is np.ndarray
+    assert outputs == pytest.approx(judged.truth.values["a3"].mid, rel=1e-13, abs=1e-14)
     before = placed.answer()[0]
     placed.wait(placed.descend(5))
     assert placed.answer()[0] < before
