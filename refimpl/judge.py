@@ -107,7 +107,7 @@ class Judge:
     def _data(self) -> tuple[dict[str, Array], Array, Array]:
         """Copies of params, x and y: a backend that writes into its arguments must not spoil the next one's."""
         params = {name: array.copy() for name, array in self.batch.params.items()}
-        return params, self.batch.x.reshape(-1, *self.spec.input_shape).copy(), self.batch.y.copy()
+        return params, self.batch.x.reshape(len(self.batch.x), *self.spec.input_shape).copy(), self.batch.y.copy()
 
     def judge_answer(
         self, name: str, answer: Any, arithmetic: Arithmetic | None = None, *, inputs: bool = False
@@ -120,8 +120,7 @@ class Judge:
         except Exception:  # an answer may be anything at all
             return [_refused(name, "loss", f"returned {type(answer).__name__}; return (loss, gradients)")]
         truth = {key: ball for key, ball in self.truth.grads.items() if inputs or key != "x"}
-        with np.errstate(all="ignore"):
-            return [self._judge_loss(name, loss, arithmetic), *self._judge_arrays(name, grads, truth, arithmetic)]
+        return [self._judge_loss(name, loss, arithmetic), *self._judge_arrays(name, grads, truth, arithmetic)]
 
     def judge_element(self, name: str, key: str, value: float, index: tuple[int, ...]) -> Row:
         """The verdict on one element, at `index` (from 0), of a gradient or of z, a or delta, in IEEE arithmetic."""
@@ -134,7 +133,7 @@ class Judge:
         )
         here = Tolerance(worst, across, statistical, bounds.arithmetic)
         values, largest = np.array([value], dtype=self.batch.dtype), self._largest(whole, key)
-        row = _Verdicts(values, truth, here, key, self.batch.dtype, largest).row(name, key)
+        row = _row(name, key, values, truth, here, self.batch.dtype, largest)
         return replace(row, index=tuple(i + 1 for i in index))
 
     def _judge_loss(self, name: str, loss: Any, arithmetic: Arithmetic) -> Row:
@@ -163,9 +162,8 @@ class Judge:
         return rows
 
     def _judge_array(self, name: str, key: str, values: Array, truth: Balls, arithmetic: Arithmetic) -> Row:
-        bounds = self.tolerance(arithmetic)
-        verdicts = _Verdicts(values, truth, bounds, key, self.batch.dtype, self._largest(truth, key))
-        return verdicts.row(name, key)
+        bounds, largest = self.tolerance(arithmetic), self._largest(truth, key)
+        return _row(name, key, values, truth, bounds, self.batch.dtype, largest)
 
     def _largest(self, truth: Balls, key: str) -> float:
         return largest_element(truth.mid, self.truth.grads if key in self.truth.grads else {})
@@ -179,6 +177,11 @@ def largest_element(mid: Array, all_of_a_kind: Mapping[str, Balls]) -> float:
     if own > 0:
         return own
     return max((float(np.max(np.abs(balls.mid), initial=0.0)) for balls in all_of_a_kind.values()), default=0.0)
+
+
+@np.errstate(all="ignore")  # an answer may hold anything
+def _row(name: str, key: str, values: Array, truth: Balls, bounds: Tolerance, dtype: str, largest: float) -> Row:
+    return _Verdicts(values, truth, bounds, key, dtype, largest).row(name, key)
 
 
 class _Verdicts:
@@ -207,8 +210,8 @@ class _Verdicts:
         ratio = self._ratio()
         undetermined = ~(self.passed | self.failed)
         # the element to show: the worst among the worst verdict's
-        group = self.failed if self.failed.any() else undetermined if undetermined.any() else np.ones_like(self.passed)
-        at = np.unravel_index(int(np.argmax(np.where(group, ratio, -1.0))), ratio.shape) if ratio.size else ()
+        group = self.failed if self.failed.any() else undetermined if undetermined.any() else self.passed
+        at = np.unravel_index(int(np.argmax(np.where(group, ratio, -np.inf))), ratio.shape)
         ulps = self._ulps()
         return Row(
             backend=name,
@@ -228,15 +231,13 @@ class _Verdicts:
         )
 
     def _ratio(self) -> Array:
-        with np.errstate(all="ignore"):
-            ratio = np.maximum(self.distance - 2 * self.truth.tail_rad, 0.0) / self.worst
+        ratio = np.maximum(self.distance - 2 * self.truth.tail_rad, 0.0) / self.worst
         return np.asarray(np.where(np.isnan(ratio), np.where(np.isfinite(self.values), 0.0, np.inf), ratio))
 
     def _ulps(self) -> Array:
-        with np.errstate(all="ignore"):
-            ulp = np.spacing(np.abs(self.truth.mid).astype(self.dtype)).astype(np.float64)
-            exact = self.values.astype(np.float64) == self.truth.mid
-            return np.asarray(np.where(exact, np.abs(self.truth.tail) / ulp, self.distance / ulp))
+        ulp = np.spacing(np.abs(self.truth.mid).astype(self.dtype))
+        off = np.where(self.values == self.truth.mid, np.abs(self.truth.tail), self.distance)
+        return np.asarray(off / ulp)
 
     def _reason(self, undetermined: Bools, at: tuple[Any, ...]) -> str:
         if self.failed.any():
@@ -269,7 +270,7 @@ def _refused(name: str, key: str, reason: str, size: int = 1) -> Row:
     return Row(
         backend=name, quantity=key, verdict=FAIL, size=size, failed=size, undetermined=0,
         ratio=float("inf"), ulps=float("inf"),
-        index=(), value=nan, truth=nan, bound=nan, reason=reason, statistical="",
+        index=(), value=nan, truth=nan, bound=nan, reason=reason,
     )  # fmt: skip
 
 
@@ -280,7 +281,7 @@ def as_array(answer: Mapping[str, Any], key: str) -> Array | str:
     if isinstance(answer[key], np.ma.MaskedArray):
         return "is a masked array; give a plain one"
     try:
-        return np.array(answer[key], subok=False)
+        return np.array(answer[key])
     except Exception as error:  # whatever a stranger's __array__ may raise
         return f"is no array: {first_line(error)}"
 

@@ -49,10 +49,10 @@ def judged(
 
 
 def in_loops(
-    values: Any, truth: Balls, worst: Any, across: Any, statistical: Any, dtype: str = "float64"
+    values: Any, truth: Balls, worst: Any, across: Any, statistical: Any, dtype: str = "float64", largest: float = 0.0
 ) -> dict[str, Any]:
     """What the row must say, from the docstrings of refimpl.tolerance and Row, one element at a time."""
-    largest = max(np.abs(truth.mid).max(), ARITHMETICS[dtype].smallest_normal)
+    largest = max(np.abs(truth.mid).max(), ARITHMETICS[dtype].smallest_normal, largest)
     distances = truth.distance(values)
     verdicts, ratios, ulps, kinked, open_bounds = {}, {}, {}, [], []
     for at in np.ndindex(truth.mid.shape):
@@ -90,8 +90,9 @@ def in_loops(
     return {
         "backend": "someone", "quantity": "W1", "verdict": verdict, "size": truth.mid.size,
         "failed": list(verdicts.values()).count(FAIL), "undetermined": len(still_open),
-        "ratio": ratios[at], "ulps": ulps[at], "index": tuple(i + 1 for i in at), "value": float(values[at]),
-        "truth": truth.mid[at], "bound": worst[at], "reason": reason, "statistical": second,
+        "ratio": float(ratios[at]), "ulps": float(ulps[at]), "index": tuple(i + 1 for i in at),
+        "value": float(values[at]), "truth": float(truth.mid[at]), "bound": float(worst[at]), "reason": reason,
+        "statistical": second,
     }  # fmt: skip
 
 
@@ -115,8 +116,41 @@ def test_every_field_of_a_row_against_a_judge_in_loops(
         row = judged(monkeypatch, values, truth, worst, across, statistical, dtype)
         wanted = in_loops(values, truth, worst, across, statistical, dtype)
         found = {name: getattr(row, name) for name in wanted}
-        assert str(found) == str({**wanted, "truth": float(wanted["truth"]), "bound": float(wanted["bound"]),
-                                  "ulps": float(wanted["ulps"]), "ratio": float(wanted["ratio"])})  # fmt: skip
+        assert str(found) == str(wanted)
+        seen.add((row.verdict, row.statistical))
+    assert {verdict for verdict, _ in seen} == {PASS, FAIL, UNDETERMINED}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("key", ["W1", "z2", "delta3"])
+def test_one_element_is_judged_as_it_is_among_all(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, key: str, dtype: str
+) -> None:
+    j = judge(problem(network((2, 3, 2), ["tanh", "identity"]), n=4, dtype=dtype))
+    kind = "grads" if key in j.truth.grads else "values"
+    shape = getattr(j.truth, kind)[key].mid.shape
+    seen = set()
+    for trial in range(60):
+        mid = rng.choice([0.0, 1.0, -3.0], shape) if trial % 4 else np.zeros(shape)
+        truth = balls(mid, rng.choice([0.0, 1e-12], shape), rng.choice([0, 1e-9], shape))
+        j.truth = replace(j.truth, **{kind: {**getattr(j.truth, kind), key: truth}})
+        worst = rng.choice([1e-7, 1e-4, 0.5, INF], shape)
+        across = np.maximum(worst, rng.choice([0.0, 0.1, INF], shape))
+        statistical = worst * rng.choice([0.01, 0.5], shape)
+        bounds = [{key: form} for form in (worst, across, statistical)]
+        monkeypatch.setattr(judge_module, "tolerance", lambda *a, b=bounds: Tolerance(*b, a[-1]))
+        j._tolerances.clear()
+        at = tuple(int(rng.integers(size)) for size in shape)
+        value = truth.mid[at] + rng.choice([0.0, 0.9e-7, 0.9e-4, 0.05, 300.0, NAN])
+        alone = Balls(*(getattr(truth, part)[at].reshape(1) for part in ("mid", "rad", "tail", "tail_rad")))
+        forms = [form[at].reshape(1) for form in (worst, across, statistical)]
+        of_its_kind = j.truth.grads.values() if kind == "grads" and not mid.any() else [truth]
+        largest = max(np.abs(b.mid).max() for b in of_its_kind)
+        wanted = in_loops(np.array([value], dtype), alone, *forms, dtype, largest=largest)
+        wanted |= {"quantity": key, "index": tuple(i + 1 for i in at)}
+        row = j.judge_element("someone", key, float(value), at)
+        assert str({name: getattr(row, name) for name in wanted}) == str(wanted)
+        assert list(j._tolerances) == [ARITHMETICS[dtype]]
         seen.add((row.verdict, row.statistical))
     assert {verdict for verdict, _ in seen} == {PASS, FAIL, UNDETERMINED}
 
@@ -159,6 +193,19 @@ def test_zeros_are_held_against_the_largest_gradient_and_then_the_smallest_norma
     assert judged(monkeypatch, [0.0, 0.0], zeros, 0.011 * smallest).verdict == UNDETERMINED
 
 
+def test_what_the_certificate_does_not_know_is_granted_across_kinks_and_statistically(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Values at the very end of what is granted, in numbers that are exact."""
+    truth = balls([1.0], 0.0, 2.0**-10)
+    end = np.array([1 + 0.5])  # at most 0.5 (1 + 2⁻⁵¹) + 2⁻¹⁰ away
+    away = float(truth.distance(end)[0])
+    for across, verdict in ((away - 2.0**-9, UNDETERMINED), (np.nextafter(away, 0) - 2.0**-9, FAIL)):
+        assert judged(monkeypatch, end, truth, 0.0, across).verdict == verdict
+    for form, verdict in ((away - 2.0**-9, UNDETERMINED), (np.nextafter(away, 0) - 2.0**-9, FAIL)):
+        assert judged(monkeypatch, end, truth, 1.0, statistical=form).statistical == verdict
+
+
 def test_the_largest_element_is_the_arrays_own_or_where_it_is_zero_that_of_its_kind() -> None:
     kind = {"W1": balls([[0.0]]), "W2": balls([1.0, -7.0]), "b2": balls([3.0])}
     assert largest_element(np.array([0.5, -2.0]), kind) == 2.0
@@ -169,12 +216,10 @@ def test_the_largest_element_is_the_arrays_own_or_where_it_is_zero_that_of_its_k
 
 
 def test_a_loss_and_a_z_of_zero_are_not_held_against_the_gradients() -> None:
-    """cross-entropy of one class: the loss is 0; z2 of zero weights is 0 and its bound is too small to see."""
-    p = problem(network((2, 1), ["identity"], "cross_entropy", bias=False))
-    j = judge(p)
-    assert j._largest(j.truth.loss, "loss") == 0.0
+    j = judge(problem(network((2, 1), ["identity"], bias=False)))
+    assert j._largest(balls(0.0), "loss") == 0.0
     assert j._largest(balls([0.0]), "z2") == 0.0
-    assert j._largest(balls([0.0]), "W1") == max(np.abs(grad.mid).max() for grad in j.truth.grads.values())
+    assert j._largest(balls([0.0]), "W1") == np.abs(j.truth.grads["W1"].mid).max() > 0
 
 
 def test_a_truth_beyond_float64_passes_in_no_form(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,8 +304,10 @@ def test_a_backend_is_asked_for_what_was_asked_of_it_and_no_more(j: Judge) -> No
             assert {(row.backend, row.verdict) for row in found.rows} == {("recorder", PASS)}
             assert found.arithmetic == FLUSHING[dtype]
             assert float(found.answer[0]) == pytest.approx(float(j.truth.loss.mid))
-            rows = j.rows(Recorder(), device="gpu", inputs=inputs, intermediates=intermediates)
+            again = Recorder()
+            rows = j.rows(again, device="gpu", inputs=inputs, intermediates=intermediates)
             assert list(map(str, rows)) == list(map(str, found.rows))
+            assert again.asked == asked
 
 
 def test_without_a_word_a_backend_computes_on_the_cpu_the_gradients_alone(j: Judge) -> None:
@@ -291,8 +338,16 @@ def test_a_verdict_is_by_the_arithmetic_that_was_declared(j: Judge) -> None:
     assert FAIL not in verdicts[coarse].values()
     Coarse = type("Coarse", (Recorder,), {"arithmetic": lambda self, dtype, device: coarse})
     values = {name: (j.truth.values[name].mid * (1 + 2.0**-13)).astype(j.batch.dtype) for name in BETWEEN}
-    off = type("Off", (Coarse,), {"intermediates_function": lambda self, spec, dtype, device: lambda *data: values})
-    assert FAIL not in {row.verdict for row in j.rows(off(), intermediates=True)}
+    off = {
+        "gradient_function": lambda self, spec, dtype, device: lambda *data: (loss, grads),
+        "intermediates_function": lambda self, spec, dtype, device: lambda *data: values,
+    }
+    verdicts_of = {
+        kind: {row.verdict for row in j.rows(type("Off", (kind,), off)(), intermediates=True)}
+        for kind in (Coarse, Recorder)
+    }
+    assert FAIL in verdicts_of[Recorder]
+    assert FAIL not in verdicts_of[Coarse]
 
 
 def test_a_tolerance_is_computed_once_for_each_arithmetic(j: Judge) -> None:
