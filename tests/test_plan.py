@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import sys
 import threading
 import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_cupy import FakeCupy
-from networks import judge, network, problem, verdicts
+from networks import DTYPES, judge, network, problem, verdicts
+from plan_program import Program, look, memory
 
 from refimpl import check, examples
 from refimpl.equations import EQUATIONS
@@ -211,6 +215,145 @@ def test_the_program_can_be_read() -> None:
     assert sum(call.startswith("dot(") and "ones" not in call for call in calls) == 8  # 3 forward, 5 back
     assert len(calls) < 50
     assert all("(" in call or call.startswith("return") for call in calls)
+
+
+# The programs, by what their calls read and write
+
+
+def programs(large: bool) -> Iterator[Program]:
+    """Of every activation with every loss, and of the article's network."""
+    problems = [as_problem(examples.article(), n) for n in (1, 3)]
+    for index, (activation, loss) in enumerate(itertools.product([*ACTIVATIONS], LOSSES)):
+        last = "softmax" if loss == "negative_log_likelihood" else activation
+        if "gelu" not in (activation, last):
+            spec = network([3, 4, 2], [activation, last], loss, ("mean", "sum")[index % 2])
+            problems.append(as_problem(spec, (5, 7 if large else 1)[index % 3 == 0], DTYPES[index % 2]))
+    for p in problems:
+        arrays = {**p.params, "x": p.x, "y": p.y}
+        made = plan_gradients(p.spec, arrays, p.x.dtype.name, [EQUATIONS] * p.spec.depth, np)
+        yield Program(made, arrays, {name: np.empty_like(array) for name, array in p.params.items()})
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "blocks"])
+def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    if request.param:
+        monkeypatch.setattr(plan, "LARGE_BYTES", 0)
+        monkeypatch.setattr(plan, "BLOCK_BYTES", 64)
+    return bool(request.param)
+
+
+def test_nothing_is_computed_twice(large: bool) -> None:
+    for program in programs(large):
+        numbers: dict[Any, int] = {}
+        held: dict[int, int] = {}  # the number of the value that a memory holds
+
+        def value(array: Any, held: dict[int, int] = held) -> Any:
+            whole = memory(array)
+            return held.get(id(whole), -id(whole)), look(array)
+
+        for call in program.calls:
+            what = (call.name, *map(value, call.reads), value(call.writes) if call.where else look(call.writes))
+            assert what not in numbers or (call.name == "copyto" and not call.where), program.plan.source
+            held[id(memory(call.writes))] = numbers.setdefault(what, len(numbers))
+
+
+def test_what_is_computed_is_used_and_so_is_every_constant(large: bool) -> None:
+    for program in programs(large):
+        wanted = {id(memory(array)) for array in (*program.out.values(), program.returned)}
+        for call in reversed(program.calls):
+            written = id(memory(call.writes))
+            assert written in wanted, program.plan.source
+            if not call.where:
+                wanted.remove(written)
+            wanted |= {id(memory(array)) for array in call.reads}
+        constants = [array for name, array in program.plan.bind.__globals__.items() if re.fullmatch(r"c\d+", name)]
+        assert {id(array) for array in constants} <= wanted
+        assert len({(array.dtype, array.shape, array.tobytes()) for array in constants}) == len(constants)
+        # ones change nothing, and neither does a sum or the largest of one
+        for call in program.calls:
+            if call.name in ("multiply", "divide"):
+                factors = call.reads if call.name == "multiply" else call.reads[1:]
+                assert not any((f == 1).all() for f in factors for c in constants if f is c), program.plan.source
+            elif call.name == "row_max":
+                assert call.reads[0].shape[1] > 1
+            elif call.name == "dot" and any(name.startswith("ones") for name in program.called(call.reads)):
+                assert min(array.size for array in call.reads) > 1, program.plan.source
+
+
+def test_memory_is_used_again_as_soon_as_its_value_is_dead(large: bool) -> None:
+    for program in programs(large):
+        for time, call in enumerate(program.calls):
+            whole = id(memory(call.writes))
+            if whole in program.foreign or call.where:
+                continue
+            if program.first[whole] == time:
+                assert program.reusable(time) == [], program.plan.source
+            if call.block is not None and not program.scratch(whole):  # it outlives the loop
+                end = max(at for at, other in enumerate(program.calls) if other.block == call.block)
+                again = any(id(memory(other.writes)) == whole for other in program.calls[time + 1 : end + 1])
+                assert again or program.used_until(whole, end + 1) > end, program.plan.source
+        held = [array for name, array in program.plan.bind.__globals__.items() if re.fullmatch(r"[ms]\d+", name)]
+        assert program.plan.allocated == sum(array.nbytes for array in held)
+        assert {id(array) for array in held} == set(program.first), program.plan.source
+
+
+def test_outputs_are_computed_where_they_are_wanted(large: bool) -> None:
+    for program in programs(large):
+        for name, out in program.out.items():
+            writers = [call for call in program.calls if memory(call.writes) is out]
+            assert writers, name
+            assert not any(call.name == "copyto" for call in writers)
+
+
+def test_rows_of_a_batch_of_one_are_of_one_shape() -> None:
+    for program in programs(large=False):
+        if len(program.arrays["x"]) == 1:
+            for call in program.calls:
+                arrays = [array for array in (*call.reads, call.writes) if array.shape]
+                if call.elementwise and len({array.size for array in arrays}) == 1:
+                    assert len({array.shape for array in arrays}) == 1, program.plan.source
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_arrays_are_gone_through_in_blocks_of_rows(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, columns, width = 13, 6, np.dtype(dtype).itemsize
+    p = as_problem(network([3, columns, 2], ["elu", "identity"]), rows, dtype)
+    arrays = {**p.params, "x": p.x, "y": p.y}
+    for limit, expected in ((rows * columns * width, True), (rows * columns * width + 1, False)):
+        for height in (1, 4, 12, 13, 20):
+            monkeypatch.setattr(plan, "LARGE_BYTES", limit)
+            monkeypatch.setattr(plan, "BLOCK_BYTES", (height + 1) * columns * width - 1)
+            program = Program(plan_gradients(p.spec, arrays, dtype, [EQUATIONS] * 2, np), arrays,
+                              {name: np.empty_like(array) for name, array in p.params.items()})  # fmt: skip
+            inside = [call for call in program.calls if call.block is not None]
+            assert bool(inside) == expected
+            assert all(call.elementwise and call.writes.shape[1] == columns for call in inside)
+            outside = [call for call in program.calls if call.block is None and call.elementwise]
+            assert not expected or all(call.writes.shape != (rows, columns) for call in outside)
+            for before, after in itertools.pairwise(program.calls):
+                if None not in (before.block, after.block):
+                    assert before.block == after.block  # neighbours share a loop
+            for block in program.blocks:
+                starts = list(range(0, rows, height))
+                assert [part[0] for part in block] == [slice(a, min(a + height, rows)) for a in starts]
+                for part in block:
+                    assert {len(array) for array in part[1:]} == {part[0].stop - part[0].start}
+    monkeypatch.setattr(plan, "LARGE_BYTES", 0)
+    monkeypatch.setattr(plan, "BLOCK_BYTES", 1)  # not even a row fits
+    made = plan_gradients(p.spec, arrays, dtype, [EQUATIONS] * 2, np)
+    assert {part[0].stop - part[0].start for block in Program(made, arrays, p.params).blocks for part in block} == {1}
+
+
+@pytest.mark.parametrize(("samples", "summed"), [(4, "dot"), (5, "total")])
+def test_long_sums_are_not_made_by_products_with_ones(
+    samples: int, summed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "DOT_SIZE", 12)
+    p = as_problem(network([2, 3], ["identity"]), samples)
+    made = plan.Plan(lambda x: ((x * x).sum(), {}), {"x": np.ones((samples, 3))})
+    (call,) = [call for call in Program(made, {"x": np.ones((samples, 3))}, {}).calls if not call.elementwise]
+    assert call.name == summed
+    assert set(verdicts(judge(p).judge_answer("numpy", planned(p)(p.params, p.x, p.y))).values()) == {PASS}
 
 
 @pytest.mark.parametrize(
