@@ -262,7 +262,7 @@ class Functions:
         at = Interval(s.mid - s.err, s.mid + s.err, local.value, local.slope)
         u = s.u + FLOAT64_ROUNDOFF
         value_err = local.slope * s.err + (entry.value_ulps + 1) * u * entry.value_scale(at, y, kwargs)
-        slope_err = local.curvature * s.err + local.jump + (entry.slope_ulps + 3) * u * entry.slope_scale(at, y, kwargs)
+        slope_err = local.curvature * s.err + local.jump + (entry.slope_ulps + 3) * u * entry.slope_scale(at, y)
         return (
             Bounded(share * _mids(series, 0, s.shape, finite), share * value_err, s.u, s.tiny),
             Bounded(share * _mids(series, 1, s.shape, finite), share * slope_err, s.u, s.tiny),

@@ -162,7 +162,7 @@ class Loss:
     value_ulps: float = 0.0
     slope_ulps: float = 0.0
     value_scale: Callable[[Interval, Bound, Parameters], Bound] = lambda at, y, p: at.value
-    slope_scale: Callable[[Interval, Bound, Parameters], Bound] = lambda at, y, p: at.slope
+    slope_scale: Callable[[Interval, Bound], Bound] = lambda at, y: at.slope
     definition: Callable[[list[Series], list[Ball]], Series] | None = None
     along: Callable[[list[Ball], list[Ball]], Along] | None = None
 
@@ -365,7 +365,7 @@ def _bce_value(at: Interval, y: Bound, p: Parameters) -> Bound:
     return np.maximum(at.high, 0.0) + np.abs(y) * at.magnitude + np.exp(-np.abs(at.low)) + at.value
 
 
-def _bce_slope(at: Interval, y: Bound, p: Parameters) -> Bound:
+def _bce_slope(at: Interval, y: Bound) -> Bound:
     return 1.0 + np.abs(y)
 
 

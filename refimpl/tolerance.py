@@ -20,7 +20,7 @@ where |X|⁺ = |X| + E_X bounds what an implementation holds, and the two extra 
 factor 1/N stand anywhere. Each line also carries an absolute term for underflow, never more than the products that
 can underflow. The suprema are taken over Z ± E_Z by evaluating the *definition* of f on a power series over that ball
 (:mod:`refimpl.functions`), so that f' and f'' are nowhere written by hand. Softmax and cross-entropy act on rows:
-their bounds are `softmax_value` and the functions after it.
+their bounds are `softmax_factor` and the methods under "Row-wise functions".
 
 Assumption
 ----------
@@ -59,6 +59,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import flint
@@ -201,8 +202,7 @@ class _LayerBounds:
     z_error: Bound
     a: Bound
     a_error: Bound
-    local: Local | None
-    slope_rounding: Bound
+    elementwise: tuple[Local, Bound] | None = None  # the suprema, and how far an evaluated f' may be off
 
 
 class _Walk:
@@ -249,7 +249,9 @@ class _Walk:
                 bounds[f"b{number}"] = self._bias_gradient(delta, delta_error)
             error = self._propagated(layer, delta, delta_error)
         bounds["x"] = error.reshape(self.n, *self.spec.input_shape)
-        return {name: bound * (self.spread * self.inflation) for name, bound in bounds.items()}
+        factor = self.spread * self.inflation
+        # what is not a number, 0 · inf and the like, is unbounded
+        return {name: np.where(np.isnan(bound), np.inf, bound * factor) for name, bound in bounds.items()}
 
     # The equations of the module's docstring
 
@@ -273,17 +275,8 @@ class _Walk:
         function, z = ACTIVATIONS[layer.activation.name], self.truth.values[f"z{number + 1}"]
         value = self._magnitude(f"a{number + 1}")
         if not function.elementwise:
-            return _LayerBounds(
-                weight,
-                weight_flush,
-                a,
-                a_error,
-                z_error,
-                value,
-                self._softmax_value(z.mid, value, z_error),
-                None,
-                np.zeros_like(z_error),
-            )
+            error = self._softmax_value(z.mid, value, z_error)
+            return _LayerBounds(weight, weight_flush, a, a_error, z_error, value, error)
         kwargs, radius = layer.activation.kwargs, self.spread * z_error
         local = activation_suprema(function, kwargs, z, radius)
         at = Interval(z.mid - radius, z.mid + radius, value + local.slope * radius, local.slope)
@@ -299,7 +292,7 @@ class _Walk:
         error = self._overflowing(error, at.value)
         slope_scale = function.slope_scale(at, kwargs)
         slope_rounding = function.slope_ulps * self.u * slope_scale + np.minimum(slope_scale, flush) + tiny_parameter
-        return _LayerBounds(weight, weight_flush, a, a_error, z_error, value, error, local, slope_rounding)
+        return _LayerBounds(weight, weight_flush, a, a_error, z_error, value, error, (local, slope_rounding))
 
     def _cost(self) -> None:
         """`loss_error` (), and `error`, the bound of ∂C/∂a at the output, with `error_jump` for the loss's own
@@ -307,12 +300,13 @@ class _Walk:
         """
         function, kwargs = LOSSES[self.spec.loss.name], self.spec.loss.kwargs
         s, s_error = self.truth.values[f"a{self.spec.depth + 1}"], self.layers[-1].a_error
+        jump: Bound | float = 0.0
         y = self.batch.targets(self.spec.n_out)
         share = 1.0 / self.parts
         flushed = self._flushed(y)
         if not function.elementwise:
             values, value_errors, error = self._cross_entropy(s.mid, s_error, y)
-            error, jump = self._add(error, flushed), np.zeros_like(error)
+            error = self._add(error, flushed)
             held = np.abs(s.mid) + self.spread * s_error
         else:
             radius = self.spread * s_error
@@ -327,8 +321,8 @@ class _Walk:
                 lost, value_lost = 2 * flushed, flushed * (local.slope + at.magnitude)
             tiny_parameter = self._parameter_underflow(kwargs)
             value_errors = self._add(local.slope * s_error, rounding, value_lost, tiny_parameter * held)
-            rounding = (function.slope_ulps + 3) * self.u * function.slope_scale(at, y, kwargs)
-            error = self._add(_times(local.curvature, s_error), rounding, lost, tiny_parameter)
+            rounding = (function.slope_ulps + 3) * self.u * function.slope_scale(at, y)
+            error = self._add(local.curvature * s_error, rounding, lost, tiny_parameter)
         magnitude = self._magnitude(f"da{self.spec.depth + 1}")
         error = self._add(share * error, 3 * self.u * magnitude, self._underflow(magnitude + share * error, 3))
         # the square and twice the residual are formed before they are halved or divided
@@ -340,24 +334,21 @@ class _Walk:
             self._gamma(values.size + 3) * share * total,
             self._underflow(total, 3 * values.size),
         )
-        self.loss_error = self._overflowing(loss_error, np.maximum(2 * total, 2 * held.max(initial=0.0)))
+        self.loss_error = self._overflowing(loss_error, np.maximum(2 * total, 2 * held.max()))
 
     def _error_signal(self, number: int, layer: _LayerBounds, error: Bound, across_kinks: bool) -> Bound:
         incoming = self._magnitude(f"da{number + 1}")
         held = incoming + self.spread * error
-        if layer.local is None:
+        if layer.elementwise is None:
             signal = self._softmax_error_signal(layer, self.truth.values[f"da{number + 1}"].mid, error)
             return self._overflowing(signal, 2 * self.parts * held.max(axis=1, keepdims=True))
         delta = self._magnitude(f"delta{number + 1}")
-        local = layer.local
-        jump = _times(local.jump, held) if across_kinks else 0.0
+        local, slope_rounding = layer.elementwise
         bound = self._add(
-            local.slope * error,
-            _times(held, _times(local.curvature, layer.z_error)),
-            _times(held, layer.slope_rounding),
-            self.u * delta,
+            local.slope * error, held * (local.curvature * layer.z_error), held * slope_rounding, self.u * delta
         )
-        bound = bound + jump
+        if across_kinks:
+            bound = bound + local.jump * held
         bound = bound + np.minimum(delta + bound, self._magnified(number, layer) * 2 * self.eta)
         return self._overflowing(bound, self.parts * np.maximum(held, delta + bound))
 
@@ -407,7 +398,7 @@ class _Walk:
         in z. R takes in the roundings of the exponents (of size |log a|, twice), of log Σ e^z and of exp and log.
         """
         flushed = np.minimum(a, self.tiny) if z.shape[1] > 1 else 0.0
-        return _times(a, self._softmax_factor(z, a, z_error)) / self.spread + flushed
+        return a * self._softmax_factor(z, a, z_error) / self.spread + flushed
 
     def _softmax_factor(self, z: Bound, a: Bound, z_error: Bound) -> Bound:
         return softmax_factor(z, a, self.spread * z_error, self.u)
@@ -421,15 +412,16 @@ class _Walk:
         held = np.abs(incoming) + self.spread * error
         total = np.sum(held_a * held, axis=1, keepdims=True)
         mean = np.sum(a * incoming, axis=1, keepdims=True)
-        centred = np.abs(incoming - mean) + 2.0**-50 * (np.abs(incoming) + total)
         width = a.shape[1]
+        # the mean is a float64 sum of float64 numbers
+        centred = np.abs(incoming - mean) + (width + 2) * 2.0**-53 * (np.abs(incoming) + total)
         terms = held_a * (held + total)
         return self._add(
             self._gamma(width + 4) * terms,
-            _times(a_error, centred),
-            _times(held_a, error),
-            _times(held_a, self._sum_rows(_times(held_a, error))),
-            _times(held_a, self._sum_rows(_times(a_error, held))),
+            a_error * centred,
+            held_a * error,
+            held_a * self._sum_rows(held_a * error),
+            held_a * self._sum_rows(a_error * held),
             self._underflow(terms, 2 * width + 2),
         )
 
@@ -446,7 +438,7 @@ class _Walk:
         mass = y.sum(axis=1, keepdims=True)
         drift = self._softmax_factor(s, probability, s_error)
         # a probability below float64's range is still none that cannot drift; and none drifts by more than 1
-        drifted = np.minimum(_times(np.maximum(probability, 5e-324), drift), 1.0) / self.spread
+        drifted = np.minimum(np.maximum(probability, 5e-324) * drift, 1.0) / self.spread
         off = mass * (drifted + np.minimum(probability, self.tiny))
         # p − y in place of (Σy) p − y, for rows that sum to 1 only in floating point
         off = off + np.abs(mass - 1.0) * probability
@@ -456,7 +448,7 @@ class _Walk:
         scale = y * (2 * np.abs(s) + 2 * np.abs(s).max(axis=1, keepdims=True) + 2 * math.log(s.shape[1]))
         values = np.sum(y * (log_total - s), axis=1)
         value_errors = self._add(
-            self._sum_rows(_times(slope, s_error))[:, 0],
+            self._sum_rows(slope * s_error)[:, 0],
             (ELEMENTARY + 4) * self.u * np.sum(scale, axis=1),
             width_gamma * (values + mass[:, 0]),
         )
@@ -472,9 +464,7 @@ class _Walk:
     def _add(self, *terms: Bound | float) -> Bound:
         if not self.statistical:
             return np.asarray(sum(terms))
-        largest = np.maximum.reduce(np.broadcast_arrays(*terms))
-        ratio = [term / np.where(largest > 0, largest, 1.0) for term in terms]
-        return np.asarray(largest * np.sqrt(np.sum(np.square(ratio), axis=0)))
+        return np.asarray(reduce(np.hypot, terms))
 
     def _product(self, error: Bound, matrix: Bound) -> Bound:
         """How the errors of one factor come out of a matrix product with the other's absolute values."""
@@ -488,10 +478,7 @@ class _Walk:
 
     def _sum(self, error: Bound) -> Bound:
         """The sum over the first axis."""
-        if not self.statistical:
-            return np.asarray(np.sum(error, axis=0))
-        scale = _scale(error, axis=0)
-        return np.asarray(np.sqrt(np.sum(np.square(error / scale), axis=0)) * scale[0])
+        return np.asarray((np.hypot if self.statistical else np.add).reduce(error))
 
     def _sum_rows(self, error: Bound) -> Bound:
         return self._sum(error.T)[:, None]
@@ -516,7 +503,7 @@ class _Walk:
         return np.where(magnitude < self.tiny, magnitude, 0.0) if self.flushes else np.zeros_like(magnitude)
 
     def _overflowing(self, bound: Bound, magnitude: Bound) -> Bound:
-        # what is not a number is unbounded as well
+        # what is not a number is not below it
         return np.where(magnitude + self.spread * bound < self.largest, bound, np.inf)
 
     def _magnitude(self, name: str) -> Bound:
@@ -534,8 +521,8 @@ def softmax_factor(z: Bound, a: Bound, radius: Bound, u: float) -> Bound:
     largest = z.max(axis=1, keepdims=True)
     log_total = largest + np.log(np.exp(z - largest).sum(axis=1, keepdims=True))
     roundings = 2 * (log_total - z) + 2 * np.abs(log_total) + ELEMENTARY * (2 + math.log(width))
-    total = radius + u * np.nan_to_num(roundings, nan=np.inf)
-    shrink = np.maximum(np.sum(_times(a, np.expm1(-total)), axis=1, keepdims=True), -1.0)
+    total = radius + u * roundings
+    shrink = np.maximum(np.sum(a * np.expm1(-total), axis=1, keepdims=True), -1.0)
     gamma = (width + 2) * u
     return np.expm1(total - np.log1p(shrink)) * (1 + gamma) + gamma
 
@@ -544,13 +531,6 @@ def _absolute(array: NDArray[Any]) -> Bound:
     return np.abs(array.astype(np.float64))
 
 
-def _times(left: Bound, right: Bound | float) -> Bound:
-    """The product in which 0 · inf is 0: what does not depend on a value does not depend on its error."""
-    product = np.multiply(left, right)
-    return np.where((left == 0) | (np.asarray(right) == 0), 0.0, product)
-
-
 def _scale(array: Bound, axis: int) -> Bound:
-    """Powers of two near the largest finite elements along the axis, so that squares neither overflow nor underflow."""
-    largest = np.max(np.where(np.isfinite(array), array, 0.0), axis=axis, keepdims=True)
-    return np.ldexp(0.5, np.frexp(largest)[1])
+    """Powers of two near the largest elements along the axis, so that squares neither overflow nor underflow."""
+    return np.ldexp(0.5, np.frexp(np.max(array, axis=axis, keepdims=True))[1])

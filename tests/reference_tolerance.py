@@ -312,7 +312,7 @@ class Reference:
                         parameter * held[i][j],
                     )
                 )  # fmt: skip
-                scale = function.slope_scale(at, targets, kwargs).item()
+                scale = function.slope_scale(at, targets).item()
                 error[-1].append(
                     self.add(
                         _times(f.curvature, s_error[i][j]), (function.slope_ulps + 3) * self.u * scale, lost, parameter
@@ -427,7 +427,7 @@ class Reference:
         mean = math.fsum(p * dj for p, dj in zip(a, d, strict=True))
         bounds = []
         for j in range(width):
-            centred = abs(d[j] - mean) + (abs(d[j]) + total) / 2**50  # the mean is of float64 numbers
+            centred = abs(d[j] - mean) + (width + 2) * (abs(d[j]) + total) / 2**53  # the mean is of float64 numbers
             terms = held_a[j] * (held[j] + total)
             bound = self.add(
                 self.gamma(width + 4) * terms,

@@ -4,6 +4,7 @@ element, in arithmetics so coarse that every term of the recursion is seen, and 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +22,15 @@ from refimpl.certification import Balls, Certificate, certify_batch
 from refimpl.functions import ACTIVATIONS, LOSSES
 from refimpl.sampling import Problem
 from refimpl.spec import LayerSpec, NetworkSpec
-from refimpl.tolerance import Tolerance, tolerance
+from refimpl.tolerance import (
+    Tolerance,
+    _scale,
+    _Walk,
+    activation_suprema,
+    loss_suprema,
+    softmax_factor,
+    tolerance,
+)
 
 # u, the smallest normal and subnormal number, and the largest: what is far apart in float32 meets in these
 COARSE = Arithmetic("coarse", 2.0**-9, 2.0**-6, 2.0**-9, 2.0**9)
@@ -59,6 +68,7 @@ def compared(p: Problem, arithmetics: Sequence[Arithmetic], truth: Certificate |
             for name, bound in bounds.items():
                 wanted = np.asarray(reference[name])
                 assert bound.shape == wanted.shape, (name, form, p.spec)
+                assert not np.isnan(bound).any(), (name, form, arithmetic, p)
                 finite = np.isfinite(wanted)
                 assert (np.isfinite(bound) == finite).all(), (name, form, bound, wanted, arithmetic, p)
                 off = np.abs(bound[finite] - wanted[finite])
@@ -151,6 +161,45 @@ def test_every_largest_number(loss: str) -> None:
             compared(p, [replace(MEDIUM, largest=1.3**k) for k in range(-6, 16)])
 
 
+@pytest.mark.parametrize("name", ["loss", "delta2", "delta3", "W1"])
+@pytest.mark.parametrize(
+    ("last", "loss", "scale"),
+    [("identity", "cross_entropy", 1.0), ("identity", "squared_error", 1.0), ("selu", "absolute_error", 0.1)],
+)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_largest_number_at_which_a_bound_becomes_infinite(
+    name: str, last: str, loss: str, scale: float, reduction: str
+) -> None:
+    """To a millionth, found by halving. selu's f' is above 1, so that delta is larger than what it is made of."""
+    p = small(["identity", last], 8, loss, reduction, scale, sizes=(2, 2, 2), n=2)
+    p.y[:] = scale * p.y
+    batch, truth = certified(p)
+
+    def finite(largest: float, reference: bool) -> bool:
+        arithmetic = replace(COARSE, largest=largest)
+        if reference:
+            bound = Reference(p.spec, batch, truth, arithmetic).bounds()[name]
+        else:
+            bound = tolerance(p.spec, batch, truth, arithmetic).worst_case[name]
+        return bool(np.isfinite(bound).all())
+
+    low, high = 0.0, 1e4
+    assert finite(high, reference=True)
+    while high - low > 1e-7 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if finite(middle, reference=True) else (middle, high)
+    assert not finite(high * (1 - 1e-6), reference=False)
+    assert finite(high * (1 + 1e-6), reference=False)
+
+
+@pytest.mark.parametrize(("largest", "bounded"), [(1.0, False), (math.nextafter(1, 2), True)])
+def test_the_largest_number_itself_may_be_an_overflow(largest: float, bounded: bool) -> None:
+    """1 · 1 where nothing rounds or underflows."""
+    exact = Arithmetic("exact", 0.0, 0.0, 0.0, largest)
+    (found,) = compared(one(["identity"], 1.0, "absolute_error", y=1.0), [exact])
+    assert (found.worst_case["z2"] == (0.0 if bounded else math.inf)).all()
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("last", ["identity", "softmax"])
 def test_one_output(loss: str, last: str) -> None:
@@ -185,6 +234,8 @@ def test_parameters_of_functions_below_the_normal_range_and_above_it(value: floa
     for activation in ({"name": "leaky_relu", "negative_slope": value}, {"name": "elu", "alpha": value}):
         for x in (-1.5, 0.7):
             compared(one([activation, activation], x, {"name": "huber", "delta": value}), INVENTED)
+            zero = {**activation, max(activation, key=lambda key: key != "name"): 0.0}
+            compared(one([zero, zero], x), INVENTED)
 
 
 @pytest.mark.parametrize("last", ["softmax", "sigmoid"])
@@ -224,7 +275,7 @@ def test_a_certificate_with_wide_balls() -> None:
         compared(p, INVENTED[:4], replace(truth, values=values))
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", "elu", "silu"])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", "elu", "silu", "softmax"])
 def test_a_value_beyond_float64_is_unbounded(activation: str) -> None:
     p = small(["identity", activation], 4, sizes=(2, 2, 2), n=2)
     _, truth = certified(p)
@@ -290,11 +341,12 @@ def test_products_that_float64_itself_loses() -> None:
     """Below 2⁻⁹⁶⁰ a sum of products may be 0 only because float64 says so: then η counts, if no factor is 0."""
     tiny = replace(NO_ROUNDING, smallest_subnormal=2.0**-500)
     for exponent in (-470, -479, -480, -481, -520, -537, -540):
-        for zero in (None, "x", "W1"):
-            p = one(["identity", "identity"], 2.0**exponent, "absolute_error", w=2.0**exponent)
-            if zero:
-                (p.x if zero == "x" else p.params["W1"])[:] = 0.0
-            compared(p, [tiny, ARITHMETICS["float64"]])
+        for other in (exponent, exponent - 1):
+            for zero in (None, "x", "W1"):
+                p = one(["identity", "identity"], 2.0**exponent, "absolute_error", w=2.0**other)
+                if zero:
+                    (p.x if zero == "x" else p.params["W1"])[:] = 0.0
+                compared(p, [tiny, ARITHMETICS["float64"]])
     two = Problem(network([2, 2], ["identity"], "absolute_error", "sum", bias=True),
                   {"W1": np.array([[2.0**-481, 0.0], [1.0, 2.0**-600]]), "b1": np.array([0.0, 2.0**-970])},
                   np.array([[2.0**-481, 0.0], [0.0, 2.0**-600]]), np.ones((2, 2)), 0, 0)  # fmt: skip
@@ -308,3 +360,85 @@ def test_a_mean_that_cancels_within_softmax() -> None:
     for d in (1.0, 0.1, 3.0):
         p = Problem(spec, {"W1": W1, "W2": np.full((1, 3), d)}, np.ones((1, 2)), np.zeros((1, 1)), 0, 0)
         compared(p, [ARITHMETICS["float64"], NO_ROUNDING])
+
+
+@pytest.mark.parametrize("activation", [name for name, entry in ACTIVATIONS.items() if entry.elementwise])
+def test_no_activation_has_suprema_over_a_ball_without_ends(activation: str) -> None:
+    function = ACTIVATIONS[activation]
+    kwargs = {key: parameter.default for key, parameter in function.parameters.items()}
+    for mid, radius in itertools.product((-math.inf, -1.0, 0.0, 1.0, math.inf, math.nan), (0.0, 1.0, math.inf)):
+        if not (math.isfinite(mid) and math.isfinite(radius)):
+            found = activation_suprema(function, kwargs, ball(mid), np.array([radius]))
+            assert (found.value, found.slope, found.curvature, found.jump) == (math.inf,) * 4
+
+
+@pytest.mark.parametrize("loss", [name for name, entry in LOSSES.items() if entry.elementwise])
+def test_no_loss_has_suprema_over_a_ball_without_ends(loss: str) -> None:
+    function = LOSSES[loss]
+    kwargs = {key: parameter.default for key, parameter in function.parameters.items()}
+    for mid, radius in itertools.product((-math.inf, 0.5, math.inf, math.nan), (0.0, 1.0, math.inf)):
+        if not (math.isfinite(mid) and math.isfinite(radius)):
+            found = loss_suprema(function, kwargs, ball(mid), np.array([radius]), np.array([0.5]))
+            assert (found.value, found.slope, found.curvature, found.jump) == (math.inf,) * 4
+
+
+def ball(mid: float) -> Balls:
+    return Balls(np.array([mid]), np.zeros(1), np.zeros(1), np.zeros(1))
+
+
+def test_errors_of_very_different_sizes_add_up_like_their_squares() -> None:
+    """Samples of 1e±120, neurons of 1e±120 before and after: no square is lost where a row or a column is alike."""
+    rng = np.random.default_rng(1)
+    spec = network([2, 2, 2], ["identity", "identity"], "absolute_error", "sum", bias=False)
+    for before, after in itertools.product((0, 40, 120), repeat=2):
+        sizes = np.array([[10.0**before], [10.0**-before]])
+        params = {
+            "W1": rng.standard_normal((2, 2)),
+            "W2": rng.standard_normal((2, 2)) * 10.0 ** np.array([[after], [-after]]),
+        }
+        p = Problem(spec, params, rng.standard_normal((2, 2)) * sizes, np.zeros((2, 2)), 0, 0)
+        compared(p, [ARITHMETICS["float64"]])
+
+
+class TestTheStatisticalProduct:
+    """The 2-norm of the errors of a matrix product, whose squares float64 may lose."""
+
+    def product(self, left: Any, right: Any) -> float:
+        p = one(["identity"], 1.0)
+        walk = _Walk(p.spec, *certified(p), COARSE, statistical=True)
+        return float(walk._product(np.array([left]), np.array([right]).T)[0, 0])
+
+    def test_is_the_2_norm_unless_its_squares_are_lost_and_the_1_norm_then(self) -> None:
+        t = 2.0**-481  # the largest of each side meets a 0
+        assert self.product([1, 1, 1, 1, 1, 0], [t, t, t, t, 0, 1]) == 2 * t  # squares of 2⁻⁹⁶⁰ are not lost
+        assert self.product([1, 1, 0, 1], [t, t, 1, 0]) == 2 * t
+        assert self.product([1, 1, 1, 0], [t, t, t, 1]) == 3 * t
+        assert self.product([3.0, 4.0], [1.0, 1.0]) == 5.0
+
+    def test_its_scales_are_powers_of_two_along_an_axis(self) -> None:
+        array = np.array([[3.0, 0.5], [1e-200, 1e300], [0.0, 0.0]])
+        assert _scale(array, axis=0).tolist() == [[2.0, 2.0 ** math.floor(math.log2(1e300))]]
+        assert _scale(array, axis=1).tolist() == [[2.0], [2.0 ** math.floor(math.log2(1e300))], [0.5]]
+
+
+def test_the_mean_within_softmax_is_granted_what_float64_rounds_off() -> None:
+    """Nothing but a_error there, and so little of it that its own square is less: a (d − Σ a d) for equal d."""
+    for width, d in ((2, 1.0), (3, -0.5), (9, 4.0)):
+        p = small(["softmax"], 0, sizes=(1, width), n=1)
+        walk = _Walk(p.spec, *certified(p), Arithmetic("exact", 0.0, 0.0, 0.0, math.inf))
+        a = np.eye(1, width)
+        a_error = np.where(a == 0, 1e-40, 0.0)
+        layer = replace(walk.layers[0], a=a, a_error=a_error)
+        signal = walk._softmax_error_signal(layer, np.full((1, width), d), np.zeros((1, width)))
+        mean = (width + 2) * 2.0**-53 * 2 * abs(d)  # |d| and Σ a |d|
+        assert signal[0, 1:] == pytest.approx(1e-40 * mean, rel=1e-12, abs=0)
+
+
+def test_probabilities_that_sum_to_more_than_one_leave_a_drift_that_is_unbounded_and_no_nan() -> None:
+    a = np.array([[0.5, 0.5, 2.0**-50]])
+    for radius in (40.0, 800.0, math.inf):
+        with np.errstate(divide="ignore"):
+            factor = softmax_factor(np.zeros((1, 3)), a, np.full((1, 3), radius), 2.0**-53)
+        assert (factor == math.inf).all()
+    factor = softmax_factor(np.zeros((1, 3)), np.full((1, 3), 0.25), np.full((1, 3), 40.0), 2.0**-53)
+    assert factor == pytest.approx(4 * math.exp(40), rel=1e-12)  # e^R / (1 − Σ a)
