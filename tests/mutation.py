@@ -308,15 +308,17 @@ def run(modules: Sequence[str], processes: int, first: int, step: int) -> list[M
             if not pool.apply(survives, [unchanged(module)]):
                 sys.exit(f"{module}: its tests fail without any mutant")
             judged = partial(outcome, seconds=60 + 5 * (time.monotonic() - began))
-            results = track(pool.imap_unordered(judged, todo), module, total=len(todo))
-            survivors = sorted((mutant for mutant, survived in results if survived), key=lambda mutant: mutant.line)
+            survivors = []
+            for mutant, survived in track(pool.imap_unordered(judged, todo), module, total=len(todo)):
+                if survived:  # said at once: a module may take an hour
+                    survivors.append(mutant)
+                    print(f"  line {mutant.line}: {mutant.before}\n        ->  {mutant.after}", flush=True)
         killed = len(todo) - len(survivors)
         print(
             f"{module}: {len(made)} mutants, {killed} killed, {len(made) - len(todo)} equivalent, "
-            f"{len(survivors)} survive"
+            f"{len(survivors)} survive",
+            flush=True,
         )
-        for mutant in survivors:
-            print(f"  line {mutant.line}: {mutant.before.strip()}\n        ->  {mutant.after.strip()}", flush=True)
         unknown += survivors
     print(f"{total} mutants, {len(unknown)} survivors that are not known to be equivalent")
     return unknown
