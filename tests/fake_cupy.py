@@ -21,6 +21,7 @@ class DeviceArray(NDArrayOperatorsMixin):
     dtype = property(lambda self: self.host.dtype)
     ndim = property(lambda self: self.host.ndim)
     size = property(lambda self: self.host.size)
+    nbytes = property(lambda self: self.host.nbytes)
     T = property(lambda self: DeviceArray(self.host.T))
 
     def __len__(self) -> int:
@@ -98,8 +99,12 @@ class FakeCupy(SimpleNamespace):
         self.asnumpy = lambda array: array.host.copy()
         self.cuda = SimpleNamespace(
             runtime=SimpleNamespace(getDeviceCount=lambda: devices),
-            get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
+            get_current_stream=lambda: SimpleNamespace(synchronize=self._wait),
         )
+        self.waited = 0
+
+    def _wait(self) -> None:
+        self.waited += 1
 
     def asarray(self, value: Any, dtype: Any = None) -> DeviceArray:
         return value if isinstance(value, DeviceArray) and dtype is None else DeviceArray(np.array(_raw(value), dtype))

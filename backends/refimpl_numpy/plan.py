@@ -7,7 +7,7 @@ elementwise calls over large arrays are made block of rows by block of rows, so 
 the processor's cache.
 
 Nothing is derived here and no mathematics is stated: what is computed, and in which order, is
-``refimpl/equations.py`` as ``network.py`` applies it. What a plan does not know how to note is a TypeError.
+``refimpl/equations.py`` as ``network.py`` applies it. What a plan does not know how to note is `Unplanned`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ Array = NDArray[Any]
 BLOCK_BYTES = 2**17  # of one array's rows: a handful of them fit into a second-level cache
 LARGE_BYTES = 2**20  # from here on elementwise calls are made block by block
 DOT_SIZE = 2**12  # sums up to this size are products with ones, which cost half a call of add.reduce
+
+
+class Unplanned(TypeError):
+    """A plan does not know how to note what was done with an array."""
 
 
 @dataclass(eq=False)
@@ -90,11 +94,11 @@ class Traced(NDArrayOperatorsMixin):
         return len(self.value)
 
     def __array__(self, *ignored: Any, **options: Any) -> Array:
-        raise TypeError("a planned array cannot be turned into numbers while the plan is made")
+        raise Unplanned("a planned array cannot be turned into numbers while the plan is made")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         if method != "__call__" or options:
-            return NotImplemented
+            raise Unplanned(f"a plan knows no numpy.{ufunc.__name__}.{method} with {', '.join(options) or 'nothing'}")
         result = ufunc(*map(_value, inputs))
         if ufunc is np.matmul:
             return self._made("matmul", result, inputs)
@@ -116,7 +120,7 @@ class Traced(NDArrayOperatorsMixin):
             return np.ones((1,) * self.ndim, self.dtype)
         if function is np.arange and not options:
             return np.arange(*inputs)
-        return NotImplemented
+        raise Unplanned(f"a plan knows no numpy.{function.__name__} with {', '.join(options) or 'nothing'}")
 
     @property
     def T(self) -> Traced:
@@ -128,7 +132,7 @@ class Traced(NDArrayOperatorsMixin):
 
     def __getitem__(self, index: Any) -> Traced:
         if index != (slice(None), None):
-            raise TypeError(f"a plan knows no index but [:, None], not {index}")
+            raise Unplanned(f"a plan knows no index but [:, None], not {index}")
         return self._view(self.value[index], f"reshape({self.value[index].shape})")
 
     def copy(self) -> Traced:
@@ -141,12 +145,12 @@ class Traced(NDArrayOperatorsMixin):
 
     def sum(self, axis: int | None = None, keepdims: bool = False) -> Traced:
         if axis is not None and (self.ndim != 2 or axis not in (0, 1) or (keepdims and axis == 0)):
-            raise TypeError(f"a plan knows no sum of {self.ndim} axes over axis {axis}, keepdims={keepdims}")
+            raise Unplanned(f"a plan knows no sum of {self.ndim} axes over axis {axis}, keepdims={keepdims}")
         return self._reduced("sum", self.value.sum(axis=axis, keepdims=keepdims), axis)
 
     def max(self, axis: int | None = None, keepdims: bool = False) -> Traced:
         if self.ndim != 2 or axis != 1 or not keepdims:
-            raise TypeError(f"a plan knows no largest of {self.ndim} axes over axis {axis}, keepdims={keepdims}")
+            raise Unplanned(f"a plan knows no largest of {self.ndim} axes over axis {axis}, keepdims={keepdims}")
         return self._reduced("max", self.value.max(axis=axis, keepdims=keepdims), axis)
 
     def _reduced(self, kind: str, result: Any, axis: int | None) -> Traced:
@@ -200,11 +204,13 @@ class Plan:
         inputs: Mapping[str, Array],
         xp: ModuleType = np,
     ) -> None:
-        """The plan of `function(**inputs)`, which returns a scalar and arrays by name. Raises TypeError where it does
+        """The plan of `function(**inputs)`, which returns a scalar and arrays by name. Raises Unplanned where it does
         what cannot be noted.
         """
         trace = Trace()
-        arrays = {name: Traced(trace, trace.node("input", array, detail=name), array) for name, array in inputs.items()}
+        # shapes and dtypes are all that matters, so nothing is computed on a device here
+        values = {name: a if xp is np else np.ones(a.shape, a.dtype) for name, a in inputs.items()}
+        arrays = {name: Traced(trace, trace.node("input", array, detail=name), array) for name, array in values.items()}
         scalar, outputs = function(**arrays)
         writer = _Writer(trace.nodes, {name: value.node for name, value in outputs.items()}, scalar.node, xp)
         self.source = writer.source()

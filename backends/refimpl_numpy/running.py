@@ -20,7 +20,7 @@ from refimpl.equations import EQUATIONS, Equations
 from refimpl.errors import BackendError
 from refimpl.spec import NetworkSpec
 from refimpl_numpy.network import backward, cost, forward, targets
-from refimpl_numpy.plan import Plan
+from refimpl_numpy.plan import Plan, Unplanned
 
 Array = NDArray[Any]
 Answer = tuple[float, dict[str, Array]]
@@ -39,14 +39,13 @@ def gradients_of(
 def plan_gradients(
     spec: NetworkSpec, arrays: Mapping[str, Array], dtype: str, equations: Sequence[Equations], xp: ModuleType
 ) -> Plan:
-    """The plan of `gradients_of`; `arrays` are x, y and the parameters. Raises TypeError where one cannot be made."""
+    """The plan of `gradients_of`; `arrays` are x, y and the parameters. Raises Unplanned where none can be made."""
 
     def gradients(x: Any, y: Any, **params: Any) -> tuple[Any, Mapping[str, Any]]:
         loss, grads, _ = gradients_of(spec, params, x, targets(spec, y, dtype), equations)
         return loss, grads
 
-    with np.errstate(all="ignore"):
-        return Plan(gradients, arrays, xp)
+    return _planned(gradients, arrays, xp)
 
 
 def plan_loss(
@@ -58,8 +57,12 @@ def plan_loss(
         known = forward(spec, params, x, equations)
         return cost(spec, known.a[-1], targets(spec, y, dtype), equations), {}
 
+    return _planned(loss, arrays, xp)
+
+
+def _planned(function: Callable[..., Any], arrays: Mapping[str, Array], xp: ModuleType) -> Plan:
     with np.errstate(all="ignore"):
-        return Plan(loss, arrays, xp)
+        return Plan(function, arrays, xp)
 
 
 def _silent() -> contextvars.Context:
@@ -117,7 +120,7 @@ class PlannedGradients:
                 del self.plans[next(iter(self.plans))]
             try:
                 self.plans[key] = plan_gradients(self.spec, arrays, self.dtype, self.equations, self.xp)
-            except TypeError:
+            except Unplanned:
                 self.plans[key] = None
         return self.plans[key]
 
@@ -167,8 +170,8 @@ class PlacedNetwork:
         for name, array in self.params.items():
             array[...] = xp.asarray(params[name])
         self.arrays = {**self.params, "x": xp.array(x), "y": xp.array(y)}
-        self._gradients = self._bound(plan_gradients, self.grads, self._gradients_unplanned)
-        self._loss = self._bound(plan_loss, {}, self._loss_unplanned)
+        self._gradients = self._bound(plan_gradients, self._gradients_unplanned)
+        self._loss = self._bound(plan_loss, self._loss_unplanned)
 
     def __enter__(self) -> PlacedNetwork:
         return self
@@ -215,12 +218,10 @@ class PlacedNetwork:
             multiply(gradient, rate, gradient)
             subtract(flat, gradient, flat)
 
-    def _bound(
-        self, planned: Callable[..., Plan], out: Mapping[str, Array], otherwise: Callable[[], Array]
-    ) -> Callable[[], Array]:
+    def _bound(self, planned: Callable[..., Plan], otherwise: Callable[[], Array]) -> Callable[[], Array]:
         try:
-            return planned(self.spec, self.arrays, self.dtype, self.equations, self.xp).bind(self.arrays, out)
-        except TypeError:
+            return planned(self.spec, self.arrays, self.dtype, self.equations, self.xp).bind(self.arrays, self.grads)
+        except Unplanned:
             return otherwise
 
     def _gradients_unplanned(self) -> Array:
