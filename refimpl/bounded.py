@@ -6,12 +6,13 @@ in the declared arithmetic, in any order of summation, may lie from `mid`. It fo
 Numerical Algorithms*, 2nd ed. 2002, §3.3), so that a changed equation brings its own tolerance along. It has the
 operators that :mod:`refimpl.equations` uses: ``@ + - * / .T .sum(axis) [] len``.
 
-`Functions` evaluates the catalogue's activations and losses on such arrays. `propagate` runs the recursion.
-What it does not do: certify. `mid` is computed in float64, and `err` covers that too.
+`Functions` evaluates the catalogue's activations and losses on such arrays; `forward` and `propagate` run
+the recursion. What it does not do: certify. `mid` is computed in float64, and `err` covers that too.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -275,6 +276,19 @@ class Functions:
         return Bounded(a, a * factor + np.minimum(a, self.arithmetic.smallest_normal), z.u, z.tiny)
 
 
+@dataclass(frozen=True)
+class Forward:
+    """A forward pass: the parameters and, from the first layer to the last, z and a (x before them), as arrays of the
+    kind that it was run on; the losses and their derivatives by s.
+    """
+
+    given: Mapping[str, Any]
+    z: Sequence[Any]
+    a: Sequence[Any]
+    losses: Any
+    dlosses_ds: Any
+
+
 @dataclass
 class Pass:
     """The outcome of one run of the recursion: the losses' sum or mean, and the gradients by name."""
@@ -283,35 +297,53 @@ class Pass:
     grads: dict[str, Any] = field(default_factory=dict)
 
 
-def propagate(
+def forward(
     spec: NetworkSpec,
     params: Mapping[str, Array],
     x: Array,
     y: Array,
     equations: Sequence[Equations],
     functions: Any,
-) -> Pass:
-    """The forward and backward pass over `equations`, one a layer, on the arrays that `functions` makes: `Bounded`
-    ones for `Functions`.
+) -> Forward:
+    """The forward pass over `equations`, one a layer, on the arrays that `functions` makes: `Bounded` ones for
+    `Functions`.
 
     x (N, n_in) and y (N, n_out) are plain arrays; so are the parameters.
     """
     with np.errstate(all="ignore"), flint.ctx.workprec(functions.bits):
         given = {name: functions.exact(array) for name, array in params.items()}
-        vjps = [functions.vjp(layer.activation) for layer in spec.layers]
         a, z = [functions.exact(x)], []
         for number, (layer, equation) in enumerate(zip(spec.layers, equations, strict=True), start=1):
             z.append(_run(equation.weighted_input, a[-1], given[f"W{number}"], given.get(f"b{number}")))
             a.append(_run(equation.activation, z[-1], functions.activation(layer.activation)))
-        last = equations[-1]
-        outcome = Pass(_run(last.cost, functions.loss(spec.loss, a[-1], y), spec.reduction))
-        dC_ds = _run(last.cost_gradient, functions.loss_slope(spec.loss, a[-1], y), spec.reduction)
+        losses, slopes = functions.loss(spec.loss, a[-1], y), functions.loss_slope(spec.loss, a[-1], y)
+        return Forward(given, z, a, losses, slopes)
+
+
+def propagate(
+    spec: NetworkSpec,
+    known: Forward,
+    equations: Sequence[Equations],
+    functions: Any,
+    goes_on: Callable[[str, Any], bool] = lambda name, grad: True,
+) -> Pass:
+    """The loss, and the backward pass over `equations`, one a layer, from a forward pass over them. It ends with the
+    first gradient of which `goes_on(name, gradient)` is false, and lacks those that would have come after it.
+    """
+    with np.errstate(all="ignore"), flint.ctx.workprec(functions.bits):
+        vjps = [functions.vjp(layer.activation) for layer in spec.layers]
+        a, z, last = known.a, known.z, equations[-1]
+        outcome = Pass(_run(last.cost, known.losses, spec.reduction))
+        dC_ds = _run(last.cost_gradient, known.dlosses_ds, spec.reduction)
         delta = _run(last.output_error, dC_ds, z[-1], a[-1], vjps[-1])
         for number in range(spec.depth, 0, -1):
-            equation, W = equations[number - 1], given[f"W{number}"]
-            outcome.grads[f"W{number}"] = _run(equation.weight_gradient, delta, a[number - 1])
+            equation, W = equations[number - 1], known.given[f"W{number}"]
+            found = {f"W{number}": _run(equation.weight_gradient, delta, a[number - 1])}
             if spec.layers[number - 1].bias:
-                outcome.grads[f"b{number}"] = _run(equation.bias_gradient, delta)
+                found[f"b{number}"] = _run(equation.bias_gradient, delta)
+            outcome.grads |= found
+            if not all(itertools.starmap(goes_on, found.items())):
+                break
             if number > 1:
                 delta = _run(equation.hidden_error, W, delta, z[number - 2], a[number - 1], vjps[number - 2])
         return outcome

@@ -20,18 +20,18 @@ What it does not do: decide that a gradient is wrong; that is :mod:`refimpl.judg
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.batch import validate
-from refimpl.bounded import Bounded, Functions, Pass, propagate
+from refimpl.bounded import Bounded, Forward, Functions, Pass, forward, propagate
 from refimpl.errors import DataError
 from refimpl.faults import FAULTS, WHOLE, Fault, Mistaken, moved, places
 from refimpl.judge import DECISIVE, Judge, as_array
@@ -41,6 +41,7 @@ from refimpl.spec import NetworkSpec
 CONFIRMATIONS = 3  # elements that must agree on a fitted number, the one it was fitted to included
 CHANCE = 2.0**-40  # below which a trace is taken to be no accident
 STEPS = (*(10.0**-k for k in range(1, 13)), 2.0**-26, 2.0 ** -(52 ** (1 / 3)))
+FORWARD = ("weighted_input", "activation")  # the equations of the forward pass up to the losses
 QUOTIENTS = ("finite_differences", "one_sided_differences")
 NEARLY = 0.1  # how far a difference quotient may be off, of the largest element
 MAX_QUOTIENTS = 400  # parameters up to which difference quotients are recomputed
@@ -348,13 +349,17 @@ def _first(flags: NDArray[np.bool_]) -> str:
 
 @dataclass
 class _Hypothesis:
-    """Causes and what they predict together. `touched` are the gradients that they change."""
+    """Causes and what they predict together. `touched` are the gradients that they change, `changes` the equations;
+    `renames` and `reshapes`: whether they change the gradients' names, or the network itself.
+    """
 
     causes: Explanation
     outcome: Pass
     grads: dict[str, Bounded]
     touched: set[str]
+    changes: frozenset[tuple[int, str]]
     renames: bool
+    reshapes: bool
 
 
 class _Search:
@@ -363,6 +368,8 @@ class _Search:
     def __init__(self, case: _Case) -> None:
         self.case = case
         self.functions = Functions(case.arithmetic)
+        self.right = Mistaken.right(case.spec, case.y)
+        self.known = self._forward(self.right)
         self.singles: list[_Hypothesis] = []
 
     def explanations(self) -> list[Explanation]:
@@ -400,39 +407,56 @@ class _Search:
                 where.setdefault(fault.name, []).append(Cause(fault, layer))
         for causes in where.values():
             if len(causes) > 2 and causes[0].layer != WHOLE:
-                hypothesis = self._predict(tuple(causes), None)
+                hypothesis = self._predict(tuple(causes), None, wholly=False)
                 if hypothesis is not None:
                     yield hypothesis
 
-    def _run(self, causes: Explanation) -> _Hypothesis | None:
+    def _run(self, causes: Explanation, wholly: bool = True) -> _Hypothesis | None:
         """The causes planted one after the other, the unknown number in one of them fitted to the answer."""
         unknown = [index for index, cause in enumerate(causes) if cause.fault.parameter]
         if len(unknown) > 1:
             return None
         if not unknown:
-            return self._predict(causes, None)
+            return self._predict(causes, None, wholly)
         cause = causes[unknown[0]]
         fitted = self._fit(causes, cause)
         if fitted is None:
             return None
-        hypothesis = self._predict(causes, fitted)
+        hypothesis = self._predict(causes, fitted, wholly)
         if hypothesis is not None:
             value = float(fitted.mid)
             hypothesis.causes = tuple(Cause(c.fault, c.layer, value) if c is cause else c for c in causes)
         return hypothesis
 
-    def _predict(self, causes: Explanation, parameter: Any) -> _Hypothesis | None:
+    def _predict(self, causes: Explanation, parameter: Any, wholly: bool = True) -> _Hypothesis | None:
+        """What the causes together make of the network; unless `wholly`, None as soon as it is not the answer."""
         case = self.case
         mistaken = Mistaken.right(case.spec, case.y)
         for cause in causes:
             cause.fault.plant(mistaken, cause.layer, parameter if cause.fault.parameter else None)
+        changes, reshapes = mistaken.changes, mistaken.spec is not case.spec
+        forwards = reshapes or any(equation in FORWARD for _, equation in changes)
+
+        def goes_on(computed: str, grad: Bounded) -> bool:
+            return wholly or all(
+                self._agrees(name, grad) for name, source in mistaken.names.items() if source == computed
+            )
+
         try:
-            outcome = propagate(mistaken.spec, case.params, case.x, case.y, mistaken.equations, self.functions)
+            known = self._forward(mistaken) if forwards else self.known
+            outcome = propagate(mistaken.spec, known, mistaken.equations, self.functions, goes_on)
         except ValueError:  # shapes that do not fit: this code would not have run
+            return None
+        if len(outcome.grads) < len(case.names):
             return None
         grads = mistaken.returned(outcome.grads)
         renames = any(name != source for name, source in mistaken.names.items())
-        return _Hypothesis(causes, outcome, grads, self._touched(grads), renames)
+        return _Hypothesis(causes, outcome, grads, self._touched(grads), changes, renames, reshapes)
+
+    def _forward(self, mistaken: Mistaken, params: Mapping[str, Array] | None = None) -> Forward:
+        case = self.case
+        given = case.params if params is None else params
+        return forward(mistaken.spec, given, case.x, case.y, mistaken.equations, self.functions)
 
     def _touched(self, grads: Mapping[str, Bounded]) -> set[str]:
         touched = set()
@@ -467,16 +491,19 @@ class _Search:
 
     def _explains(self, hypothesis: _Hypothesis) -> bool:
         case, causes, grads = self.case, hypothesis.causes, hypothesis.grads
-        for name in case.names:
-            answer, grad = case.answer[name], grads[name]
-            if answer.shape != grad.shape or not (np.abs(answer - grad.mid) <= grad.err).all():
-                return False
+        if not all(self._agrees(name, grads[name]) for name in case.names):
+            return False
         evidence = [cause.fault.evidence for cause in causes if cause.fault.evidence]
         if evidence:
             wrong = np.concatenate([case.answer[name].ravel() for name in case.wrong])
             right = np.concatenate([case.truth(name).ravel() for name in case.wrong])
             return all(trace(wrong) and not trace(right) for trace in evidence)
         return all(self._decisive(name, grads[name]) for name in case.wrong) and self._confirmed(causes, grads)
+
+    def _agrees(self, name: str, grad: Bounded) -> bool:
+        """Whether the answer lies within a prediction's tolerance."""
+        answer = self.case.answer[name]
+        return answer.shape == grad.shape and bool((np.abs(answer - grad.mid) <= grad.err).all())
 
     def _decisive(self, name: str, grad: Bounded) -> bool:
         """Whether the fault's tolerance is small beside the miss that it explains."""
@@ -523,7 +550,7 @@ class _Search:
         for i, first in enumerate(useful):
             for second, agreeing in zip(useful[i + 1 :], alone[i + 1 :], strict=True):
                 if _interfere(first, second) or self._may_explain(first, alone[i], second, agreeing):
-                    yield from self._in_either_order(first.causes[0], second.causes[0])
+                    yield from self._together(first, second)
 
     def _may_explain(
         self, first: _Hypothesis, first_alone: set[str], second: _Hypothesis, second_alone: set[str]
@@ -537,10 +564,11 @@ class _Search:
             and second.touched - both <= second_alone
         )
 
-    def _in_either_order(self, first: Cause, second: Cause) -> Iterator[_Hypothesis]:
-        bare = (Cause(first.fault, first.layer), Cause(second.fault, second.layer))
-        for causes in (bare, bare[::-1]):
-            hypothesis = self._run(causes)
+    def _together(self, first: _Hypothesis, second: _Hypothesis) -> Iterator[_Hypothesis]:
+        """The two, in the other order too where that may make a difference."""
+        bare = tuple(Cause(cause.fault, cause.layer) for cause in (first.causes[0], second.causes[0]))
+        for causes in (bare,) if _commute(first, second) else (bare, bare[::-1]):
+            hypothesis = self._run(causes, wholly=False)
             if hypothesis is not None and self._explains(hypothesis):
                 yield hypothesis
                 return
@@ -549,12 +577,7 @@ class _Search:
         """The gradients that a fault alone predicts rightly; all, where it was fitted to what may not be its own."""
         if single.causes[0].parameter is not None:
             return set(single.grads)
-        return {
-            name
-            for name, grad in single.grads.items()
-            if self.case.answer[name].shape == grad.shape
-            and (np.abs(self.case.answer[name] - grad.mid) <= grad.err).all()
-        }
+        return {name for name, grad in single.grads.items() if self._agrees(name, grad)}
 
     # Difference quotients
 
@@ -610,14 +633,19 @@ class _Search:
         return quotient, error
 
     def _loss(self, params: Mapping[str, Array]) -> Bounded:
-        case = self.case
-        right = Mistaken.right(case.spec, case.y)
-        return propagate(case.spec, params, case.x, case.y, right.equations, self.functions).loss
+        return _cost(self.right, self._forward(self.right, params))
 
 
 def _interfere(first: _Hypothesis, second: _Hypothesis) -> bool:
     """Whether one of the two may change what the other does to a gradient that it leaves alone."""
     return first.renames or second.renames or first.causes[0].layer == second.causes[0].layer != WHOLE
+
+
+def _commute(first: _Hypothesis, second: _Hypothesis) -> bool:
+    """Whether it makes no difference which of the two is made first."""
+    if first.reshapes or second.reshapes or (first.renames and second.renames):
+        return False
+    return not first.changes & second.changes
 
 
 def _chance_of_multiple(value: float, place: float, dtype: str) -> float:
@@ -631,6 +659,8 @@ def _chance_of_multiple(value: float, place: float, dtype: str) -> float:
 
 def _loss_explanations(case: _Case) -> Iterator[Explanation]:
     functions = Functions(case.arithmetic)
+    right = Mistaken.right(case.spec, case.y)
+    known = forward(case.spec, case.params, case.x, case.y, right.equations, functions)
     try:
         loss = float(case.loss)
     except Exception:  # an answer may be anything at all
@@ -640,6 +670,11 @@ def _loss_explanations(case: _Case) -> Iterator[Explanation]:
         for layer in fault.where(case.spec, case.n) if fault.on_loss else ():
             mistaken = Mistaken.right(case.spec, case.y)
             fault.plant(mistaken, layer, None)
-            predicted = propagate(case.spec, case.params, case.x, case.y, mistaken.equations, functions).loss
+            predicted = _cost(mistaken, known)
             if abs(loss - predicted.mid) <= predicted.err <= DECISIVE * abs(loss - truth):
                 yield (Cause(fault, layer),)
+
+
+def _cost(mistaken: Mistaken, known: Forward) -> Bounded:
+    cost: Callable[..., Any] = mistaken.equations[-1].cost
+    return cast(Bounded, cost(known.losses, mistaken.spec.reduction))

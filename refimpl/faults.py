@@ -15,7 +15,7 @@ What it does not do: decide which fault explains a gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,18 @@ class Mistaken:
     def n(self) -> int:
         """The batch size."""
         return len(self.y)
+
+    @property
+    def changes(self) -> frozenset[tuple[int, str]]:
+        """The equations that are not as they should be, as (layer, name). Faults that change different ones may be
+        planted in any order, as long as they leave the network as it is.
+        """
+        return frozenset(
+            (layer, equation.name)
+            for layer, equations in enumerate(self.equations, start=1)
+            for equation in fields(Equations)
+            if getattr(equations, equation.name) is not getattr(EQUATIONS, equation.name)
+        )
 
     def change(self, layer: int, equation: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         """Put `make(the equation as it is)` in the place of one equation of a layer."""

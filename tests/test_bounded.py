@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from networks import DTYPES, judge, network, problem
 
 from refimpl.arithmetic import ARITHMETICS
-from refimpl.bounded import Bounded, Functions, propagate
+from refimpl.bounded import Bounded, Functions, Pass, forward, propagate
 from refimpl.equations import EQUATIONS
+from refimpl.judge import Judge
 from refimpl.sampling import random_problem
 from refimpl_numpy import NumpyBackend
 
@@ -22,14 +23,18 @@ def targets(p: Any) -> np.ndarray:
     return y.astype(np.float64)
 
 
+def right(p: Any, j: Judge, dtype: str) -> Pass:
+    equations, functions = [EQUATIONS] * p.spec.depth, Functions(ARITHMETICS[dtype])
+    known = forward(p.spec, j.batch.params, j.batch.x, targets(p), equations, functions)
+    return propagate(p.spec, known, equations, functions)
+
+
 @settings(max_examples=60)
 @given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
 def test_the_truth_and_the_hand_derived_answer_lie_within_the_bounds(index: int, dtype: str) -> None:
     p = random_problem(31, index, dtype)
     j = judge(p)
-    outcome = propagate(
-        p.spec, j.batch.params, j.batch.x, targets(p), [EQUATIONS] * p.spec.depth, Functions(ARITHMETICS[dtype])
-    )
+    outcome = right(p, j, dtype)
     loss, grads = NumpyBackend().gradient_function(p.spec, dtype=dtype, device="cpu")(p.params, p.x, p.y)
     for name, balls in {"loss": j.truth.loss, **{key: j.truth.grads[key] for key in grads}}.items():
         bounded = outcome.loss if name == "loss" else outcome.grads[name]
@@ -44,7 +49,7 @@ def test_the_bounds_are_of_the_size_of_the_tolerance(dtype: str) -> None:
     p = problem(network((4, 3, 3, 2), ["sigmoid", "tanh", "identity"]), dtype=dtype)
     j = judge(p)
     tolerance = j.tolerance(ARITHMETICS[dtype]).worst_case
-    outcome = propagate(p.spec, p.params, j.batch.x, targets(p), [EQUATIONS] * 3, Functions(ARITHMETICS[dtype]))
+    outcome = right(p, j, dtype)
     for name, bounded in outcome.grads.items():
         ratio = bounded.err / tolerance[name]
         assert 0.5 < np.median(ratio) < 4, f"{name}: {np.median(ratio)}"

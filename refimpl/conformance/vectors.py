@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from refimpl.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
 from refimpl.batch import Batch, validate
-from refimpl.bounded import propagate
+from refimpl.bounded import forward, propagate
 from refimpl.certification import Balls, Certificate
 from refimpl.conformance.cases import FLAGS, Draft, drafts, draw
 from refimpl.conformance.exact import Exact
@@ -254,7 +254,9 @@ def _mistaken(judge: Judge, place: Place) -> dict[str, Any] | None:
             return {"loss": np.asarray(loss), **grads}
         mistaken = Mistaken.right(spec, batch.targets(spec.n_out))
         fault.plant(mistaken, layer, fault.example)
-        outcome = propagate(mistaken.spec, batch.params, batch.x, mistaken.y, mistaken.equations, Exact())
+        functions = Exact()
+        known = forward(mistaken.spec, batch.params, batch.x, mistaken.y, mistaken.equations, functions)
+        outcome = propagate(mistaken.spec, known, mistaken.equations, functions)
     except ValueError:  # shapes that do not fit: this code would not have run
         return None
     wrong = {"loss": np.asarray(outcome.loss), **mistaken.returned(outcome.grads)}
