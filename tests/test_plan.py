@@ -467,6 +467,9 @@ def assert_descends_on_a_device(p: Problem, judged: Any, placed: Any, cupy: Fake
     placed.wait(placed.descend(5))
     assert cupy.waited == waited + 1
     assert placed.answer()[0] < before
+    for key, array in placed.parameters().items():
+        assert type(array) is np.ndarray
+        assert (array != p.params[key]).any()
     report = check(p.spec, p.params, p.x, p.y, backends=["numpy"], device="cuda", inputs=True, intermediates=True)
     assert report.ok
 
