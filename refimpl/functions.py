@@ -54,6 +54,7 @@ REDUCTIONS = ("mean", "sum")
 EXPONENTIAL = 5.04
 ELEMENTARY = 8.0
 FLUSH_FACTOR = 4.0
+SMALLEST = 5e-324  # what stands for a positive bound that is below float64's range
 
 
 @dataclass(frozen=True)
@@ -320,7 +321,7 @@ def _tanh_slope(at: Interval, p: Parameters) -> Bound:
 
 
 def _silu_slope(at: Interval, p: Parameters) -> Bound:
-    sigmoid = np.exp(-np.logaddexp(0.0, -at.high))
+    sigmoid = np.maximum(np.exp(-np.logaddexp(0.0, -at.high)), SMALLEST)
     return sigmoid * (1.0 + at.magnitude)  # σ + zσ(1 − σ)
 
 

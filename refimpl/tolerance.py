@@ -69,7 +69,17 @@ from numpy.typing import NDArray
 from refimpl.arithmetic import Arithmetic
 from refimpl.batch import Batch
 from refimpl.certification import Balls, Certificate
-from refimpl.functions import ACTIVATIONS, ELEMENTARY, FLUSH_FACTOR, LOSSES, Activation, Interval, Loss, Series
+from refimpl.functions import (
+    ACTIVATIONS,
+    ELEMENTARY,
+    FLUSH_FACTOR,
+    LOSSES,
+    SMALLEST,
+    Activation,
+    Interval,
+    Loss,
+    Series,
+)
 from refimpl.spec import NetworkSpec
 
 FALSE_ALARM = 2.0**-40  # of the statistical form: the probability of one or more false alarms in one check
@@ -121,7 +131,12 @@ class Local:
 
 
 def _suprema(piece: Series) -> tuple[float, float, float]:
-    return float(piece[0].abs_upper()), float(piece[1].abs_upper()), 2.0 * float(piece[2].abs_upper())
+    return _upper(piece[0]), _upper(piece[1]), 2.0 * _upper(piece[2])
+
+
+def _upper(ball: Any) -> float:
+    """The largest magnitude; not 0 where that is only below float64's range."""
+    return max(float(ball.abs_upper()), 0.0 if ball == 0 else SMALLEST)
 
 
 _UNBOUNDED = (math.inf, math.inf, math.inf, math.inf)
@@ -144,7 +159,7 @@ def _local(
             for other in (pieces[index](argument), pieces[index + 1](argument)):
                 other_value, other_slope, _ = _suprema(other)
                 value, slope = max(value, other_value), max(slope, other_slope)
-                jump = max(jump, float((other[1] - own[1]).abs_upper()))
+                jump = max(jump, _upper(other[1] - own[1]))
     except (ValueError, ZeroDivisionError):
         return _UNBOUNDED
     return (value, slope, curvature, jump) if all(map(math.isfinite, (value, slope, curvature, jump))) else _UNBOUNDED
@@ -438,7 +453,7 @@ class _Walk:
         mass = y.sum(axis=1, keepdims=True)
         drift = self._softmax_factor(s, probability, s_error)
         # a probability below float64's range is still none that cannot drift; and none drifts by more than 1
-        drifted = np.minimum(np.maximum(probability, 5e-324) * drift, 1.0) / self.spread
+        drifted = np.minimum(np.maximum(probability, SMALLEST) * drift, 1.0) / self.spread
         off = mass * (drifted + np.minimum(probability, self.tiny))
         # p − y in place of (Σy) p − y, for rows that sum to 1 only in floating point
         off = off + np.abs(mass - 1.0) * probability

@@ -35,6 +35,12 @@ class Suprema:
     jump: float = INF
 
 
+def largest(ball: Any) -> float:
+    """The end of |ball|; a positive one never becomes 0."""
+    end = abs(ball).upper()
+    return float(end) or (math.ulp(0.0) if end > 0 else 0.0)
+
+
 def on_the_ball(
     pieces: Sequence[Callable[[Any], Any]], kinks: Sequence[float], at_kink: Any, ball: Any, place: Any
 ) -> Suprema:
@@ -52,10 +58,10 @@ def on_the_ball(
                     others += [at_kink(argument)] if at_kink else []
         everywhere = [own, *others]
         found = (
-            max(float(abs(f[0]).upper()) for f in everywhere),
-            max(float(abs(f[1]).upper()) for f in everywhere),
-            float(abs(2 * own[2]).upper()),
-            max((float(abs(f[1] - own[1]).upper()) for f in others), default=0.0),
+            max(largest(f[0]) for f in everywhere),
+            max(largest(f[1]) for f in everywhere),
+            2 * largest(own[2]),
+            max((largest(f[1] - own[1]) for f in others), default=0.0),
         )
     except (ValueError, ZeroDivisionError):
         return Suprema()

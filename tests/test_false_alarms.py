@@ -62,6 +62,14 @@ EXTREMES: dict[str, Callable[[], Problem]] = {
     "a product that underflows within f'": lambda: case(
         one("silu", "identity"), [[1]], [[-1]], W1=[[-59.578377]], W2=[[1.7877071e-19]]
     ),
+    **{
+        f"{name} below float64's range at {z}, times {w}": lambda name=name, z=z, w=w: case(
+            one(name, "identity"), [[1]], [[-1]], np.float64, W1=[[z]], W2=[[w]]
+        )
+        for name in ("silu", "softplus", "sigmoid", "elu", "tanh", "gelu")
+        for z in (-745.5, -746, -760)
+        for w in (1e12, 1e200)
+    },
 }  # fmt: skip
 
 
