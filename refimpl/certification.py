@@ -126,7 +126,16 @@ def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
     precision = FIRST_PRECISION
     while True:
         with flint.ctx.workprec(precision), np.errstate(all="ignore"):
-            walk = _Reverse(spec, batch)
+            try:
+                walk = _Reverse(spec, batch)
+            except _Imprecise:
+                if precision == LAST_PRECISION:
+                    raise CertificationError(
+                        f"the loss cannot be told from infinity with {precision} bits of precision: the weights or the "
+                        "data are too large; scale them down"
+                    ) from None
+                precision = min(4 * precision, LAST_PRECISION)
+                continue
             missing = max(_missing_bits(walk.results(), smallest_normal), precision if walk.undecided else 0)
             if missing == 0 or precision == LAST_PRECISION:
                 return walk.certificate(precision)
@@ -212,6 +221,10 @@ def _series(constant: Ball, slope: int = 1) -> Series:
 # Route 1: layer by layer, chained in reverse
 
 
+class _Imprecise(Exception):
+    """Balls so wide that something is not finite: a higher precision may help."""
+
+
 class _Reverse:
     """One evaluation at the current precision.
 
@@ -226,12 +239,20 @@ class _Reverse:
         self.inputs: list[Matrix] = [_matrix(batch.x)]
         self.slopes: list[list[Ball]] = []
         self.values: dict[str, list[Ball]] = {}
-        for number, layer in enumerate(spec.layers, start=1):
+        self.grads: dict[str, list[Ball]] = {}
+        try:
+            self._walk()
+        except CertificationError:
+            raise
+        except (ValueError, ZeroDivisionError):  # a ball that holds 0 where it is divided by
+            raise _Imprecise from None
+
+    def _walk(self) -> None:
+        for number, layer in enumerate(self.spec.layers, start=1):
             self._forward(number, layer)
         self.loss, error = self._cost()
-        self.grads: dict[str, list[Ball]] = {}
-        for number in range(spec.depth, 0, -1):
-            error = self._backward(number, spec.layers[number - 1], error)
+        for number in range(self.spec.depth, 0, -1):
+            error = self._backward(number, self.spec.layers[number - 1], error)
         self.grads["x"] = error
 
     def _forward(self, number: int, layer: LayerSpec) -> None:
@@ -270,7 +291,11 @@ class _Reverse:
         share = _share(self.spec, self.n)
         loss, error = total * share, [value[1] * share for value in series]
         if not all(value.is_finite() for value in (loss, *error)):
-            raise CertificationError(_undefined(self.spec, s))
+            if function.along is None and any(
+                sj <= 0 and not value[0].is_finite() for sj, value in zip(s, series, strict=True)
+            ):
+                raise CertificationError(_undefined(self.spec, s))
+            raise _Imprecise
         return loss, error
 
     def _backward(self, number: int, layer: LayerSpec, error: list[Ball]) -> list[Ball]:

@@ -166,6 +166,24 @@ def test_a_logarithm_of_a_negative_number_is_an_error_that_says_so() -> None:
         certify(p.spec, p.params, p.x, p.y)
 
 
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name not in ("relu", "leaky_relu", "identity")])
+def test_huge_weights_that_cancel_take_more_precision(activation: str) -> None:
+    """The last z is 2 tanh ½ · 10¹⁰⁰ less itself: 0, which 200 bits do not know to within 10³⁹."""
+    spec = network((1, 2, 2), ["tanh", activation], reduction="sum", bias=False)
+    params = {"W1": np.array([[0.5], [0.5]]), "W2": np.array([[1e100, -1e100], [2.0, -1.0]])}
+    truth = certify(spec, params, np.ones((1, 1)), np.ones((1, 2)))
+    assert truth.precision > 500
+    assert abs(truth.values["z3"].mid[0, 0]) <= truth.values["z3"].rad[0, 0] <= 1e-30
+    assert np.isfinite(truth.loss.mid)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+def test_logits_beyond_what_200_bits_tell_apart_are_certified(loss: str) -> None:
+    spec = network((1, 2), ["identity"], loss, "sum", bias=False)
+    truth = certify(spec, {"W1": np.array([[1e100], [2e100]])}, np.ones((1, 1)), np.array([[1.0, 0.0]]))
+    assert truth.loss.mid == pytest.approx({"cross_entropy": 1e100, "binary_cross_entropy": 2e100}[loss], rel=1e-15)
+
+
 def test_one_float64_ulp_away_is_told_from_the_truth() -> None:
     x, y = examples.article_batch()
     truth = certify(examples.article(), examples.article().init(0), x, y).grads["W2"]
