@@ -33,7 +33,7 @@ from refimpl.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.batch import validate
 from refimpl.bounded import Bounded, Forward, Functions, Pass, forward, propagate
 from refimpl.errors import DataError
-from refimpl.faults import FAULTS, WHOLE, Fault, Mistaken, moved, places
+from refimpl.faults import FAULTS, WHOLE, Fault, Mistaken, are_short, moved, places
 from refimpl.judge import DECISIVE, Judge, as_array
 from refimpl.report import FAIL, apart
 from refimpl.spec import NetworkSpec
@@ -525,7 +525,7 @@ class _Search:
         change = np.concatenate([(grads[name].mid - without.grads[name].mid).ravel() for name in names])
         err = np.concatenate([grads[name].err.ravel() for name in names])
         truth = np.concatenate([without.grads[name].mid.ravel() for name in names])
-        clear = np.abs(change) * DECISIVE >= err
+        clear = (change != 0) & (np.abs(change) * DECISIVE >= err)
         if clear.sum() < CONFIRMATIONS:
             return False
         # a mere multiple of the right gradient has any number of causes
@@ -619,8 +619,15 @@ class _Search:
                     decisive = False
                 chance *= _chance_of_multiple(answer * width, float(place), case.dtype)
                 usual *= _chance_of_multiple(float(case.truth(name)[index]) * width, float(place), case.dtype)
-        # where the truth bears the trace too, it says nothing
-        return decisive or chance < CHANCE <= usual
+        # where the truth bears the trace too, or the numbers are coarser than the trace, it says nothing
+        return decisive or (chance < CHANCE <= usual and not self._coarse(width / place))
+
+    def _coarse(self, scale: float) -> bool:
+        """Whether the answer's numbers are multiples of anything small: rounded to a short format, as bfloat16 and
+        float16 are, or to a grid.
+        """
+        numbers = np.concatenate([self.case.answer[name].ravel() for name in self.case.names])
+        return are_short(numbers) or bool((np.rint(numbers * scale) % 8 == 0).all())
 
     def _quotient(
         self, name: str, index: tuple[int, ...], step: float, one_sided: bool, centre: Bounded

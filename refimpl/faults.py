@@ -483,9 +483,16 @@ def _single(operand: Any) -> Any:
 
 
 def _is_float32(values: Array) -> bool:
-    """Whether all numbers are among float32's, and enough of them to tell."""
+    """Whether all numbers are among float32's, and enough of them to tell, and they are of no shorter format."""
     with np.errstate(over="ignore"):
-        return values.size > 1 and bool((values.astype(np.float32).astype(values.dtype) == values).all())
+        single = bool((values.astype(np.float32).astype(values.dtype) == values).all())
+    return values.size > 1 and single and not are_short(values)
+
+
+def are_short(values: Array) -> bool:
+    """Whether all numbers have no more significant bits than float16's; bfloat16's have fewer."""
+    mantissas = np.frexp(values)[0] * 2.0**11
+    return bool((mantissas == np.rint(mantissas)).all())
 
 
 def _kink_slope(share: float) -> Plant:

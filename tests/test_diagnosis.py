@@ -214,3 +214,37 @@ def test_check_says_what_is_wrong(p: Problem) -> None:
     assert "slope_dropped at layer 2" in report.findings[backend.name][0].text
     assert report.to_dict()["findings"][backend.name][0]["explanations"][0][0]["layer"] == 2
     assert "slope_dropped at layer 2" in report._repr_html_()
+
+
+def test_a_fitted_number_must_be_borne_out_by_elements_that_it_changes() -> None:
+    """With the mask taken from the gradient everything is zero; any W1 at all would then be a regulariser's."""
+    p = problem(network((1, 1, 1), ["tanh", "relu"], "squared_error", "sum"))
+    params = {"W1": [[0.7]], "b1": [0.1], "W2": [[0.8]], "b2": [0.2]}
+    p = Problem(p.spec, {k: np.array(v) for k, v in params.items()}, np.array([[0.5]]), np.array([[2.0]]), 0, 0)
+    wrong = {name: np.zeros_like(array) for name, array in p.params.items()} | {"W1": np.array([[-7.0]])}
+    (found,) = diagnose(p.spec, p.params, p.x, p.y, wrong)
+    assert not found.known, found.text
+
+
+def bfloat16(array: np.ndarray) -> np.ndarray:
+    return (array.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
+
+
+COARSE: dict[str, Any] = {
+    "bfloat16": bfloat16,
+    "float16": lambda array: array.astype(np.float16).astype(np.float64),
+    "a grid of 2^-20": lambda array: np.round(array * 2.0**20) / 2.0**20,
+}
+
+
+@pytest.mark.parametrize("form", COARSE)
+@pytest.mark.parametrize("residual", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
+def test_coarse_numbers_are_not_taken_for_difference_quotients(form: str, residual: float) -> None:
+    for seed in range(4):
+        p = problem(network((3, 3, 2), ["tanh", "identity"]), 4, seed)
+        s = judge(p).truth.values["a3"].mid
+        y = s + residual * np.random.default_rng(seed).standard_normal(s.shape)
+        wrong = {name: COARSE[form](grad) for name, grad in right(Problem(p.spec, p.params, p.x, y, 0, 0))[1].items()}
+        findings = diagnose(p.spec, p.params, p.x, y, wrong)
+        assert findings
+        assert not any(finding.known for finding in findings), findings[0].text
