@@ -102,6 +102,17 @@ def test_a_placed_network_is_planned(loss: str, dtype: str) -> None:
     placed.wait(first)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_parameter_begins_on_a_cache_line(dtype: str) -> None:
+    p = as_problem(network([3, 5, 2], ["tanh", "identity"]), 5, dtype)
+    placed = backend.place(p.spec, p.params, p.x, p.y, device="cpu", learning_rate=0.1)
+    for flat, views in ((placed.flat, placed.params), (placed.flat_gradient, placed.grads)):
+        offsets = [view.ctypes.data - flat.ctypes.data for view in views.values()]
+        assert offsets[0] == 0
+        assert all(offset % 64 == 0 for offset in offsets)
+        assert flat.size * flat.itemsize - offsets[-1] < 128
+
+
 @pytest.mark.parametrize("name", ["tanh", "gelu"])
 def test_a_learning_rate_has_the_parameters_dtype(name: str) -> None:
     p = as_problem(network([3, 40, 2], [name, "identity"]), 5, "float32")
