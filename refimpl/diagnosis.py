@@ -5,9 +5,10 @@ run over arrays that carry their rounding errors (:mod:`refimpl.bounded`). A fau
 where
 
 - every element of every W and b lies within that fault's own tolerance, and
-- that tolerance is at most 1 % of how far the answer missed the truth, or the fault left a trace of its own (all
-  numbers representable in float32; all difference quotients multiples of the loss's last place): a bound so wide
-  that it would cover anything explains nothing.
+- that tolerance is at most 1 % of how far the answer missed the truth, and so small that none of all the faults that
+  are tried would be likely to come that near by accident; or the fault left a trace of its own (all numbers
+  representable in float32; all difference quotients multiples of the loss's last place). A bound so wide that it
+  would cover anything explains nothing.
 
 If no single fault does, one fault at every layer where it can act is tried, as a loop makes it, then pairs of faults.
 Faults that give the same gradient on this network and batch are reported together, in one `Finding`. Where nothing
@@ -375,17 +376,19 @@ class _Search:
     def explanations(self) -> list[Explanation]:
         """Those that explain the answer, as few faults as possible."""
         self.singles = list(self._hypotheses())
+        tried = sum(1 for single in self.singles if single.touched)
         return (
-            self._matching(self.singles)
-            or self._matching(self._everywhere())
+            self._matching(self.singles, tried)
+            or self._matching(self._everywhere(), tried)
             or self._quotients()
-            or self._matching(self._pairs())
+            or self._matching(self._pairs(), tried * tried)
         )
 
-    def _matching(self, hypotheses: Iterable[_Hypothesis]) -> list[Explanation]:
+    def _matching(self, hypotheses: Iterable[_Hypothesis], tried: int) -> list[Explanation]:
+        """Those that explain the answer, and not by accident, out of so many that are tried."""
         found: list[Explanation] = []
         for hypothesis in hypotheses:
-            if self._explains(hypothesis):
+            if self._explains(hypothesis) and self._no_accident(hypothesis, tried):
                 found.append(hypothesis.causes)
                 self._note_loss(hypothesis.outcome)
         return found
@@ -513,6 +516,30 @@ class _Search:
             return bool(largest == 0 or grad.err.max(initial=0.0) <= DECISIVE * largest)
         at, distance = self.case.miss(name)
         return bool(grad.err[at] <= DECISIVE * distance)
+
+    def _no_accident(self, hypothesis: _Hypothesis, tried: int) -> bool:
+        """Whether none of so many would be likely to come this near by accident, for each of the causes where it says
+        most. A fitted number is `_confirmed`'s, a trace has its own chance.
+        """
+        touched = {(single.causes[0].fault.name, single.causes[0].layer): single.touched for single in self.singles}
+        for cause in hypothesis.causes:
+            if cause.fault.parameter or cause.fault.evidence:
+                continue
+            names = touched.get((cause.fault.name, cause.layer), hypothesis.touched) & set(self.case.wrong)
+            chance = min((self._chance(name, hypothesis.grads[name]) for name in names), default=1.0)
+            if tried * chance > DECISIVE:
+                return False
+        return True
+
+    def _chance(self, name: str, grad: Bounded) -> float:
+        """How likely it is that a wrong number lies within a prediction's tolerance of it, at the element where that
+        is least likely: the tolerance as a share of how far the answer missed the truth.
+        """
+        answer, truth = self.case.answer[name], self.case.truth(name)
+        if answer.shape != truth.shape:  # that is no accident
+            return 0.0
+        distance = np.abs(answer - truth)
+        return float((grad.err[distance > 0] / distance[distance > 0]).min(initial=1.0))
 
     def _confirmed(self, causes: Explanation, grads: Mapping[str, Bounded]) -> bool:
         """Whether enough elements bear a fitted number out."""

@@ -796,8 +796,8 @@ FAULTS: Mapping[str, Fault] = {
         ),
         Fault(
             "float32_inside",
-            "The answer is float64, but it was computed in float32.",
-            "Cast the parameters and the data to float64 before computing, not the result afterwards.",
+            "The answer is float64, but it was computed in float32 or rounded to it.",
+            "Cast the parameters and the data to float64 before computing, and the result to nothing else.",
             _whole_and_layers, _in_float32, evidence=_is_float32, dtype="float64",
         ),
         Fault(

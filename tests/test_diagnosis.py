@@ -248,3 +248,16 @@ def test_coarse_numbers_are_not_taken_for_difference_quotients(form: str, residu
         findings = diagnose(p.spec, p.params, p.x, y, wrong)
         assert findings
         assert not any(finding.known for finding in findings), findings[0].text
+
+
+def test_where_the_tolerance_is_wide_no_factor_is_named_by_accident() -> None:
+    """In float32, near the end of training, 1.5 % of a gradient is tolerance: pairs enough would meet any factor."""
+    spec = network((1, 1, 1), ["silu", "gelu"], bias=False)
+    params = {"W1": np.array([[1.3]], "f4"), "W2": np.array([[1.7]], "f4")}
+    x = np.array([[0.9], [0.4], [-1.0]], "f4")
+    s = judge(Problem(spec, params, x, np.zeros((3, 1), "f4"), 0, 0)).truth.values["a3"].mid
+    y = (s - np.array([[1e-4], [2e-4], [-1e-4]])).astype("f4")
+    _, grads = right(Problem(spec, params, x, y, 0, 0))
+    for factor in np.linspace(-4, 4, 90):
+        wrong = {**grads, "W2": (grads["W2"] * factor).astype("f4")}
+        assert not any(finding.known for finding in diagnose(spec, params, x, y, wrong)), factor
