@@ -353,6 +353,50 @@ def test_outputs_are_computed_where_they_are_wanted(large: bool) -> None:
             assert not any(call.name == "copyto" for call in writers)
 
 
+def test_every_call_is_of_one_dtype(large: bool) -> None:
+    for program in programs(large):
+        for call in program.calls:
+            read = {array.dtype for array in call.reads if array.dtype != bool}
+            assert len(read) <= 1, program.plan.source
+            if call.name != "copyto" and call.writes.dtype != bool:
+                assert read == {call.writes.dtype}, program.plan.source
+        assert not re.search(r"\b(x|W\d|b\d)_reshape", program.plan.source) or len(program.arrays["x"]) == 1
+
+
+def test_what_is_so_already_is_not_made_so() -> None:
+    x = np.ones((3, 2))
+    made = plan.Plan(lambda x: ((x.astype(x.dtype).reshape(3, 2).copy() * x).sum(), {}), {"x": x})
+    assert "copyto" not in made.source
+    assert "x_reshape" not in made.source
+    assert float(made.bind({"x": x}, {})()) == 6
+
+
+def test_one_array_is_cast_to_several_dtypes() -> None:
+    x = np.array([[1 / 3, 2 / 3]])
+    made = plan.Plan(lambda x: (x.sum(), {d: (x > 0.5).astype(d) * (x > 0.5).astype(d) for d in DTYPES}), {"x": x})
+    out = {dtype: np.full((1, 2), np.nan, dtype) for dtype in DTYPES}
+    made.bind({"x": x}, out)()
+    assert all((array == [[0, 1]]).all() for array in out.values())
+    assert {call.writes.dtype for call in Program(made, {"x": x}, out).calls if call.name == "copyto"} == set(
+        map(np.dtype, DTYPES)
+    )
+
+
+@pytest.mark.parametrize(("rows", "height"), [(127, None), (128, 16)])
+def test_blocks_of_128_KiB_begin_at_a_MiB(rows: int, height: int | None) -> None:
+    x = np.ones((rows, 1024))
+    made = plan.Plan(lambda x: ((x * x).sum(), {}), {"x": x})
+    heights = {part[0].stop - part[0].start for block in Program(made, {"x": x}, {}).blocks for part in block}
+    assert heights == ({height} if height else set())
+
+
+@pytest.mark.parametrize(("size", "summed"), [(2**12, "dot"), (2**12 + 1, "total")])
+def test_sums_of_4096_numbers_are_products_with_ones(size: int, summed: str) -> None:
+    x = np.ones((1, size))
+    made = plan.Plan(lambda x: ((x * x).sum(), {}), {"x": x})
+    assert Program(made, {"x": x}, {}).calls[-1].name == summed
+
+
 def test_rows_of_a_batch_of_one_are_of_one_shape() -> None:
     for program in programs(large=False):
         if len(program.arrays["x"]) == 1:
@@ -416,6 +460,9 @@ def test_long_sums_are_not_made_by_products_with_ones(
         lambda x: np.add(x, x, dtype=np.float32),
         lambda x: np.clip(x, 0, 1, dtype=np.float32),
         lambda x: x.sum(axis=0).sum(axis=0),
+        lambda x: x.max(axis=1),
+        lambda x: x + np.zeros(2, like=x),
+        lambda x: x + np.arange(2, dtype=np.float32, like=x),
     ],
 )
 def test_what_a_plan_does_not_know_is_unplanned(function: Any) -> None:

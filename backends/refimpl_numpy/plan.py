@@ -41,8 +41,8 @@ class Node:
     kind: str  # input, constant, elementwise, where, cast, matmul, sum, max, view
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    operands: tuple[Node, ...] = ()
-    detail: Any = None
+    operands: tuple[Node, ...]
+    detail: Any
 
     @property
     def base(self) -> Node:
