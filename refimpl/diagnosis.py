@@ -82,12 +82,13 @@ Explanation = tuple[Cause, ...]
 class Finding:
     """What is wrong: `explanations` that cannot be told apart on this network and batch, each of one or two causes, or
     of one fault at every layer; none where the cause is unknown. `quantity` is the first wrong one in backward order,
-    `symptom` what about it is wrong.
+    `symptom` what about it is wrong. `pairs`: whether pairs of faults were tried too.
     """
 
     quantity: str
     symptom: str
     explanations: tuple[Explanation, ...] = ()
+    pairs: bool = True
 
     @property
     def known(self) -> bool:
@@ -98,7 +99,8 @@ class Finding:
     def text(self) -> str:
         """The finding in one paragraph."""
         if not self.known:
-            return f"cause unknown; the first wrong quantity going backwards is {self.quantity}: {self.symptom}"
+            unknown = "cause unknown" if self.pairs else "no single known mistake explains it"
+            return f"{unknown}; the first that is wrong, going backwards: {self.quantity} {self.symptom}"
         named = [_named(explanation) for explanation in self.explanations[:6]]
         more = f" or {len(self.explanations) - 6} more" if len(self.explanations) > 6 else ""
         causes = self.explanations[0]
@@ -150,16 +152,17 @@ def diagnose(
 
 
 def diagnose_answer(
-    judge: Judge, answer: Any, arithmetic: Arithmetic | None = None, decides: Judge | None = None
+    judge: Judge, answer: Any, arithmetic: Arithmetic | None = None, decides: Judge | None = None, pairs: bool = True
 ) -> list[Finding]:
     """`diagnose` for an answer (loss or None, gradients) to what `judge` knows the truth about; the answer may be
-    anything at all. `decides`: the judge whose verdict is to be explained, where it is another.
+    anything at all. `decides`: the judge whose verdict is to be explained, where it is another. `pairs`: whether to
+    try pairs of faults, which takes most of the time.
     """
     with np.errstate(all="ignore"):
-        return _diagnosed(judge, answer, arithmetic or ARITHMETICS[judge.batch.dtype], decides or judge)
+        return _diagnosed(judge, answer, arithmetic or ARITHMETICS[judge.batch.dtype], decides or judge, pairs)
 
 
-def _diagnosed(judge: Judge, answer: Any, arithmetic: Arithmetic, decides: Judge) -> list[Finding]:
+def _diagnosed(judge: Judge, answer: Any, arithmetic: Arithmetic, decides: Judge, pairs: bool) -> list[Finding]:
     try:
         loss, grads = answer
         grads = dict(grads)
@@ -169,8 +172,8 @@ def _diagnosed(judge: Judge, answer: Any, arithmetic: Arithmetic, decides: Judge
     findings = []
     if case.wrong:
         quantity, symptom = case.symptom()
-        search = _Search(case)
-        findings.append(Finding(quantity, symptom, tuple(search.explanations()) if case.comparable else ()))
+        explanations = _Search(case).explanations(pairs) if case.comparable else []
+        findings.append(Finding(quantity, symptom, tuple(explanations), pairs or not case.comparable))
     if case.loss_wrong and not (case.wrong and case.loss_explained):
         findings.append(Finding("loss", case.loss_symptom(), tuple(_loss_explanations(case))))
     return findings
@@ -247,7 +250,7 @@ class _Case:
         bad = int((~np.isfinite(answer)).sum())
         if bad:
             kind = "NaN" if np.isnan(answer).any() else "infinite"
-            return f"{bad} of {answer.size} elements are {kind}"
+            return f"is {kind} in {bad} of {answer.size} elements"
         if answer.shape != truth.shape:
             turned = answer.T.shape == truth.shape and self._close(name, answer.T)
             return f"has shape {answer.shape} in place of {truth.shape}" + (", and is transposed" if turned else "")
@@ -257,34 +260,38 @@ class _Case:
         parts = [self._pattern(name, answer, truth, close)]
         others = [other for other in self.names if other not in self.wrong]
         if others:
-            parts.append(f"{', '.join(others[:6])}{' …' if len(others) > 6 else ''} right")
+            parts.append(
+                f"{', '.join(others[:6])}{' …' if len(others) > 6 else ''} {'are' if len(others) > 1 else 'is'} right"
+            )
         return "; ".join(parts)
 
     def _pattern(self, name: str, answer: Array, truth: Array, close: NDArray[np.bool_]) -> str:
         if close.all():
             rounded = int((answer != truth).sum())
-            return f"{rounded} of {close.size} elements are rounded, where the right ones need no rounding"
+            return f"is rounded in {rounded} of {close.size} elements, where the right ones need no rounding"
         ratio = self._ratio(name, answer, truth)
         if ratio is not None:
             return f"is the right one times {_named_ratio(ratio, self.n, self.spec.n_out)}"
+        if (~close).sum() == 1 < close.size:
+            return f"is wrong in 1 of {close.size} elements, {name}[{_first(~close)}]"
         if answer.ndim == 2:
             if answer.shape[0] == answer.shape[1] and self._close(name, answer.T):
                 return "is transposed"
             for axis, word in ((1, "row"), (0, "column")):
                 zero = np.asarray(~answer.any(axis=axis) & truth.any(axis=axis))
                 if zero.any() and close[(slice(None), ~zero) if axis == 0 else ~zero].all():
-                    return f"{_places(word, zero)} zero, the rest right"
+                    return f"is zero in {_places(word, zero)}, the rest right"
                 wrong = np.asarray(~close.all(axis=axis))
                 if 0 < wrong.sum() < wrong.size:
-                    return f"wrong in {_places(word, wrong)} only"
+                    return f"is wrong in {_places(word, wrong)} only"
             if self.n > 1 and _rank_one(answer) and not _rank_one(truth):
                 return "has rank one, as from a single sample"
         if self._close_to(name, np.abs(answer), np.abs(truth)):
             return f"has the wrong sign in {int((answer * truth < 0).sum())} of {answer.size} elements"
         if 0 < (~close).sum() < close.size:
-            return f"wrong in {int((~close).sum())} of {close.size} elements, first {name}[{_first(~close)}]"
+            return f"is wrong in {int((~close).sum())} of {close.size} elements, first {name}[{_first(~close)}]"
         distance = np.abs(answer - truth).max() / max(np.abs(truth).max(), self.arithmetic.smallest_normal)
-        return f"no element is right; the largest error is {distance:.1e} of the largest element"
+        return f"is right in no element; the largest error is {distance:.1e} times the largest element"
 
     def _ratio(self, name: str, answer: Array, truth: Array) -> float | None:
         """The number that the array is the right one times, if there is one."""
@@ -332,7 +339,7 @@ def _named_ratio(ratio: float, n: int, outputs: int) -> str:
     for value, name in ((n, "N"), (1 / n, "1/N"), (outputs, "n_out"), (1 / outputs, "1/n_out")):
         if value not in (1, 2, 0.5) and math.isclose(ratio, value, rel_tol=1e-6):
             return f"{ratio:.6g} = {name}"
-    return f"{ratio:.6g}"
+    return f"(1 {ratio - 1:+.1e})" if f"{ratio:.6g}" == "1" else f"{ratio:.6g}"
 
 
 def _places(word: str, flags: NDArray[np.bool_]) -> str:
@@ -373,7 +380,7 @@ class _Search:
         self.known = self._forward(self.right)
         self.singles: list[_Hypothesis] = []
 
-    def explanations(self) -> list[Explanation]:
+    def explanations(self, pairs: bool) -> list[Explanation]:
         """Those that explain the answer, as few faults as possible."""
         self.singles = list(self._hypotheses())
         tried = sum(1 for single in self.singles if single.touched)
@@ -381,7 +388,7 @@ class _Search:
             self._matching(self.singles, tried)
             or self._matching(self._everywhere(), tried)
             or self._quotients()
-            or self._matching(self._pairs(), tried * tried)
+            or self._matching(self._pairs() if pairs else (), tried * tried)
         )
 
     def _matching(self, hypotheses: Iterable[_Hypothesis], tried: int) -> list[Explanation]:

@@ -239,6 +239,15 @@ def _bias_gradient(change: Callable[[Any, Any], Any]) -> Plant:
     return plant
 
 
+def _weight_gradient(change: Callable[[Any, Any], Any]) -> Plant:
+    """dW changed: `change(dW, delta)`."""
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        m.change(layer, "weight_gradient", lambda right: lambda delta, a: change(right(delta, a), delta))
+
+    return plant
+
+
 def _transpose(m: Mistaken, layer: int, parameter: Any) -> None:
     m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(delta, a).T)
 
@@ -439,9 +448,17 @@ def _last_sample(scale: Callable[[Mistaken], float]) -> Plant:
     return plant
 
 
-def _last_sample_of_layer(m: Mistaken, layer: int, parameter: Any) -> None:
+def _last_sample_of_weights(m: Mistaken, layer: int, parameter: Any) -> None:
     m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(delta[-1:], a[-1:]))
+
+
+def _last_sample_of_bias(m: Mistaken, layer: int, parameter: Any) -> None:
     m.change(layer, "bias_gradient", lambda right: lambda delta: right(delta[-1:]))
+
+
+def _last_sample_of_layer(m: Mistaken, layer: int, parameter: Any) -> None:
+    _last_sample_of_weights(m, layer, parameter)
+    _last_sample_of_bias(m, layer, parameter)
 
 
 def _swapped(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -612,6 +629,12 @@ FAULTS: Mapping[str, Fault] = {
             _batch(_biased), _bias_gradient(lambda db, delta: db / float(len(delta))),
         ),
         Fault(
+            "weight_gradient_averaged",
+            "The gradient of W is averaged over the batch although δ already carries the 1/N.",
+            "dW = δᵀ a, not divided by N.",
+            _batch(_biased), _weight_gradient(lambda dW, delta: dW / float(len(delta))),
+        ),
+        Fault(
             "bias_gradient_from_row_sums",
             "The gradient of b is the row sums of dW, which weighs every sample by its inputs.",
             "db is the sum of δ itself: δ.sum(axis=0).",
@@ -757,6 +780,18 @@ FAULTS: Mapping[str, Fault] = {
             "Only the last sample contributes to the gradients of this layer.",
             "Add the samples' gradients up (+=).",
             _batch(_deep(_layers)), _last_sample_of_layer,
+        ),
+        Fault(
+            "weight_gradient_last_sample_only",
+            "Only the last sample contributes to dW of this layer: each sample's overwrites the one before.",
+            "Add the samples' dW up (+=).",
+            _batch(_biased), _last_sample_of_weights,
+        ),
+        Fault(
+            "bias_gradient_last_sample_only",
+            "Only the last sample contributes to db of this layer: each sample's overwrites the one before.",
+            "Add the samples' db up (+=).",
+            _batch(_biased), _last_sample_of_bias,
         ),
         Fault(
             "regulariser_added",

@@ -53,6 +53,7 @@ Along = Callable[[int, Series], Series]
 REDUCTIONS = ("mean", "sum")
 EXPONENTIAL = 5.04
 ELEMENTARY = 8.0
+SIGMOID_SLOPE_ULPS = EXPONENTIAL + 5.0
 FLUSH_FACTOR = 4.0
 SMALLEST = 5e-324  # what stands for a positive bound that is below float64's range
 
@@ -311,8 +312,9 @@ def _sigmoid_value(at: Interval, p: Parameters) -> Bound:
 
 
 def _sigmoid_slope(at: Interval, p: Parameters) -> Bound:
-    # t/(1 + t)²: an error of t comes out times |1 − 2a| = tanh |z|/2, and so does an error of a in a(1 − a)
-    return at.slope + (EXPONENTIAL + 2) / 6 * at.value * np.tanh(at.magnitude / 2)
+    # t/(1 + t)²: an error of t comes out times |1 − 2a| = tanh |z|/2, and so does an error of a in a(1 − a); in
+    # σ(z)σ(−z) with an exponential each, the errors of both come out times a and 1 − a
+    return at.slope + (EXPONENTIAL + 2) / SIGMOID_SLOPE_ULPS * at.value * np.tanh(at.magnitude / 2)
 
 
 def _tanh_slope(at: Interval, p: Parameters) -> Bound:
@@ -426,7 +428,8 @@ _ACTIVATIONS = (
     ),
     Activation(
         "sigmoid", "1/(1 + e^−z)", "σ(z)(1 − σ(z))", r"\frac{1}{1 + e^{-z}}", r"\sigma(z)\,(1 - \sigma(z))",
-        pieces=(_sigmoid,), value_ulps=2.0, slope_ulps=6.0, value_scale=_sigmoid_value, slope_scale=_sigmoid_slope,
+        pieces=(_sigmoid,), value_ulps=2.0, slope_ulps=SIGMOID_SLOPE_ULPS,
+        value_scale=_sigmoid_value, slope_scale=_sigmoid_slope,
     ),
     Activation(
         "tanh", "(e^z − e^−z)/(e^z + e^−z)", "1 − tanh² z", r"\tanh z", r"1 - \tanh^2 z",

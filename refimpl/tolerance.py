@@ -31,7 +31,8 @@ Verdicts
 --------
 PASS          |g − true| ≤ E.
 FAIL          outside every bound below, or not finite where the truth and the bound are.
-UNDETERMINED  the bound decides nothing: E exceeds 1 % of the array's largest element (long chains of layers in
+UNDETERMINED  the bound decides nothing: E exceeds 1 % of the array's largest element, or of the smallest normal
+              number where the whole array lies below it, where digits are lost anyway (long chains of layers in
               float32), an intermediate value may overflow, or g lies outside E but within the wider bound
               `across_kinks`, in which every kink within Z ± E_Z may have been taken from its other side.
 

@@ -110,7 +110,7 @@ def raising(loss: float, grads: dict[str, Any]) -> Any:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda loss, g: (loss, {**g, "W1": g["W1"] * np.nan}), "are NaN"),
+        (lambda loss, g: (loss, {**g, "W1": g["W1"] * np.nan}), "is NaN in"),
         (lambda loss, g: (loss, {k: v for k, v in g.items() if k != "W1"}), "W1 is missing"),
         (lambda loss, g: (loss, {**g, "W9": g["W1"]}), "W9 is not a quantity of this network"),
         (lambda loss, g: (loss, {**g, "W1": g["W1"].astype(np.float32)}), "float64 was asked for"),
@@ -418,12 +418,46 @@ def test_conform_in_float32_may_be_undecided() -> None:
     assert refimpl("conform", "numpy", "--flag", "Deep", "--dtype", "float32").exit_code == 3
 
 
+class Nothing:
+    """Supports nothing."""
+
+    name = "nothing"
+
+    def supports(self, spec: Any, *, dtype: str, device: str) -> bool | str:
+        return "not today"
+
+    def gradient_function(self, spec: Any, *, dtype: str, device: str) -> Any:
+        raise NotImplementedError
+
+
+NOTHING = Nothing()
+
+
+def test_a_program_without_the_two_dashes_is_told_so(tmp_path: Path) -> None:
+    program = tmp_path / "prog"
+    program.write_text("")
+    assert f"refimpl conform -- {program}" in str(refimpl("conform", str(program)).exception)
+
+
+def test_pairs_of_faults_are_looked_for_until_ten_cases_have_none() -> None:
+    strange = report(Wrong(lambda loss, g: (loss, {k: v * 1.37 for k, v in g.items()})), Suite.of(load().cases[:25]))
+    unknown = [result.findings[0] for result in strange.results if result.findings]
+    assert not any(finding.known for finding in unknown)
+    assert [finding.pairs for finding in unknown] == [True] * 10 + [False] * (len(unknown) - 10)
+    assert len(unknown) > 20
+
+
 def test_a_required_backend_that_is_absent_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     present = refimpl("conform", "numpy", "--flag", "Tie", "--require-backend", "numpy")
     assert present.exit_code == 0, present.output
     absent = refimpl("conform", "numpy", "--flag", "Tie", "--require-backend", "torch")
     assert absent.exit_code == 1
     assert "required backend torch did not run: was not asked for" in absent.output
+    place = f"{__name__}:NOTHING"
+    for name in (place, "nothing"):
+        skipped = refimpl("conform", place, "--flag", "Tie", "--require-backend", name)
+        assert skipped.exit_code == 1
+        assert f"required backend {name} did not run: it supports no case that was asked for" in skipped.output
     right = backends.load
 
     def only_numpy(name: str) -> Any:

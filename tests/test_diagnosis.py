@@ -86,22 +86,34 @@ def edited(array: np.ndarray, at: Any, value: float) -> np.ndarray:
     return copy
 
 
+def test_pairs_are_left_out_where_they_are_not_wanted(p: Problem) -> None:
+    planted = PlantedBackend(((FAULTS["wrong_sign"], 0, 0.0), (FAULTS["slope_dropped"], 1, 0.0)))
+    answer = planted.gradient_function(p.spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
+    (found,) = diagnose_answer(judge(p), answer)
+    assert {cause.fault.name for cause in found.explanations[0]} == {"wrong_sign", "slope_dropped"}
+    (single,) = diagnose_answer(judge(p), answer, pairs=False)
+    assert not single.known
+    assert single.text.startswith("no single known mistake explains it; the first that is wrong, going backwards: W3 ")
+
+
 @pytest.mark.parametrize(
     ("change", "symptom"),
     [
-        (lambda g: edited(g, (1, 2), np.nan), "1 of 9 elements are NaN"),
-        (lambda g: edited(g, (1, 2), np.inf), "1 of 9 elements are infinite"),
+        (lambda g: edited(g, (1, 2), np.nan), "is NaN in 1 of 9 elements"),
+        (lambda g: edited(g, (1, 2), np.inf), "is infinite in 1 of 9 elements"),
         (lambda g: g * 0, "is zero everywhere"),
-        (lambda g: g * 1.37, "is the right one times 1.37; W3, b3, b2, W1, b1 right"),
-        (lambda g: edited(g, 1, 0.0), "row 2 zero, the rest right"),
-        (lambda g: edited(g, (slice(None), 2), 0.0), "column 3 zero, the rest right"),
-        (lambda g: edited(g, 2, 7.0), "wrong in row 3 only"),
+        (lambda g: edited(g, (1, 2), 7.0), "is wrong in 1 of 9 elements, W2[2,3]; W3, b3"),
+        (lambda g: g * (1 + 1e-9), "is the right one times (1 +1.0e-09)"),
+        (lambda g: g * 1.37, "is the right one times 1.37; W3, b3, b2, W1, b1 are right"),
+        (lambda g: edited(g, 1, 0.0), "is zero in row 2, the rest right"),
+        (lambda g: edited(g, (slice(None), 2), 0.0), "is zero in column 3, the rest right"),
+        (lambda g: edited(g, 2, 7.0), "is wrong in row 3 only"),
         (lambda g: edited(g, (slice(None), 0), 7.0), "wrong in column 1 only"),
         (lambda g: np.abs(g) * np.sign(g) * np.sign(np.outer([1, -1, 1], [1, 1, -1])), "wrong sign in 4 of 9 elements"),
         (lambda g: g + np.diag([0.1, 0.2, 0.3]), "wrong in 3 of 9 elements, first W2[1,1]"),
         (lambda g: g + np.outer([0.1, 0, 0.2], [0, 0.3, 0.1]), "wrong in rows 1, 3 only"),
         (lambda g: np.outer(g[:, 0], g[0]), "has rank one"),
-        (lambda g: g + np.arange(1, 10).reshape(3, 3), "no element is right"),
+        (lambda g: g + np.arange(1, 10).reshape(3, 3), "is right in no element"),
         (lambda g: g[:2], "has shape (2, 3) in place of (3, 3)"),
     ],
 )

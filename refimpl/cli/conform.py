@@ -106,11 +106,12 @@ def conform(
                     report.results.append(result)
             except KeyboardInterrupt:
                 interrupted = True
-        if any(result.verdict != run.SKIP for result in report.results):
-            missing.pop(implementation.name, None)
-            missing.pop(place, None)
+        judged = any(result.verdict != run.SKIP for result in report.results)
+        for name in missing.keys() & {implementation.name, place}:
+            missing[name] = "" if judged else "it supports no case that was asked for"
         if interrupted:
             break
+    missing = {name: reason for name, reason in missing.items() if reason}
     _show(reports, missing, as_json)
     if target is not None:
         _write(target, run.junit(reports))
@@ -215,7 +216,7 @@ def _implementations(
     elif asked.answers is not None:
         yield str(asked.answers), AnswersDoor(asked.answers, asked.dtype, whole.by_id.__contains__)
     elif asked.backends:
-        yield from [(name, door(name)) for name in asked.backends]
+        yield from [(name, door(name)) for name in map(_no_program, asked.backends)]
     else:
         for name in installed.available():
             try:
@@ -224,6 +225,13 @@ def _implementations(
                 typer.echo(f"{name}: not run: {error}", err=True)
                 if name in missing:
                     missing[name] = str(error)
+
+
+def _no_program(name: str) -> str:
+    """The name of a backend. Raises ConformanceError for that of a file."""
+    if Path(name).is_file():
+        raise ConformanceError(f"{name} is a file; a program stands after --: refimpl conform -- {name}")
+    return name
 
 
 def _show(reports: list[ConformanceReport], missing: dict[str, str], as_json: bool) -> None:
@@ -239,7 +247,7 @@ def _show(reports: list[ConformanceReport], missing: dict[str, str], as_json: bo
     for report in reports:
         wide.print(report)
     for name, reason in missing.items():
-        text = f"required backend {name} did not run: {reason or 'it supports no case'}"
+        text = f"required backend {name} did not run: {reason}"
         wide.print(Text(text, style="bold red"))
 
 

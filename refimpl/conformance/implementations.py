@@ -149,7 +149,7 @@ class ProcessDoor:
         line = self.program.ask(messages.evaluate(self.asked, case, dtype), self.seconds)
         message = messages.heard(line, "the answer")
         if message.get("id") != self.asked:
-            raise ConformanceError(f"answered id {str(message.get('id'))[:20]} when {self.asked} was asked")
+            raise ConformanceError(f"answered id {message.get('id')!r:.20} when {self.asked} was asked")
         kind = message.get("type")
         if kind == "unsupported":
             return Answered(skipped=repr(str(message.get("reason", "no reason given"))[:200])[1:-1])
@@ -166,7 +166,8 @@ class ProcessDoor:
             return messages.read_hello(self.program.ask(greeting, self.seconds))
         except (ProgramError, ConformanceError) as error:
             self._discard()
-            raise ConformanceError(f"{self.command[0]}: {error}; the first line must be its hello") from None
+            advice = "" if "first line" in str(error) else "; the first line must be its hello"
+            raise ConformanceError(f"{self.command[0]}: {error}{advice}") from None
         except BaseException:  # a signal
             self._discard()
             raise

@@ -70,7 +70,7 @@ class Program:
                 left = deadline - time.monotonic()
                 events = selector.select(left) if left > 0 else []
                 if not events:
-                    raise ProgramError(f"no answer within {seconds:g} s")
+                    raise ProgramError(f"no answer within {seconds:g} s (a program must flush what it writes)")
                 for key, _ in events:
                     if key.fileobj is self.stdin:
                         unsent = self._send(unsent)

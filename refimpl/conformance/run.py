@@ -29,6 +29,7 @@ SKIP, XFAIL, XPASS = "SKIP", "XFAIL", "XPASS"
 WRONG = (FAIL, XPASS)
 COLOURS = {**STYLES, SKIP: "dim", XFAIL: "cyan", XPASS: "bold red"}
 MAX_LIST_BYTES = 2**20
+UNEXPLAINED = 10  # cases that no pair of faults explains, after which none is looked for
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ class CaseResult:
         return "; ".join(part for part in parts if part)
 
 
-def judge_case(implementation: Implementation, case: Case, dtype: str, diagnosed: bool = True) -> CaseResult:
-    """Ask an implementation for a case and judge what comes."""
+def judge_case(
+    implementation: Implementation, case: Case, dtype: str, diagnosed: bool = True, pairs: bool = True
+) -> CaseResult:
+    """Ask an implementation for a case and judge what comes; diagnose a FAIL, by `pairs` of faults too."""
     if not case.fits(dtype):
         return CaseResult(case.id, case.flags, SKIP, f"has numbers that {dtype} has not")
     started = time.perf_counter()
@@ -77,7 +80,7 @@ def judge_case(implementation: Implementation, case: Case, dtype: str, diagnosed
     if verdict == FAIL and diagnosed:
         try:
             certified = Judge(case.spec, case.batch(dtype))
-            findings = tuple(diagnose_answer(certified, answered.answer, arithmetic, judge))
+            findings = tuple(diagnose_answer(certified, answered.answer, arithmetic, judge, pairs))
         except CertificationError:
             findings = ()
     return CaseResult(case.id, case.flags, verdict, _worst(rows, verdict), rows, findings, seconds)
@@ -105,8 +108,11 @@ def conform(
 ) -> Iterator[CaseResult]:
     """The results, case by case. `expected_failures`: case to reason."""
     expected = expected_failures or {}
+    unexplained = 0
     for case in suite.cases:
-        result = judge_case(implementation, case, dtype, diagnosed and case.id not in expected)
+        pairs = unexplained < UNEXPLAINED
+        result = judge_case(implementation, case, dtype, diagnosed and case.id not in expected, pairs)
+        unexplained += any(not finding.known for finding in result.findings)
         if case.id in expected:
             result = _as_expected(result, expected[case.id])
         yield result
@@ -248,7 +254,8 @@ class ConformanceReport:
             table.add_row(Text(flag), *(str(counts[verdict] or "") for verdict in columns))
         lines = []
         for results in list(self.causes().values())[:SHOWN]:
-            first, more = results[0], f" (and {len(results) - 1} more cases)" if len(results) > 1 else ""
+            first, count = results[0], len(results) - 1
+            more = f" (and {count} more case{'s' if count > 1 else ''})" if count else ""
             lines.append(Text.assemble((first.verdict, COLOURS[first.verdict]), f" {first.case}{more}: {first.text}"))
         if len(self.causes()) > SHOWN:
             lines.append(Text(f"… and {len(self.causes()) - SHOWN} other causes; --json has them all", style="dim"))
