@@ -263,6 +263,7 @@ def test_the_program_can_be_read() -> None:
     assert sum(call.startswith("dot(") and "ones" not in call for call in calls) == 8  # 3 forward, 5 back
     assert len(calls) < 50
     assert all("(" in call or call.startswith("return") for call in calls)
+    assert all(re.search(rf"\b{letter}\d+\b", source) for letter in "cmv")  # constants, memory and views of it
 
 
 # The programs, by what their calls read and write
@@ -353,14 +354,18 @@ def test_outputs_are_computed_where_they_are_wanted(large: bool) -> None:
             assert not any(call.name == "copyto" for call in writers)
 
 
-def test_every_call_is_of_one_dtype(large: bool) -> None:
+def test_every_call_is_of_one_dtype_and_needed(large: bool) -> None:
     for program in programs(large):
-        for call in program.calls:
+        for call, following in itertools.zip_longest(program.calls, program.calls[1:]):
             read = {array.dtype for array in call.reads if array.dtype != bool}
             assert len(read) <= 1, program.plan.source
             if call.name != "copyto" and call.writes.dtype != bool:
                 assert read == {call.writes.dtype}, program.plan.source
-        assert not re.search(r"\b(x|W\d|b\d)_reshape", program.plan.source) or len(program.arrays["x"]) == 1
+            if call.name == "copyto" and not call.where and not (following and following.where):  # a cast
+                assert call.reads[0].dtype != call.writes.dtype, program.plan.source
+            assert call.name != "copyto" or call.reads[0] is not call.writes, program.plan.source
+        assert not re.search(r"\b(out_W\d|W\d|b\d)_reshape", program.plan.source)
+        assert not re.search(r"\bx_reshape", program.plan.source) or len(program.arrays["x"]) == 1
 
 
 def test_what_is_so_already_is_not_made_so() -> None:
@@ -382,6 +387,30 @@ def test_one_array_is_cast_to_several_dtypes() -> None:
     )
 
 
+def test_outputs_may_be_inputs_transposes_and_one_another() -> None:
+    def function(x: Any) -> Any:
+        square = x * x
+        outputs = {"input": x, "turned": (x + 1).T, "one": square, "same": square, "row": (x + 2).reshape(6)}
+        again = (x + 3).reshape(6).reshape(2, 3)
+        return square.sum(), {**outputs, "again": again, "view": x.T}
+
+    x = np.arange(6.0).reshape(3, 2)
+    expected = function(x)[1]
+    out = {name: np.full(array.shape, np.nan) for name, array in expected.items()}
+    made = plan.Plan(function, {"x": x})
+    assert float(made.bind({"x": x}, out)()) == (x * x).sum()
+    assert all((out[name] == array).all() for name, array in expected.items())
+
+
+def test_a_choice_is_made_in_the_memory_of_what_it_is_made_from(large: bool) -> None:
+    x = np.array([[-1.0, 2.0], [3.0, -4.0], [5.0, 6.0], [7.0, 8.0]])
+    made = plan.Plan(lambda x: (np.where(x > 0, x * x, x + 1).sum(), {}), {"x": x})
+    rows = 4 if large else len(x)  # 64 bytes
+    assert float(made.bind({"x": x}, {})()) == 4 + 9 + 25 + 36 + 49 + 64 + 0 - 3
+    whole = x.nbytes + 8 if large else 2 * x.nbytes + x.size + 8
+    assert made.allocated <= whole + (2 * rows * 16 + rows * 2 if large else 0)
+
+
 @pytest.mark.parametrize(("rows", "height"), [(127, None), (128, 16)])
 def test_blocks_of_128_KiB_begin_at_a_MiB(rows: int, height: int | None) -> None:
     x = np.ones((rows, 1024))
@@ -394,7 +423,18 @@ def test_blocks_of_128_KiB_begin_at_a_MiB(rows: int, height: int | None) -> None
 def test_sums_of_4096_numbers_are_products_with_ones(size: int, summed: str) -> None:
     x = np.ones((1, size))
     made = plan.Plan(lambda x: ((x * x).sum(), {}), {"x": x})
-    assert Program(made, {"x": x}, {}).calls[-1].name == summed
+    program = Program(made, {"x": x}, {})
+    assert program.calls[-1].name == summed
+    assert program.known.get("total", np.add.reduce) == np.add.reduce  # np.sum costs a third more
+
+
+def test_long_sums_on_a_device_and_constants_as_numbers(cupy: FakeCupy) -> None:
+    x = cupy.asarray(np.ones((3, 2000)))
+    made = plan.Plan(lambda x: ((x * 2.0).sum(), {}), {"x": x}, cupy)  # type: ignore[arg-type]
+    assert float(made.bind({"x": x}, {})()) == 12000
+    constants = [value for name, value in made.bind.__globals__.items() if re.fullmatch(r"c\d+", name)]
+    assert constants == [2.0]
+    assert type(constants[0]) is float
 
 
 def test_rows_of_a_batch_of_one_are_of_one_shape() -> None:

@@ -208,8 +208,8 @@ class Plan:
         what cannot be noted.
         """
         trace = Trace()
-        # shapes and dtypes are all that matters, so nothing is computed on a device here
-        values = {name: a if xp is np else np.ones(a.shape, a.dtype) for name, a in inputs.items()}
+        # shapes and dtypes are all that matters, so nothing is computed with the arrays themselves, nor on a device
+        values = {name: np.ones(array.shape, array.dtype) for name, array in inputs.items()}
         arrays = {name: Traced(trace, trace.node("input", array, detail=name), array) for name, array in values.items()}
         scalar, outputs = function(**arrays)
         writer = _Writer(trace.nodes, {name: value.node for name, value in outputs.items()}, scalar.node, xp)
@@ -286,24 +286,25 @@ class _Writer:
         self.memories.append(self.xp.empty(shape, dtype))
         return self._named("m", self.memories[-1])
 
-    def _place(self, node: Node, index: int, taken: Sequence[Node] = ()) -> str:
-        """Where the result goes: to an output's array, into an operand that is used here for the last time, or into
-        free memory.
-        """
-        if id(node) in self.names:
-            return self.names[id(node)]
-        for operand in taken:
+    def _place(self, node: Node) -> str:
+        """Where the result goes: to an output's array, or into free memory."""
+        if id(node) not in self.names:
+            self.names[id(node)] = self._memory(node.shape, node.dtype)
+        return self.names[id(node)]
+
+    def _place_over(self, node: Node, index: int, taken: Sequence[Node]) -> str:
+        """`_place`, or into an operand that is used here for the last time."""
+        for operand in taken if id(node) not in self.names else ():
             same = operand.kind not in ("input", "constant", "view") and operand.shape == node.shape
             if same and operand.dtype == node.dtype and self.last[id(operand)] == index:
-                self.last[id(operand)] = -1  # its memory is not free after this step
+                del self.last[id(operand)]  # its memory is not free after this step
                 self.names[id(node)] = self.names[id(operand)]
-                return self.names[id(node)]
-        self.names[id(node)] = self._memory(node.shape, node.dtype)
-        return self.names[id(node)]
+                break
+        return self._place(node)
 
     def _release(self, node: Node, index: int) -> None:
         for base in {id(operand.base): operand.base for operand in node.operands}.values():
-            if base.kind not in ("input", "constant") and self.last[id(base)] == index:
+            if base.kind not in ("input", "constant") and self.last.get(id(base)) == index:
                 self.free.setdefault((base.shape, base.dtype), []).append(self.names[id(base)])
 
     def _reference(self, node: Node) -> str:
@@ -339,10 +340,10 @@ class _Writer:
         index = self.position[id(node)]
         operands = [self._reference(operand) for operand in node.operands]
         if node.elementwise:
-            out = self._place(node, index, node.operands[2:] if node.kind == "where" else node.operands)
+            out = self._place_over(node, index, node.operands[2:] if node.kind == "where" else node.operands)
             self.lines += self._call(node, *self._aligned(node, out, operands))
         else:
-            out = self._place(node, index)
+            out = self._place(node)
             self.lines.append(getattr(self, f"_{node.kind}")(node, out, operands))
         self._release(node, index)
 
@@ -401,10 +402,9 @@ class _Writer:
         calls: list[str] = []
         for index, node in enumerate(group, first):
             references = [self._reference(operand) for operand in node.operands]
-            kept = node in self.outputs.values() or node is self.scalar or self.last[id(node)] > final
             taken = node.operands[2:] if node.kind == "where" else node.operands
-            if kept:
-                out = self._place(
+            if self.last[id(node)] > final:
+                out = self._place_over(
                     node, index, [operand for operand in taken if self.names.get(id(operand)) not in local]
                 )
             else:
@@ -412,7 +412,7 @@ class _Writer:
             names = [block_of(name, operand) for name, operand in zip(references, node.operands, strict=True)]
             calls += self._call(node, block_of(out, node), names)
             for operand in {id(operand.base): operand.base for operand in node.operands}.values():
-                if operand.kind in ("input", "constant") or self.last[id(operand)] != index:
+                if operand.kind in ("input", "constant") or self.last.get(id(operand)) != index:
                     continue
                 name = self.names[id(operand)]
                 pool = scratch if name in local else self.free
@@ -432,7 +432,7 @@ class _Writer:
             name = self.names.get(id(operand))
             same = operand.shape == node.shape and operand.dtype == node.dtype
             if name in local and same and self.last[id(operand)] == index:
-                self.last[id(operand)] = -1
+                del self.last[id(operand)]
                 self.names[id(node)] = str(name)
                 return str(name)
         free = scratch.get((node.shape, node.dtype))
