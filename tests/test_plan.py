@@ -361,8 +361,9 @@ def test_every_call_is_of_one_dtype_and_needed(large: bool) -> None:
             assert len(read) <= 1, program.plan.source
             if call.name != "copyto" and call.writes.dtype != bool:
                 assert read == {call.writes.dtype}, program.plan.source
-            if call.name == "copyto" and not call.where and not (following and following.where):  # a cast
-                assert call.reads[0].dtype != call.writes.dtype, program.plan.source
+            if call.name == "copyto":
+                cast = not call.where and not (following and following.where)
+                assert (call.reads[0].dtype != call.writes.dtype) == cast, program.plan.source
             assert call.name != "copyto" or call.reads[0] is not call.writes, program.plan.source
         assert not re.search(r"\b(out_W\d|W\d|b\d)_reshape", program.plan.source)
         assert not re.search(r"\bx_reshape", program.plan.source) or len(program.arrays["x"]) == 1

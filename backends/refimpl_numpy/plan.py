@@ -105,7 +105,7 @@ class Traced(NDArrayOperatorsMixin):
         unchanged = _unchanged(ufunc, inputs, result)
         if unchanged is not None:
             return unchanged
-        common = result.dtype if result.dtype != bool else np.result_type(*(getattr(v, "dtype", v) for v in inputs))
+        common = np.result_type(*(getattr(value, "dtype", value) for value in inputs))
         operands = [_of_dtype(value, common) for value in inputs]
         return self._made("elementwise", result, operands, ufunc)
 
