@@ -379,13 +379,11 @@ def test_what_is_so_already_is_not_made_so() -> None:
 
 def test_one_array_is_cast_to_several_dtypes() -> None:
     x = np.array([[1 / 3, 2 / 3]])
-    made = plan.Plan(lambda x: (x.sum(), {d: (x > 0.5).astype(d) * (x > 0.5).astype(d) for d in DTYPES}), {"x": x})
-    out = {dtype: np.full((1, 2), np.nan, dtype) for dtype in DTYPES}
+    squares = {dtype: x.astype(dtype) * x.astype(dtype) for dtype in ("f2", "f4")}
+    made = plan.Plan(lambda x: (x.sum(), {d: x.astype(d) * x.astype(d) for d in squares}), {"x": x})
+    out = {dtype: np.full((1, 2), np.nan, dtype) for dtype in squares}
     made.bind({"x": x}, out)()
-    assert all((array == [[0, 1]]).all() for array in out.values())
-    assert {call.writes.dtype for call in Program(made, {"x": x}, out).calls if call.name == "copyto"} == set(
-        map(np.dtype, DTYPES)
-    )
+    assert all((out[dtype] == square).all() for dtype, square in squares.items())
 
 
 def test_outputs_may_be_inputs_transposes_and_one_another() -> None:
