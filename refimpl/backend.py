@@ -317,7 +317,9 @@ def usable(backend: Any, place: str = "") -> Backend:
     try:
         missing = [name for name in ("supports", "gradient_function") if not callable(getattr(backend, name, None))]
         name = getattr(backend, "name", None)
-    except Exception as error:  # a property of a stranger's may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a property of a stranger's may raise anything
         raise BackendError(f"{shown} cannot be asked: {told(error)}") from error
     if missing:
         raise BackendError(f"{shown} is a {type(backend).__name__} without {' and '.join(missing)}")

@@ -166,7 +166,9 @@ def _diagnosed(judge: Judge, answer: Any, arithmetic: Arithmetic, decides: Judge
     try:
         loss, grads = answer
         grads = dict(grads)
-    except Exception:  # an answer may be anything at all
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # an answer may be anything at all
         return []
     case = _Case(judge, decides, grads, loss, arithmetic)
     findings = []
@@ -316,7 +318,9 @@ class _Case:
         """What is wrong with the loss."""
         try:
             value = float(self.loss)
-        except Exception:  # an answer may be anything at all
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # an answer may be anything at all
             return "is not a number"
         truth = float(self.judge.truth.loss.mid)
         if not math.isfinite(value) or truth == 0:
@@ -704,7 +708,9 @@ def _loss_explanations(case: _Case) -> Iterator[Explanation]:
     known = forward(case.spec, case.params, case.x, case.y, right.equations, functions)
     try:
         loss = float(case.loss)
-    except Exception:  # an answer may be anything at all
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # an answer may be anything at all
         return
     truth = float(case.judge.truth.loss.mid)
     for fault in FAULTS.values():

@@ -26,6 +26,7 @@ from refimpl.spec import NetworkSpec
 from refimpl.strangers import first_line, kept, told
 from refimpl.tolerance import Tolerance, tolerance
 
+UNKNOWN = 10  # keys that are not the network's, of which each is told
 DECISIVE = 0.01  # a bound above this share of an array's largest element decides nothing
 
 Array = NDArray[Any]
@@ -116,8 +117,10 @@ class Judge:
         arithmetic = arithmetic or ARITHMETICS[self.batch.dtype]
         try:
             loss, grads = answer
-            grads = dict(grads)
-        except Exception:  # an answer may be anything at all
+            grads = {_text(key): value for key, value in dict(grads).items()}
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # an answer may be anything at all
             return [_refused(name, "loss", f"returned {type(answer).__name__}; return (loss, gradients)")]
         truth = {key: ball for key, ball in self.truth.grads.items() if inputs or key != "x"}
         return [self._judge_loss(name, loss, arithmetic), *self._judge_arrays(name, grads, truth, arithmetic)]
@@ -156,9 +159,11 @@ class Judge:
                 rows.append(_refused(name, key, array, size=balls.mid.size))
             else:
                 rows.append(self._judge_array(name, key, array, balls, arithmetic))
-        rows += [
-            _refused(name, str(key)[:60], "is not a quantity of this network") for key in answer if key not in truth
-        ]
+        unknown = [key for key in answer if key not in truth]
+        rows += [_refused(name, _shown(key), "is not a quantity of this network") for key in unknown[:UNKNOWN]]
+        if len(unknown) > UNKNOWN:
+            more = len(unknown) - UNKNOWN
+            rows.append(_refused(name, f"{more} more", "are not quantities of this network", size=more))
         return rows
 
     def _judge_array(self, name: str, key: str, values: Array, truth: Balls, arithmetic: Arithmetic) -> Row:
@@ -261,6 +266,15 @@ def _statistical(distance: Array, bound: Array, decisive: float, undetermined: B
     return PASS if (bound[undetermined] <= decisive).all() and np.isfinite(decisive) else UNDETERMINED
 
 
+def _text(key: Any) -> str:
+    """A stranger's key as a plain string, whatever its own methods do."""
+    return str.__str__(key) if isinstance(key, str) else f"a key of type {type(key).__name__}"
+
+
+def _shown(key: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in key[:60])
+
+
 def _raised(name: str, key: str, error: BaseException) -> Row:
     return _refused(name, key, f"raised {told(error)}")
 
@@ -282,7 +296,9 @@ def as_array(answer: Mapping[str, Any], key: str) -> Array | str:
         return "is a masked array; give a plain one"
     try:
         return np.array(answer[key])
-    except Exception as error:  # whatever a stranger's __array__ may raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a stranger's __array__ may raise
         return f"is no array: {first_line(error)}"
 
 

@@ -21,7 +21,9 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, whatever its __str__ does."""
     try:
         line = next(iter(str(error).splitlines()), "")
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         line = ""
     return "".join(character if character.isprintable() else "?" for character in line[:200]) or "(no message)"
 

@@ -24,8 +24,9 @@ from refimpl.arithmetic import ARITHMETICS
 from refimpl.cli import app
 from refimpl.conformance import messages
 from refimpl.conformance.implementations import AnswersDoor, BackendDoor, ProcessDoor
+from refimpl.conformance.process import Program
 from refimpl.conformance.run import SKIP, ConformanceReport, conform, judge_case
-from refimpl.conformance.vectors import Suite, load, loads
+from refimpl.conformance.vectors import FOLDER, Suite, load, loads
 from refimpl.errors import BackendError, ConformanceError
 from refimpl.files import write_whole
 from refimpl.report import FAIL, PASS, apart
@@ -81,6 +82,141 @@ def test_whatever_a_backend_raises_is_a_failure(error: BaseException) -> None:
     spec, (x, y) = examples.article(), examples.article_batch()
     report = check(spec, spec.init(), x, y, [stranger])
     assert [row.reason for row in report.rows] == [f"raised {told(error)}"]
+
+
+class Leaving:
+    """Something whose every method ends the process, and says that all is well."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise SystemExit(0)
+
+    def keys(self) -> Any:
+        raise SystemExit(0)
+
+    def __iter__(self) -> Any:
+        raise SystemExit(0)
+
+    def __str__(self) -> str:
+        raise SystemExit(0)
+
+
+class Leaver(NumpyBackend):
+    """Returns what leaves."""
+
+    name = "leaver"
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.leaving = answer
+
+    def gradient_function(self, spec: Any, *, dtype: str, device: str) -> Any:
+        return lambda params, x, y: self.leaving
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(0.0, {"W1": Leaving()}), (Leaving(), {}), (0.0, Leaving()), Leaving(), (0.0, {Leaving(): 1.0})],
+    ids=["array", "loss", "gradients", "answer", "key"],
+)
+def test_an_answer_that_ends_the_process_is_a_failure(answer: Any) -> None:
+    result = judge_case(BackendDoor(Leaver(answer)), CASE, "float64")
+    assert result.verdict == FAIL
+    p = examples.article()
+    report = check(p, p.init(0), *examples.article_batch(), [Leaver(answer)])
+    assert not report.ok
+
+
+def test_a_name_that_ends_the_process_is_said() -> None:
+    class Nameless:
+        @property
+        def name(self) -> str:
+            raise SystemExit(0)
+
+        def supports(self, spec: Any, *, dtype: str, device: str) -> bool:
+            return True
+
+        def gradient_function(self, spec: Any, *, dtype: str, device: str) -> Any:
+            raise NotImplementedError
+
+    with pytest.raises(BackendError, match="SystemExit"):
+        backends.usable(Nameless())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("extra", "rows"), [(10, 10), (11, 11), (5000, 11)])
+def test_keys_that_are_not_the_networks_are_told_but_not_all(extra: int, rows: int) -> None:
+    answer = (0.0, {f"\x1b[31m{index}": 0.0 for index in range(extra)})
+    found = [row for row in CASE.judge("float64").judge_answer("", answer) if "of this network" in row.reason]
+    assert len(found) == rows
+    assert sum(row.size for row in found) == extra
+    assert all(row.quantity.isprintable() for row in found)
+    assert found[0].quantity == "?[31m0"
+    if extra > 10:
+        assert found[-1].quantity == f"{extra - 10} more"
+
+
+def test_keys_are_text_whatever_their_methods_do() -> None:
+    class Key(str):
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("eq")
+
+        def __hash__(self) -> int:
+            return hash("W1")
+
+    loss, grads = NumpyBackend().gradient_function(CASE.spec, dtype="float64", device="cpu")(*CASE.data("float64"))
+    answer = (loss, {Key(name) if name == "W1" else name: grad for name, grad in grads.items()})
+    assert {row.verdict for row in CASE.judge("float64").judge_answer("", answer)} == {PASS}
+    (row,) = [row for row in CASE.judge("float64").judge_answer("", (loss, {**grads, 7: 0})) if row.verdict == FAIL]
+    assert row.quantity == "a key of type int"
+
+
+def test_vectors_are_read_from_the_folder_named_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "a.json").write_text('{"format": "password"}')
+    (tmp_path / "vectors").mkdir()
+    (tmp_path / "vectors" / "z.json").symlink_to(tmp_path / "secret" / "a.json")
+    with pytest.raises(ConformanceError, match="is a link out of the folder") as caught:
+        load(tmp_path / "vectors")
+    assert "password" not in str(caught.value)
+    (tmp_path / "vectors" / "y.json").write_bytes(next(path for path in FOLDER.glob("tie-1.json")).read_bytes())
+    (tmp_path / "vectors" / "z.json").unlink()
+    (tmp_path / "vectors" / "z.json").symlink_to(tmp_path / "vectors" / "nothing")
+    (tmp_path / "linked").symlink_to(tmp_path / "vectors")
+    assert load(tmp_path / "linked").cases  # a link to the folder itself is the folder
+
+
+def test_a_hexadecimal_number_has_european_digits() -> None:
+    text = (FOLDER / "tie-1.json").read_text().replace("p+", "p+\u0663", 1)
+    with pytest.raises(ConformanceError, match="no C99 hexadecimal float"):
+        loads(text)
+
+
+def test_a_program_is_killed_whatever_comes_while_it_may_end_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program([sys.executable, "-c", "import time; time.sleep(60)"])
+    wait, calls = program.process.wait, []
+
+    def interrupted(timeout: float | None = None) -> int:
+        calls.append(timeout)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return wait(timeout)
+
+    monkeypatch.setattr(program.process, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        program.close()
+    assert program.process.poll() == -signal.SIGKILL
+
+
+def test_a_program_that_cannot_be_killed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that runs as another user; killing is refused here in its place."""
+    program = Program([sys.executable, "-c", "import time; time.sleep(60)"])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "killpg", lambda *a: (_ for _ in ()).throw(PermissionError()))
+        started = time.monotonic()
+        with pytest.raises(ConformanceError, match="cannot be ended"):
+            program.kill()
+        assert time.monotonic() - started < 10
+    program.kill()
+    assert program.process.poll() == -signal.SIGKILL
 
 
 def test_ctrl_c_is_no_answer() -> None:

@@ -63,10 +63,15 @@ def _write(folder: Path, written: Sequence[tuple[str, str]]) -> None:
             for name, _ in written:
                 os.replace(Path(made) / name, folder / name)
         for other in folder.glob("*.json"):
-            if other.name not in names and other.is_file() and other.read_bytes()[: len(head)] == head:
+            if other.name not in names and other.is_file() and _begins(other, head):
                 other.unlink()
     except OSError as error:
         raise ConformanceError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
+
+
+def _begins(path: Path, head: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(head)) == head
 
 
 @vectors.command()

@@ -148,7 +148,7 @@ class ProcessDoor:
         self.asked += 1
         line = self.program.ask(messages.evaluate(self.asked, case, dtype), self.seconds)
         message = messages.heard(line, "the answer")
-        if message.get("id") != self.asked:
+        if message.get("id") != self.asked or isinstance(message["id"], bool):
             raise ConformanceError(f"answered id {message.get('id')!r:.20} when {self.asked} was asked")
         kind = message.get("type")
         if kind == "unsupported":

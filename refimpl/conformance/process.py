@@ -22,6 +22,7 @@ from refimpl.errors import ConformanceError
 
 MARK = "REFIMPL_CONFORM"
 CHUNK = 2**16
+ENDING = 1.0  # seconds that a killed program may take to be gone
 GRACE = 0.5  # seconds that a program has to end by itself after bye
 
 
@@ -127,9 +128,11 @@ class Program:
         for stream in (self.stdin, self.stdout):
             with contextlib.suppress(OSError):
                 stream.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(GRACE)
-        self.kill()
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(GRACE)
+        finally:  # whatever signal comes meanwhile
+            self.kill()
 
     def kill(self) -> None:
         """End the program and all that it started."""
@@ -138,7 +141,13 @@ class Program:
                 stream.close()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        try:
+            self.process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            raise ConformanceError(
+                f"process {self.process.pid} cannot be ended, as one of another user's cannot; end it, and run the "
+                "program as yourself"
+            ) from None
         for _ in range(20):
             found = list(_marked(self.mark))
             if not found:

@@ -426,10 +426,13 @@ def load(folder: Path | str | None = None) -> Suite:
     home = FOLDER if folder is None else Path(folder)
     try:
         paths = sorted(path for path in home.iterdir() if path.suffix == ".json" and path.is_file())
+        outside = [path for path in paths if path.resolve().parent != home.resolve()]
     except OSError as error:
         raise ConformanceError(f"cannot read {home}: {error.strerror}; name a folder of vector files") from None
     if not paths:
         raise ConformanceError(f"{home} holds no .json file; name a folder of vector files")
+    if outside:
+        raise ConformanceError(f"{outside[0]} is a link out of the folder; copy the file into it")
     cases: list[Case] = []
     wrong: list[WrongAnswer] = []
     for path in paths:
@@ -621,7 +624,7 @@ def _numbers(item: Any, where: str, wanted: tuple[int, ...] | None) -> Real:
     return np.array(values, dtype=np.float64).reshape(shape)
 
 
-_HEX = re.compile(r"-?0x[01](\.[0-9a-f]{1,13})?p[+-]\d{1,4}")
+_HEX = re.compile(r"-?0x[01](\.[0-9a-f]{1,13})?p[+-][0-9]{1,4}")
 
 
 def _hex(item: Any, where: str) -> float:
