@@ -457,9 +457,9 @@ def test_gradients_that_do_not_fit_are_refused_one_by_one(j: Judge) -> None:
     rows = {row.quantity: str(row) for row in j.judge_answer("mine", (loss, answer))}
     for name, (_, reason) in wrong.items():
         assert rows[name] == refused("mine", name, reason, size=j.truth.grads[name].mid.size)
-    for name in ("W9", "y" * 60, "5"):
+    for name in ("W9", "y" * 60, "a key of type int"):
         assert rows[name] == refused("mine", name, "is not a quantity of this network")
-    assert list(rows) == ["loss", "W1", "b1", "W2", "b2", "W9", "y" * 60, "5"]
+    assert list(rows) == ["loss", "W1", "b1", "W2", "b2", "W9", "y" * 60, "a key of type int"]
     missing = j.judge_answer("mine", (loss, {}))
     assert [str(row) for row in missing[1:]] == [
         refused("mine", name, "is missing", size=j.truth.grads[name].mid.size) for name in GRADIENTS[1:]
