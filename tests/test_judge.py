@@ -466,6 +466,15 @@ def test_gradients_that_do_not_fit_are_refused_one_by_one(j: Judge) -> None:
     ]
 
 
+@pytest.mark.parametrize("extra", [9, 10, 11, 12, 5000])
+def test_ten_keys_that_are_not_the_networks_are_told_and_the_others_counted(j: Judge, extra: int) -> None:
+    rows = j.judge_answer("mine", (0.0, {f"\x1b{index}": 0.0 for index in range(extra)}))[len(GRADIENTS) :]
+    told = [refused("mine", f"?{index}", "is not a quantity of this network") for index in range(min(extra, 10))]
+    if extra > 10:
+        told.append(refused("mine", f"{extra - 10} more", "are not quantities of this network", size=extra - 10))
+    assert [str(row) for row in rows] == told
+
+
 def test_x_is_judged_where_it_was_asked_for_and_else_is_one_too_many(j: Judge) -> None:
     loss, grads = NumpyBackend().input_gradient_function(j.spec, dtype=j.batch.dtype, device="cpu")(*j._data())
     assert [(row.quantity, row.verdict) for row in j.judge_answer("mine", (loss, grads), inputs=True)][-1] == (

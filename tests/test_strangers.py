@@ -142,18 +142,6 @@ def test_a_name_that_ends_the_process_is_said() -> None:
         backends.usable(Nameless())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("extra", "rows"), [(10, 10), (11, 11), (5000, 11)])
-def test_keys_that_are_not_the_networks_are_told_but_not_all(extra: int, rows: int) -> None:
-    answer = (0.0, {f"\x1b[31m{index}": 0.0 for index in range(extra)})
-    found = [row for row in CASE.judge("float64").judge_answer("", answer) if "of this network" in row.reason]
-    assert len(found) == rows
-    assert sum(row.size for row in found) == extra
-    assert all(row.quantity.isprintable() for row in found)
-    assert found[0].quantity == "?[31m0"
-    if extra > 10:
-        assert found[-1].quantity == f"{extra - 10} more"
-
-
 def test_keys_are_text_whatever_their_methods_do() -> None:
     class Key(str):
         def __eq__(self, other: object) -> bool:
