@@ -35,7 +35,7 @@ from refimpl.batch import validate
 from refimpl.bounded import Bounded, Forward, Functions, Pass, forward, propagate
 from refimpl.errors import DataError
 from refimpl.faults import FAULTS, WHOLE, Fault, Mistaken, are_short, moved, places
-from refimpl.judge import DECISIVE, Judge, as_array
+from refimpl.judge import DECISIVE, Judge, as_array, unpacked
 from refimpl.report import FAIL, apart
 from refimpl.spec import NetworkSpec
 
@@ -163,13 +163,10 @@ def diagnose_answer(
 
 
 def _diagnosed(judge: Judge, answer: Any, arithmetic: Arithmetic, decides: Judge, pairs: bool) -> list[Finding]:
-    try:
-        loss, grads = answer
-        grads = dict(grads)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # an answer may be anything at all
+    parts = unpacked(answer)
+    if parts is None:
         return []
+    loss, grads = parts
     case = _Case(judge, decides, grads, loss, arithmetic)
     findings = []
     if case.wrong:

@@ -23,7 +23,7 @@ from refimpl.batch import Batch
 from refimpl.certification import Balls, Certificate, certify_batch
 from refimpl.report import FAIL, PASS, UNDETERMINED, Row
 from refimpl.spec import NetworkSpec
-from refimpl.strangers import first_line, kept, told
+from refimpl.strangers import first_line, kept, printable, told
 from refimpl.tolerance import Tolerance, tolerance
 
 UNKNOWN = 10  # keys that are not the network's, of which each is told
@@ -115,13 +115,10 @@ class Judge:
     ) -> list[Row]:
         """The verdicts on an answer `(loss, gradients)`, whoever computed it."""
         arithmetic = arithmetic or ARITHMETICS[self.batch.dtype]
-        try:
-            loss, grads = answer
-            grads = {_text(key): value for key, value in dict(grads).items()}
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # an answer may be anything at all
+        parts = unpacked(answer)
+        if parts is None:
             return [_refused(name, "loss", f"returned {type(answer).__name__}; return (loss, gradients)")]
+        loss, grads = parts
         truth = {key: ball for key, ball in self.truth.grads.items() if inputs or key != "x"}
         return [self._judge_loss(name, loss, arithmetic), *self._judge_arrays(name, grads, truth, arithmetic)]
 
@@ -160,7 +157,7 @@ class Judge:
             else:
                 rows.append(self._judge_array(name, key, array, balls, arithmetic))
         unknown = [key for key in answer if key not in truth]
-        rows += [_refused(name, _shown(key), "is not a quantity of this network") for key in unknown[:UNKNOWN]]
+        rows += [_refused(name, printable(key[:60]), "is not a quantity of this network") for key in unknown[:UNKNOWN]]
         if len(unknown) > UNKNOWN:
             more = len(unknown) - UNKNOWN
             rows.append(_refused(name, f"{more} more", "are not quantities of this network", size=more))
@@ -271,10 +268,6 @@ def _text(key: Any) -> str:
     return str.__str__(key) if isinstance(key, str) else f"a key of type {type(key).__name__}"
 
 
-def _shown(key: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in key[:60])
-
-
 def _raised(name: str, key: str, error: BaseException) -> Row:
     return _refused(name, key, f"raised {told(error)}")
 
@@ -286,6 +279,17 @@ def _refused(name: str, key: str, reason: str, size: int = 1) -> Row:
         ratio=float("inf"), ulps=float("inf"),
         index=(), value=nan, truth=nan, bound=nan, reason=reason,
     )  # fmt: skip
+
+
+def unpacked(answer: Any) -> tuple[Any, dict[str, Any]] | None:
+    """The loss, and the gradients by plain names, of an answer that may be anything at all; None where it has none."""
+    try:
+        loss, grads = answer
+        return loss, {_text(key): value for key, value in dict(grads).items()}
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a stranger's code may raise anything
+        return None
 
 
 def as_array(answer: Mapping[str, Any], key: str) -> Array | str:

@@ -25,7 +25,12 @@ def first_line(error: BaseException) -> str:
         raise
     except BaseException:
         line = ""
-    return "".join(character if character.isprintable() else "?" for character in line[:200]) or "(no message)"
+    return printable(line[:200]) or "(no message)"
+
+
+def printable(text: str) -> str:
+    """A stranger's text without control characters."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 @contextlib.contextmanager

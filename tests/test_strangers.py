@@ -153,6 +153,8 @@ def test_keys_are_text_whatever_their_methods_do() -> None:
     loss, grads = NumpyBackend().gradient_function(CASE.spec, dtype="float64", device="cpu")(*CASE.data("float64"))
     answer = (loss, {Key(name) if name == "W1" else name: grad for name, grad in grads.items()})
     assert {row.verdict for row in CASE.judge("float64").judge_answer("", answer)} == {PASS}
+    wrong = {name: -grad for name, grad in answer[1].items()}
+    assert "wrong_sign" in judge_case(BackendDoor(Leaver((loss, wrong))), CASE, "float64").text
     (row,) = [row for row in CASE.judge("float64").judge_answer("", (loss, {**grads, 7: 0})) if row.verdict == FAIL]
     assert row.quantity == "a key of type int"
 
