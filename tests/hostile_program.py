@@ -81,6 +81,16 @@ def misbehave(how: str, right: dict[str, Any]) -> None:
     elif how in ("grandchild", "daemon"):
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=how == "daemon")
         sleep_on()
+    elif how == "stranger":  # neither our group nor our environment, and its parent gone
+        sleep = "import time; time.sleep(600)"
+        middle = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}], start_new_session=True)"
+        for _ in range(3):
+            subprocess.run([sys.executable, "-c", middle], env={}, start_new_session=True, check=True)
+        sleep_on()
+    elif how == "orphans":  # while it is being ended, more of them
+        code = "import os, time\nwhile True:\n    if os.fork():\n        time.sleep(0.002); os._exit(0)\n    os.setsid()"
+        subprocess.Popen([sys.executable, "-c", code], env={}, start_new_session=True)
+        sleep_on()
     elif how == "closes early":
         sys.stdout.flush()
         os.close(1)

@@ -12,11 +12,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from refimpl.conformance import process
+from refimpl.conformance import descendants, process
 from refimpl.conformance.implementations import MAX_STARTS, ProcessDoor
+from refimpl.conformance.process import Program
 from refimpl.conformance.run import ConformanceReport, conform, judge_case
 from refimpl.conformance.vectors import Suite, load
 from refimpl.errors import ConformanceError
@@ -33,20 +35,22 @@ def suite() -> Suite:
 
 
 @pytest.fixture
-def marks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The marks of all programs that a test starts; afterwards no process bears one."""
-    given: list[str] = []
-    token = process.secrets.token_hex
+def started() -> Iterator[list[int]]:
+    """The programs that a test starts; afterwards neither they nor anything in another session than ours lives."""
+    given: list[int] = []
 
-    def noted(size: int) -> str:
-        given.append(token(size))
-        return given[-1]
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            given.append(self.pid)
 
-    monkeypatch.setattr(process.secrets, "token_hex", noted)
-    yield given
+    before = set(descendants._strays(set()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process.subprocess, "Popen", Noted)
+        yield given
     assert given
-    left = [pid for mark in given for pid in process._marked(mark)]
-    assert left == []
+    assert not Program.running
+    assert set(descendants._strays(set())) <= before
 
 
 def run(command: list[str], suite: Suite, count: int, seconds: float = DEADLINE) -> ConformanceReport:
@@ -66,6 +70,8 @@ VERDICTS = {
     "ignores SIGTERM": "no answer within 1.5 s",
     "grandchild": "no answer within 1.5 s",
     "daemon": "no answer within 1.5 s",
+    "stranger": "no answer within 1.5 s",
+    "orphans": "no answer within 1.5 s",
     "closes early": "closed its output without answering",
     "garbage": "not JSON",
     "not an object": "wrote a list where the answer must be a JSON object",
@@ -92,10 +98,10 @@ VERDICTS = {
 
 
 @pytest.mark.parametrize("how", VERDICTS)
-def test_a_misbehaviour_has_its_own_verdict_in_time(how: str, suite: Suite, marks: list[str]) -> None:
-    started = time.monotonic()
+def test_a_misbehaviour_has_its_own_verdict_in_time(how: str, suite: Suite, started: list[int]) -> None:
+    begun = time.monotonic()
     report = run([*PROGRAM, how], suite, 4)
-    elapsed = time.monotonic() - started
+    elapsed = time.monotonic() - begun
     assert [result.verdict for result in report.results] == [PASS, PASS, PASS, FAIL]
     assert VERDICTS[how] in report.results[3].text
     assert report.results[3].seconds < DEADLINE + 2
@@ -103,31 +109,45 @@ def test_a_misbehaviour_has_its_own_verdict_in_time(how: str, suite: Suite, mark
 
 
 @pytest.mark.parametrize("how", ["unasked", "1 GB of lines"])
-def test_what_was_not_asked_for_fails_the_next_case(how: str, suite: Suite, marks: list[str]) -> None:
+def test_what_was_not_asked_for_fails_the_next_case(how: str, suite: Suite, started: list[int]) -> None:
     report = run([*PROGRAM, how], suite, 5)
     assert [result.verdict for result in report.results] == [PASS, PASS, PASS, PASS, FAIL]
     assert "wrote without being asked" in report.results[4].text
 
 
 @pytest.mark.parametrize("how", ["none", "byte by byte", "carriage returns", "pauses", "stays after bye"])
-def test_right_answers_pass_however_they_are_cut(how: str, suite: Suite, marks: list[str]) -> None:
+def test_right_answers_pass_however_they_are_cut(how: str, suite: Suite, started: list[int]) -> None:
     assert {
         result.verdict for result in run([*PROGRAM, "none" if how == "stays after bye" else how], suite, 6).results
     } == {PASS}
 
 
-def test_a_program_that_stays_after_bye_is_ended(suite: Suite, marks: list[str]) -> None:
-    started = time.monotonic()
+def test_a_program_that_stays_after_bye_is_ended(suite: Suite, started: list[int]) -> None:
+    begun = time.monotonic()
     assert run([*PROGRAM, "stays after bye"], suite, 2).ok
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - begun < 10
 
 
-def test_a_program_is_started_anew_and_given_up_in_the_end(suite: Suite, marks: list[str]) -> None:
+def test_starting_anew_and_answering_have_one_deadline(suite: Suite, started: list[int], tmp_path: Path) -> None:
+    """A program that is slow to greet from its second start on, and then hangs."""
+    slow = (
+        "import sys, time, pathlib; again = pathlib.Path(sys.argv[1]); again.exists() and time.sleep(1); again.touch();"
+        """print('{"type":"hello","format":"refimpl.process/1","name":"slow"}', flush=True);"""
+        "sys.stdin.readline(); sys.stdin.readline(); time.sleep(0 if not again.stat().st_size else 60);"
+        "again.write_text('second')"
+    )
+    report = run([sys.executable, "-c", slow, str(tmp_path / "again")], suite, 2)
+    assert "ended with exit code 0" in report.results[0].text
+    assert "no answer within 1.5 s" in report.results[1].text
+    assert report.results[1].seconds < DEADLINE + 0.7
+
+
+def test_a_program_is_started_anew_and_given_up_in_the_end(suite: Suite, started: list[int]) -> None:
     report = run([*PROGRAM, "every exit 3"], suite, MAX_STARTS + 2)
     assert {result.verdict for result in report.results} == {FAIL}
     assert "exit code 3" in report.results[MAX_STARTS - 1].text
     assert f"failed {MAX_STARTS} times in a row" in report.results[MAX_STARTS].text
-    assert len(marks) == MAX_STARTS
+    assert len(started) == MAX_STARTS
 
 
 def test_memory_stays_bounded(suite: Suite) -> None:

@@ -71,6 +71,8 @@ def main() -> None:
     except BrokenPipeError:  # as in `refimpl vectors list | head`
         _give_up("", BROKEN_PIPE)
     except SystemExit as end:
+        if _ended_by:
+            sys.exit(128 + _ended_by[0])
         # the command line's library ends so on a broken pipe, with the exit code of a wrong gradient
         if end.code == 1 and type(sys.stdout).__name__ == "PacifyFlushWrapper":
             _give_up("", BROKEN_PIPE)
@@ -93,8 +95,13 @@ def _take_stdout() -> None:
             stream.reconfigure(errors="replace")
 
 
+_ended_by: list[int] = []
+
+
 def _end(number: int, frame: object) -> None:
-    sys.exit(128 + number)
+    """As Ctrl-C, which a stranger's code that is being run is not taken to have raised."""
+    _ended_by.append(number)
+    raise KeyboardInterrupt
 
 
 def _give_up(message: str, code: int = 2) -> None:

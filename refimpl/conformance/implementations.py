@@ -6,6 +6,7 @@ there is none, which is a FAIL or, where it declares that it lacks something, a 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,11 +143,12 @@ class ProcessDoor:
         return answered
 
     def _ask(self, case: Case, dtype: str) -> Answered:
+        since = time.monotonic()
         if self.program is None:
             self._start()
         assert self.program is not None
         self.asked += 1
-        line = self.program.ask(messages.evaluate(self.asked, case, dtype), self.seconds)
+        line = self.program.ask(messages.evaluate(self.asked, case, dtype), self.seconds, since)
         message = messages.heard(line, "the answer")
         if message.get("id") != self.asked or isinstance(message["id"], bool):
             raise ConformanceError(f"answered id {message.get('id')!r:.20} when {self.asked} was asked")

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import ClassVar
 
+from refimpl.conformance.descendants import adopt_orphans, end_strays
 from refimpl.conformance.messages import MAX_LINE, say
 from refimpl.errors import ConformanceError
 
-MARK = "REFIMPL_CONFORM"
 CHUNK = 2**16
 ENDING = 1.0  # seconds that a killed program may take to be gone
 GRACE = 0.5  # seconds that a program has to end by itself after bye
@@ -33,9 +33,11 @@ class ProgramError(Exception):
 class Program:
     """A running program. `ask` sends a line and returns the line that comes back."""
 
+    running: ClassVar[set[int]] = set()
+
     def __init__(self, command: Sequence[str]) -> None:
         """Raises ConformanceError where the command cannot be started."""
-        self.mark = secrets.token_hex(16)
+        self.others = adopt_orphans()
         try:
             self.process = subprocess.Popen(
                 command,
@@ -43,13 +45,13 @@ class Program:
                 stdout=subprocess.PIPE,
                 start_new_session=True,
                 bufsize=0,
-                env={**os.environ, MARK: self.mark},
             )
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "not a name that a file can have"
             if os.path.isdir(command[0]):
                 reason = "it is a folder"
             raise ConformanceError(f"cannot run {command[0]!r}: {reason}; name a program after --") from None
+        self.running.add(self.process.pid)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
@@ -57,12 +59,14 @@ class Program:
             os.set_blocking(stream.fileno(), False)
         self.received = bytearray()
 
-    def ask(self, line: bytes, seconds: float) -> bytes:
-        """The program's next line, without its end. Raises ProgramError."""
+    def ask(self, line: bytes, seconds: float, since: float | None = None) -> bytes:
+        """The program's next line, without its end, at most so many seconds after `since` (of time.monotonic; now by
+        default). Raises ProgramError.
+        """
         self._read()
         if self.received:
             raise ProgramError(f"wrote without being asked: {_shown(bytes(self.received))}")
-        deadline = time.monotonic() + seconds
+        deadline = (time.monotonic() if since is None else since) + seconds
         unsent = memoryview(line)
         with selectors.DefaultSelector() as selector:
             selector.register(self.stdout, selectors.EVENT_READ)
@@ -135,7 +139,11 @@ class Program:
             self.kill()
 
     def kill(self) -> None:
-        """End the program and all that it started."""
+        """End the program and all that it started. Raises ConformanceError where it cannot be ended."""
+        with _uninterrupted():
+            self._kill()
+
+    def _kill(self) -> None:
         for stream in (self.stdin, self.stdout):
             with contextlib.suppress(OSError):
                 stream.close()
@@ -143,28 +151,28 @@ class Program:
             os.killpg(self.process.pid, signal.SIGKILL)
         try:
             self.process.wait(ENDING)
+            self.running.discard(self.process.pid)
+            left = end_strays(self.others | self.running, ENDING)
         except subprocess.TimeoutExpired:
+            left = [self.process.pid]
+        if left:
             raise ConformanceError(
-                f"process {self.process.pid} cannot be ended, as one of another user's cannot; end it, and run the "
+                f"process {left[0]} cannot be ended, as one of another user's cannot; end it, and run the "
                 "program as yourself"
-            ) from None
-        for _ in range(20):
-            found = list(_marked(self.mark))
-            if not found:
-                return
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.005)
+            )
 
 
-def _marked(mark: str) -> Iterator[int]:
-    """The living processes that inherited a program's mark, where the system has /proc."""
-    wanted = f"{MARK}={mark}".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                yield int(folder.name)
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """What interrupts is heard afterwards."""
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _signal(number: int) -> str:
