@@ -4,10 +4,13 @@ bounds need.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+MAX_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Arithmetic:
     """One arithmetic, rounding to nearest.
 
     `unit_roundoff` u is half the distance from 1 to the next number. With `flushes_subnormals`, subnormal inputs and
-    results become 0.
+    results become 0. Raises ValueError, with the field.
     """
 
     name: str
@@ -24,6 +27,16 @@ class Arithmetic:
     smallest_subnormal: float
     largest: float
     flushes_subnormals: bool = False
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name.isprintable() and 0 < len(self.name) <= MAX_NAME):
+            raise ValueError(f"Arithmetic: name must be one line of 1 to {MAX_NAME} printable characters")
+        for field in ("unit_roundoff", "smallest_normal", "smallest_subnormal", "largest"):
+            value = getattr(self, field)
+            if not isinstance(value, float) or not 0 < value < math.inf:
+                raise ValueError(f"Arithmetic: {field} must be a finite float above 0, got {value!r:.40}")
+        if not isinstance(self.flushes_subnormals, bool):
+            raise ValueError(f"Arithmetic: flushes_subnormals must be a bool, got {self.flushes_subnormals!r:.40}")
 
 
 def _ieee(name: str) -> Arithmetic:

@@ -34,9 +34,10 @@ from refimpl.equations import Equations
 from refimpl.errors import BackendError
 from refimpl.picture import network_svg
 from refimpl.spec import NetworkSpec
-from refimpl.strangers import first_line, kept, told
+from refimpl.strangers import first_line, kept, printable, told
 
 GROUP = "refimpl.backends"
+MAX_REASON = 200
 INSTALLED_BY = {"torch": "pip install 'refimpl[torch]'", "jax": "pip install 'refimpl[jax]'"}
 
 Array = NDArray[Any]
@@ -334,7 +335,9 @@ def supported(backend: Backend, spec: NetworkSpec, dtype: str, device: str) -> b
         with kept():
             answer: Any = backend.supports(spec, dtype=dtype, device=device)
             # NumPy's True is one too
-            return True if answer is True or answer is np.True_ else " ".join(str(answer or "no reason given").split())
+            if answer is True or answer is np.True_:
+                return True
+            return printable(" ".join(str(answer or "no reason given").split())[:MAX_REASON])
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a stranger's code may raise anything

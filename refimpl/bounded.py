@@ -82,6 +82,11 @@ class Bounded:
         u = max(self.u, float(limits.eps) / 2)
         return Bounded(self.mid, self.err + u * np.abs(self.mid), u, max(self.tiny, float(limits.smallest_normal)))
 
+    def off_by(self, absolute: float, relative: float) -> Bounded:
+        """The array, each number moved by at most so much, and rounded again."""
+        held = np.abs(self.mid) + self.err
+        return self._like(self.mid, self.err + absolute + (relative + 2 * self.u) * held)
+
     def sum(self, axis: int | None = None, keepdims: bool = False) -> Bounded:
         """The sum, in any order."""
         count = self.mid.size if axis is None else self.mid.shape[axis]

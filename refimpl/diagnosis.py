@@ -30,12 +30,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl.answers import Answer, Unusable, settled
 from refimpl.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.batch import validate
 from refimpl.bounded import Bounded, Forward, Functions, Pass, forward, propagate
 from refimpl.errors import DataError
 from refimpl.faults import FAULTS, WHOLE, Fault, Mistaken, are_short, moved, places
-from refimpl.judge import DECISIVE, Judge, as_array, unpacked
+from refimpl.judge import DECISIVE, Judge
 from refimpl.report import FAIL, apart
 from refimpl.spec import NetworkSpec
 
@@ -163,11 +164,10 @@ def diagnose_answer(
 
 
 def _diagnosed(judge: Judge, answer: Any, arithmetic: Arithmetic, decides: Judge, pairs: bool) -> list[Finding]:
-    parts = unpacked(answer)
-    if parts is None:
+    given = settled(answer)
+    if isinstance(given, Unusable):
         return []
-    loss, grads = parts
-    case = _Case(judge, decides, grads, loss, arithmetic)
+    case = _Case(judge, decides, given, arithmetic)
     findings = []
     if case.wrong:
         quantity, symptom = case.symptom()
@@ -181,7 +181,7 @@ def _diagnosed(judge: Judge, answer: Any, arithmetic: Arithmetic, decides: Judge
 class _Case:
     """A wrong answer beside the truth: which quantities are wrong, in backward order."""
 
-    def __init__(self, judge: Judge, decides: Judge, grads: dict[Any, Any], loss: Any, arithmetic: Arithmetic) -> None:
+    def __init__(self, judge: Judge, decides: Judge, given: Answer, arithmetic: Arithmetic) -> None:
         self.judge, self.spec, self.arithmetic = judge, judge.spec, arithmetic
         batch = judge.batch
         self.params, self.x, self.dtype = batch.params, batch.x, batch.dtype
@@ -192,12 +192,11 @@ class _Case:
             name for number in range(self.spec.depth, 0, -1) for name in (f"W{number}", f"b{number}")
             if name in batch.params
         ]  # fmt: skip
-        self.raw = grads
         self.answer: dict[str, Array] = {}
         self.refused: dict[str, str] = {}
         for name in self.names:
-            array = as_array(self.raw, name)
-            if isinstance(array, str) and name.startswith("b") and name not in self.raw:
+            array = given.array(name)
+            if isinstance(array, str) and name.startswith("b") and name not in given.gradients:
                 array = np.zeros(self.params[name].shape)  # a bias gradient never returned is one never computed
                 self.refused[name] = "is missing"
             elif not isinstance(array, str) and str(array.dtype.newbyteorder("=")) != self.dtype:
@@ -206,10 +205,10 @@ class _Case:
                 self.refused[name] = array
             elif array.dtype.kind in "fiu":
                 self.answer[name] = array.astype(np.float64)
-        rows = {row.quantity: row for row in decides.judge_answer("answer", (0.0, self.raw), arithmetic)}
+        rows = {row.quantity: row for row in decides.judge_answer("answer", given, arithmetic)}
         self.wrong = [name for name in self.names if rows[name].verdict == FAIL]
-        self.loss = loss
-        self.loss_wrong = loss is not None and decides.judge_answer("", (loss, {}), arithmetic)[0].verdict == FAIL
+        self.loss = given.loss
+        self.loss_wrong = self.loss is not None and rows["loss"].verdict == FAIL
         self.loss_explained = False
 
     @property
@@ -315,9 +314,7 @@ class _Case:
         """What is wrong with the loss."""
         try:
             value = float(self.loss)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # an answer may be anything at all
+        except (TypeError, ValueError):
             return "is not a number"
         truth = float(self.judge.truth.loss.mid)
         if not math.isfinite(value) or truth == 0:
@@ -705,9 +702,7 @@ def _loss_explanations(case: _Case) -> Iterator[Explanation]:
     known = forward(case.spec, case.params, case.x, case.y, right.equations, functions)
     try:
         loss = float(case.loss)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # an answer may be anything at all
+    except (TypeError, ValueError):
         return
     truth = float(case.judge.truth.loss.mid)
     for fault in FAULTS.values():

@@ -140,6 +140,11 @@ def _layers(spec: NetworkSpec, n: int) -> Sequence[int]:
     return range(1, spec.depth + 1)
 
 
+def _wide(spec: NetworkSpec, n: int) -> Sequence[int]:
+    """Layers whose W has several rows and several columns."""
+    return [layer for layer in _layers(spec, n) if min(spec.sizes[layer - 1 : layer + 1]) > 1]
+
+
 def _whole_and_layers(spec: NetworkSpec, n: int) -> Sequence[int]:
     return range(spec.depth + 1) if spec.depth > 1 else (WHOLE,)
 
@@ -250,6 +255,48 @@ def _weight_gradient(change: Callable[[Any, Any], Any]) -> Plant:
 
 def _transpose(m: Mistaken, layer: int, parameter: Any) -> None:
     m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(delta, a).T)
+
+
+def _column_major(m: Mistaken, layer: int, parameter: Any) -> None:
+    def columns_first(grad: Any) -> Any:
+        return grad.T.reshape(*grad.shape)
+
+    m.change(layer, "weight_gradient", lambda right: lambda delta, a: columns_first(right(delta, a)))
+
+
+def _printed(form: str, absolute: float = 0.0, relative: float = 0.0) -> Plant:
+    """Every number that is returned, as text and back, which moves it by so much at most."""
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        def as_text(right: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda *operands: read_back(right(*operands))
+
+        def read_back(values: Any) -> Any:
+            return values.off_by(absolute, relative) if hasattr(values, "off_by") else _as_printed(values, form)
+
+        for number in _layers(m.spec, m.n):
+            for name in ("weight_gradient", "bias_gradient"):
+                m.change(number, name, as_text)
+        m.change(m.spec.depth, "cost", as_text)
+
+    return plant
+
+
+def _as_printed(values: Any, form: str) -> Array:
+    array = np.asarray(values)
+    texts = [format(value, form) for value in array.ravel().tolist()]
+    return np.array([float(text) for text in texts], dtype=array.dtype).reshape(array.shape)
+
+
+def _is_printed(form: str) -> Callable[[Array], bool]:
+    """Whether all numbers are what printing makes of them, and enough of them are no others' too."""
+
+    def trace(values: Array) -> bool:
+        # what has few bits has few digits, whoever computed it
+        telling = [value for value in values.tolist() if not are_short(np.array([value]))]
+        return len(telling) > 1 and bool((_as_printed(values, form) == values).all())
+
+    return trace
 
 
 def _propagate_untransposed(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -704,6 +751,12 @@ FAULTS: Mapping[str, Fault] = {
             _layers, _transpose,
         ),
         Fault(
+            "weight_gradient_column_major",
+            "dW is written column by column; its numbers belong row by row.",
+            "Write dW row after row (C order); libraries that store columns first need a transpose.",
+            _wide, _column_major,
+        ),
+        Fault(
             "weight_not_transposed",
             "The error signal is propagated with W in place of its transpose.",
             "For rows of samples, δ W; for a column, Wᵀ δ.",
@@ -834,6 +887,18 @@ FAULTS: Mapping[str, Fault] = {
             "The answer is float64, but it was computed in float32 or rounded to it.",
             "Cast the parameters and the data to float64 before computing, and the result to nothing else.",
             _whole_and_layers, _in_float32, evidence=_is_float32, dtype="float64",
+        ),
+        Fault(
+            "printed_with_six_decimals",
+            "The numbers are right, but rounded to six decimals, as %f prints them.",
+            "Print every digit: %.17g, or the hexadecimal %a.",
+            _whole, _printed(".6f", absolute=0.5e-6), evidence=_is_printed(".6f"), dtype="float64",
+        ),
+        Fault(
+            "printed_with_six_digits",
+            "The numbers are right, but rounded to six digits, as %g and C++'s streams print them.",
+            "Print every digit: %.17g, or std::setprecision(17).",
+            _whole, _printed(".6g", relative=0.5e-5), evidence=_is_printed(".6g"), dtype="float64",
         ),
         Fault(
             "broadcast_residual_mean",

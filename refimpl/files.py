@@ -1,4 +1,6 @@
-"""Files that are there whole or not at all, also when the machine stops in the middle."""
+"""Files that are there whole or not at all, also when the machine stops in the middle; and files of strangers, read
+without waiting for what never comes.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,13 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from refimpl.errors import RefimplError
+
+NO_NAME = "not a name that a file can have"
 
 
 class Files:
@@ -70,3 +78,30 @@ def write_whole(path: Path, data: bytes, files: Files | None = None) -> None:
             system.remove(temporary)
         raise
     system.fsync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def opened(path: Path | str, error: type[RefimplError]) -> Iterator[BinaryIO]:
+    """A regular file, opened for reading. Raises `error`, with the file's name, for any other and where reading
+    fails.
+    """
+    try:
+        # a pipe that nobody writes to is not waited for
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise error(f"cannot read {path}: it is no regular file; write what it holds to one")
+            yield file
+    except RefimplError:
+        raise
+    except (OSError, ValueError) as reason:
+        raise error(f"cannot read {path}: {getattr(reason, 'strerror', None) or NO_NAME}") from None
+
+
+def read_whole(path: Path | str, limit: int, error: type[RefimplError], what: str) -> bytes:
+    """The bytes of a regular file of at most `limit`, the most `what` may take. Raises `error`, with its name."""
+    with opened(path, error) as file:
+        raw = file.read(limit + 1)
+    if len(raw) > limit:
+        raise error(f"{path} is larger than {limit:,} bytes, the most {what} may take")
+    return raw

@@ -17,13 +17,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl.answers import Answer, Unusable, settled
 from refimpl.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.backend import ArithmeticBackend, Backend, InputGradientBackend, IntermediatesBackend
 from refimpl.batch import Batch
 from refimpl.certification import Balls, Certificate, certify_batch
 from refimpl.report import FAIL, PASS, UNDETERMINED, Row
 from refimpl.spec import NetworkSpec
-from refimpl.strangers import first_line, kept, printable, told
+from refimpl.strangers import kept, printable, told
 from refimpl.tolerance import Tolerance, tolerance
 
 UNKNOWN = 10  # keys that are not the network's, of which each is told
@@ -35,10 +36,10 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Judgement:
-    """The rows of one backend, and the (loss, gradients) that it returned, if it returned any."""
+    """The rows of one backend, and the answer that it returned, if it returned any."""
 
     rows: list[Row]
-    answer: Any
+    answer: Answer | Unusable | None
     arithmetic: Arithmetic
 
 
@@ -81,7 +82,7 @@ class Judge:
         prepare = cast(InputGradientBackend, backend).input_gradient_function if wants_x else backend.gradient_function
         try:
             with kept():
-                answer: Any = prepare(self.spec, dtype=dtype, device=device)(*self._data())
+                answer = settled(prepare(self.spec, dtype=dtype, device=device)(*self._data()))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a stranger's code may raise anything, and its verdict is FAIL
@@ -98,11 +99,13 @@ class Judge:
         try:
             with kept():
                 run = backend.intermediates_function(self.spec, dtype=self.batch.dtype, device=device)
-                values = dict(run(*self._data()))
+                values = settled((None, run(*self._data())))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a stranger's code may raise anything, and its verdict is FAIL
             return [_raised(name, "z2", error)]
+        if isinstance(values, Unusable):
+            return [_refused(name, "z2", "are not returned as a dictionary")]
         return self._judge_arrays(name, values, {key: self.truth.values[key] for key in names}, arithmetic)
 
     def _data(self) -> tuple[dict[str, Array], Array, Array]:
@@ -115,12 +118,11 @@ class Judge:
     ) -> list[Row]:
         """The verdicts on an answer `(loss, gradients)`, whoever computed it."""
         arithmetic = arithmetic or ARITHMETICS[self.batch.dtype]
-        parts = unpacked(answer)
-        if parts is None:
-            return [_refused(name, "loss", f"returned {type(answer).__name__}; return (loss, gradients)")]
-        loss, grads = parts
+        given = settled(answer)
+        if isinstance(given, Unusable):
+            return [_refused(name, "loss", given.reason)]
         truth = {key: ball for key, ball in self.truth.grads.items() if inputs or key != "x"}
-        return [self._judge_loss(name, loss, arithmetic), *self._judge_arrays(name, grads, truth, arithmetic)]
+        return [self._judge_loss(name, given.loss, arithmetic), *self._judge_arrays(name, given, truth, arithmetic)]
 
     def judge_element(self, name: str, key: str, value: float, index: tuple[int, ...]) -> Row:
         """The verdict on one element, at `index` (from 0), of a gradient or of z, a or delta, in IEEE arithmetic."""
@@ -136,27 +138,30 @@ class Judge:
         row = _row(name, key, values, truth, here, self.batch.dtype, largest)
         return replace(row, index=tuple(i + 1 for i in index))
 
-    def _judge_loss(self, name: str, loss: Any, arithmetic: Arithmetic) -> Row:
-        value = as_array({"loss": loss}, "loss")
-        if isinstance(value, str):
-            return _refused(name, "loss", value)
-        if value.dtype.kind not in "fiu":
-            return _refused(name, "loss", f"is {_kind(loss, value)}, not a real number")
-        if value.shape != ():
-            return _refused(name, "loss", f"has shape {value.shape}; it must be a single number")
-        return self._judge_array(name, "loss", value.astype(np.float64), self.truth.loss, arithmetic)
+    def _judge_loss(self, name: str, loss: Array | Unusable | None, arithmetic: Arithmetic) -> Row:
+        if loss is None:
+            return _refused(name, "loss", "is a NoneType, not a real number")
+        if isinstance(loss, Unusable):
+            return _refused(name, "loss", loss.reason)
+        if loss.dtype.kind not in "fiu":
+            return _refused(name, "loss", f"is of dtype {loss.dtype}, not a real number")
+        if loss.shape != ():
+            return _refused(name, "loss", f"has shape {loss.shape}; it must be a single number")
+        with np.errstate(over="ignore"):  # of a longer dtype
+            value = loss.astype(np.float64)
+        return self._judge_array(name, "loss", value, self.truth.loss, arithmetic)
 
     def _judge_arrays(
-        self, name: str, answer: Mapping[str, Any], truth: Mapping[str, Balls], arithmetic: Arithmetic
+        self, name: str, answer: Answer, truth: Mapping[str, Balls], arithmetic: Arithmetic
     ) -> list[Row]:
         rows = []
         for key, balls in truth.items():
-            array = _fitting(as_array(answer, key), balls.mid.shape, self.batch.dtype)
+            array = _fitting(answer.array(key), balls.mid.shape, self.batch.dtype)
             if isinstance(array, str):
                 rows.append(_refused(name, key, array, size=balls.mid.size))
             else:
                 rows.append(self._judge_array(name, key, array, balls, arithmetic))
-        unknown = [key for key in answer if key not in truth]
+        unknown = [key for key in answer.gradients if key not in truth]
         rows += [_refused(name, printable(key[:60]), "is not a quantity of this network") for key in unknown[:UNKNOWN]]
         if len(unknown) > UNKNOWN:
             more = len(unknown) - UNKNOWN
@@ -263,11 +268,6 @@ def _statistical(distance: Array, bound: Array, decisive: float, undetermined: B
     return PASS if (bound[undetermined] <= decisive).all() and np.isfinite(decisive) else UNDETERMINED
 
 
-def _text(key: Any) -> str:
-    """A stranger's key as a plain string, whatever its own methods do."""
-    return str.__str__(key) if isinstance(key, str) else f"a key of type {type(key).__name__}"
-
-
 def _raised(name: str, key: str, error: BaseException) -> Row:
     return _refused(name, key, f"raised {told(error)}")
 
@@ -279,35 +279,6 @@ def _refused(name: str, key: str, reason: str, size: int = 1) -> Row:
         ratio=float("inf"), ulps=float("inf"),
         index=(), value=nan, truth=nan, bound=nan, reason=reason,
     )  # fmt: skip
-
-
-def unpacked(answer: Any) -> tuple[Any, dict[str, Any]] | None:
-    """The loss, and the gradients by plain names, of an answer that may be anything at all; None where it has none."""
-    try:
-        loss, grads = answer
-        return loss, {_text(key): value for key, value in dict(grads).items()}
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # a stranger's code may raise anything
-        return None
-
-
-def as_array(answer: Mapping[str, Any], key: str) -> Array | str:
-    """The array of that name, or why there is none."""
-    if key not in answer:
-        return "is missing"
-    if isinstance(answer[key], np.ma.MaskedArray):
-        return "is a masked array; give a plain one"
-    try:
-        return np.array(answer[key])
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever a stranger's __array__ may raise
-        return f"is no array: {first_line(error)}"
-
-
-def _kind(value: Any, array: Array) -> str:
-    return f"of dtype {array.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
 def _fitting(array: Array | str, shape: tuple[int, ...], dtype: str) -> Array | str:

@@ -17,8 +17,8 @@ import refimpl
 ROOT = Path(__file__).resolve().parent.parent
 # a module may import from the lines above its own, and only from them
 LEVELS = (
+    {"refimpl.errors"},
     {
-        "refimpl.errors",
         "refimpl.arithmetic",
         "refimpl.equations",
         "refimpl.cores",
@@ -27,7 +27,7 @@ LEVELS = (
         "refimpl.strangers",
         "refimpl.descent",
     },
-    {"refimpl.functions", "refimpl.strict_json"},
+    {"refimpl.functions", "refimpl.strict_json", "refimpl.answers"},
     {"refimpl.spec"},
     {"refimpl.batch", "refimpl.report", "refimpl.sampling", "refimpl.examples"},
     {"refimpl.certification", "refimpl.backend"},
@@ -37,7 +37,7 @@ LEVELS = (
     {"refimpl.agreement"},
     {"refimpl.soak", "refimpl.conformance", "refimpl.conformance.cases", "refimpl.conformance.exact"},
     {"refimpl.conformance.vectors"},
-    {"refimpl.conformance.messages"},
+    {"refimpl.conformance.messages", "refimpl.conformance.descendants"},
     {"refimpl.conformance.process"},
     {"refimpl.conformance.implementations"},
     {"refimpl.conformance.run", "refimpl.conformance.parallel"},

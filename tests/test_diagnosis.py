@@ -35,6 +35,7 @@ def repeatable(spec: refimpl.NetworkSpec) -> list[str]:
     ]
 
 
+SAME_WHERE_SQUARE = {"weight_gradient_transposed", "weight_gradient_column_major"}
 EVERYWHERE = network((3, 3, 3, 3, 3), ["tanh", "sigmoid", "tanh", "sigmoid"])
 
 
@@ -45,10 +46,14 @@ def test_a_mistake_in_a_loop_is_named_once_for_all_layers(name: str) -> None:
     planted = PlantedBackend(tuple((FAULTS[name], layer, 0.0) for layer in where))
     _, grads = planted.gradient_function(p.spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
     (found,) = diagnose(p.spec, p.params, p.x, p.y, grads)
-    assert [cause.layer for cause in found.explanations[0]] == where
-    assert {cause.fault.name for cause in found.explanations[0]} == {name}
-    assert found.text.startswith(f"{name} at layers {', '.join(map(str, where[:-1]))} and {where[-1]}")
-    assert found.text.count(FAULTS[name].remedy) == 1
+    named = {explanation[0].fault.name: explanation for explanation in found.explanations}
+    assert set(named) == (SAME_WHERE_SQUARE if name in SAME_WHERE_SQUARE else {name})
+    assert [cause.layer for cause in named[name]] == where
+    assert {cause.fault.name for cause in named[name]} == {name}
+    first = next(iter(named))
+    assert found.text.startswith(f"{first} at layers {', '.join(map(str, where[:-1]))} and {where[-1]}")
+    assert f"{name} at layers" in found.text
+    assert found.text.count(FAULTS[first].remedy) == 1
 
 
 @pytest.mark.parametrize("number", range(4 * len(strangers())))

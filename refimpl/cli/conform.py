@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 COMMAND = "refimpl.command"
 MAX_SECONDS = 86_400
+MAX_PROCESSES = 256
 INTERRUPTED = 130  # as shells have it
 
 
@@ -62,7 +63,7 @@ def conform(
     device: Annotated[str, typer.Option(help="cpu or cuda, for backends.")] = "cpu",
     processes: Annotated[
         int | None,
-        typer.Option(min=1, help="For slow backends. Default: as many as there are cores.", show_default=False),
+        typer.Option(min=1, max=MAX_PROCESSES, help="For slow backends. Default: as many as there are cores.", show_default=False),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a program has for one answer.")] = 10.0,
     xfail: Annotated[

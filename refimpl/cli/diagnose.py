@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from refimpl.cli.check import ALL_PASS, UNDECIDED, WRONG, Dtype
 from refimpl.errors import ConformanceError
+from refimpl.files import read_whole
 
 if TYPE_CHECKING:
     from refimpl.conformance.vectors import Case
@@ -32,17 +33,15 @@ def diagnose(
     from refimpl.report import FAIL, PASS
 
     chosen = _case(case)
-    message = messages.heard(_read(answer), "the answer")
-    unknown = set(message) - {"type", "id", "case", "loss", "gradients"}
-    if unknown:
-        raise ConformanceError(f"{answer}: unknown key {min(unknown)[:60]!r}; known are loss, gradients and case")
-    if message.get("case", chosen.id) != chosen.id:
-        raise ConformanceError(f"{answer}: it answers the case {str(message['case'])[:60]!r}, not {chosen.id!r}")
     if not chosen.fits(dtype.value):
         raise ConformanceError(f"case {chosen.id!r} has numbers that {dtype.value} has not; ask with --dtype float64")
-    given = messages.read_answer({"loss": None, **message}, dtype.value)
+    raw = read_whole(answer, messages.MAX_LINE, ConformanceError, "an answer")
+    try:
+        loss, gradients = _answer(raw, chosen, dtype.value)
+    except ConformanceError as error:
+        raise ConformanceError(f"{answer}: {error}") from None
     judge, decides = Judge(chosen.spec, chosen.batch(dtype.value)), chosen.judge(dtype.value)
-    with_loss = (given[0] if "loss" in message else judge.truth.loss.mid, given[1])
+    with_loss = (judge.truth.loss.mid if loss is None else loss, gradients)
     rows = decides.judge_answer("answer", with_loss)
     findings = diagnose_answer(judge, with_loss, decides=decides)
     failed = any(row.verdict == FAIL for row in rows)
@@ -60,29 +59,33 @@ def diagnose(
     raise typer.Exit(WRONG if failed else ALL_PASS if decided else UNDECIDED)
 
 
+def _answer(raw: bytes, case: Case, dtype: str) -> tuple[Any, dict[str, Any]]:
+    """The loss, None where there is none, and the gradients."""
+    from refimpl.conformance import messages
+
+    message = messages.heard(raw, "the answer")
+    unknown = set(message) - {"type", "id", "case", "loss", "gradients"}
+    if unknown:
+        raise ConformanceError(f"unknown key {min(unknown)[:60]!r}; known are loss, gradients and case")
+    if message.get("case", case.id) != case.id:
+        raise ConformanceError(f"it answers the case {str(message['case'])[:60]!r}, not {case.id!r}")
+    loss, gradients = messages.read_answer({"loss": 0.0, **message}, dtype)
+    return loss if "loss" in message else None, gradients
+
+
 def _case(name: str) -> Case:
     from refimpl.conformance.vectors import load, load_file
 
     file, _, wanted = name.partition("#")
     if not file.endswith(".json"):
-        cases = list(load().cases)
-        wanted = name
+        cases, wanted = list(load().cases), name
     else:
         cases, _ = load_file(Path(file))
-        if not wanted and len(cases) != 1:
+        if not wanted and len(cases) == 1:
+            return cases[0]
+        if not wanted:
             raise ConformanceError(f"{file} holds {len(cases)} cases; name one: '{file}#NAME'")
     for case in cases:
-        if case.id == wanted or not wanted:
+        if case.id == wanted:
             return case
     raise ConformanceError(f"there is no case {wanted!r}; `refimpl vectors list` shows them")
-
-
-def _read(path: Path) -> bytes:
-    from refimpl.conformance.messages import MAX_LINE
-
-    try:
-        with open(path, "rb") as file:
-            return file.read(MAX_LINE + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a name that a file can have"
-        raise ConformanceError(f"cannot read {path}: {reason}") from None

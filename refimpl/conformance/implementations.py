@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from refimpl import backend as backends
+from refimpl.answers import settled
 from refimpl.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.backend import ArithmeticBackend, Backend
 from refimpl.conformance import messages
@@ -20,7 +21,7 @@ from refimpl.conformance.messages import ANSWERS_FORMAT, MAX_LINE, Hello, one_li
 from refimpl.conformance.process import Program, ProgramError
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case
 from refimpl.errors import BackendError, ConformanceError
-from refimpl.strangers import kept, told
+from refimpl.strangers import kept, printable, told
 
 MAX_STARTS = 5  # of a program that must be killed, one after the other without a usable answer between
 MAX_ANSWERS_BYTES = 2**26
@@ -71,7 +72,7 @@ class BackendDoor:
     def __init__(self, backend: Backend, device: str = "cpu") -> None:
         self.backend, self.device = backend, device
         self.name = backend.name
-        module = type(backend).__module__.partition(".")[0]
+        module = printable(str(type(backend).__module__).partition(".")[0])
         self.description = f"backend {backend.name} ({module}) on {device}"
 
     def arithmetic(self, dtype: str) -> Arithmetic:
@@ -100,7 +101,7 @@ class BackendDoor:
         try:
             with kept():
                 function = self.backend.gradient_function(case.spec, dtype=dtype, device=self.device)
-                return Answered(function(*case.data(dtype)))
+                return Answered(settled(function(*case.data(dtype))))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a stranger's code may raise anything, and its verdict is FAIL

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl.answers import Answer, Unusable
 from refimpl.arithmetic import ARITHMETICS
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case
 from refimpl.errors import ConformanceError
@@ -41,8 +42,6 @@ MAX_TEXT = 200
 NAMED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 Array = NDArray[Any]
-Answer = tuple[Any, dict[str, Any]]
-
 
 @dataclass(frozen=True)
 class Hello:
@@ -68,16 +67,6 @@ class Hello:
             if missing:
                 return f"has no {what} {missing[0]}"
         return True
-
-
-class Unusable:
-    """Something in the place of an array, which is none: its reason comes out when it is used as one."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def __array__(self, *args: Any, **kwargs: Any) -> Array:
-        raise ValueError(self.reason)
 
 
 def say(message: Mapping[str, Any]) -> bytes:
@@ -157,27 +146,31 @@ def read_answer(message: Mapping[str, Any], dtype: str) -> Answer:
     if not isinstance(gradients, dict):
         raise ConformanceError(f"gradients is a {type(gradients).__name__}; it must be an object of arrays by name")
     loss = _number(message["loss"])
-    return (
-        Unusable(loss) if isinstance(loss, str) else loss,
+    return Answer(
+        Unusable(loss) if isinstance(loss, str) else np.array(loss),
         {name: _array(item, dtype) for name, item in gradients.items()},
     )
 
 
 def _array(item: Any, dtype: str) -> Array | Unusable:
     if not isinstance(item, dict) or set(item) != {"shape", "data"}:
-        return Unusable('write {"shape":[…],"data":[…]}')
+        return _no_array('write {"shape":[…],"data":[…]}')
     shape, data = item["shape"], item["data"]
     if not isinstance(shape, list) or len(shape) > 32 or any(type(e) is not int or not 0 < e < 2**31 for e in shape):
-        return Unusable("shape must be a list of positive sizes")
+        return _no_array("shape must be a list of positive sizes")
     if not isinstance(data, list) or len(data) != math.prod(shape):
         count = len(data) if isinstance(data, list) else "no list of"
-        return Unusable(f"data has {count} numbers; the shape {shape} asks for {math.prod(shape)}")
+        return _no_array(f"data has {count} numbers; the shape {shape} asks for {math.prod(shape)}")
     numbers = [_number(value) for value in data]
     for index, number in enumerate(numbers):
         if isinstance(number, str):
-            return Unusable(f"number {index + 1} {number}")
+            return _no_array(f"number {index + 1} {number}")
     with np.errstate(over="ignore"):
         return np.array(numbers, dtype=np.float64).astype(dtype).reshape(shape)
+
+
+def _no_array(reason: str) -> Unusable:
+    return Unusable(f"is no array: {reason}")
 
 
 def _number(value: Any) -> float | str:

@@ -22,8 +22,10 @@ from refimpl.conformance.implementations import Implementation
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case, Suite
 from refimpl.diagnosis import Finding, diagnose_answer
 from refimpl.errors import CertificationError, ConformanceError
+from refimpl.files import read_whole
 from refimpl.judge import Judge
 from refimpl.report import FAIL, PASS, STYLES, UNDETERMINED, Row
+from refimpl.strangers import printable
 
 SKIP, XFAIL, XPASS = "SKIP", "XFAIL", "XPASS"
 WRONG = (FAIL, XPASS)
@@ -131,22 +133,18 @@ def _as_expected(result: CaseResult, reason: str) -> CaseResult:
 
 def expected_failures(path: Path, suite: Suite) -> dict[str, str]:
     """A list of expected failures: a case a line, and after a # the reason. Raises ConformanceError."""
+    raw = read_whole(path, MAX_LIST_BYTES, ConformanceError, "a list of cases")
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_LIST_BYTES + 1)
         text = raw.decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise ConformanceError(f"cannot read {path}: {reason}") from None
-    if len(raw) > MAX_LIST_BYTES:
-        raise ConformanceError(f"{path} is larger than {MAX_LIST_BYTES:,} bytes, the most a list of cases may take")
+    except ValueError:
+        raise ConformanceError(f"cannot read {path}: is not UTF-8 text") from None
     expected: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         case, _, reason = (part.strip() for part in line.partition("#"))
         if case and case not in suite.by_id:
             raise ConformanceError(f"{path}: line {number}: {case[:80]!r} is no case of the suite")
         if case:
-            expected[case] = reason
+            expected[case] = printable(reason)
     return expected
 
 

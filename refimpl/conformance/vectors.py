@@ -32,6 +32,7 @@ from refimpl.conformance.cases import FLAGS, Draft, drafts, draw
 from refimpl.conformance.exact import Exact
 from refimpl.errors import CertificationError, ConformanceError, RefimplError
 from refimpl.faults import FAULTS, Mistaken, PlantedBackend, places
+from refimpl.files import read_whole
 from refimpl.judge import DECISIVE, Judge, largest_element
 from refimpl.spec import NetworkSpec
 from refimpl.strict_json import parse
@@ -42,6 +43,9 @@ FOLDER = Path(__file__).parent / "vectors"
 MAX_FILE_BYTES = 2**20
 LARGEST_FILE = 190_000  # bytes that `generate` puts into one file
 MAX_CASES = 2_000
+MAX_FILES = 1_000
+MAX_DEPTH = 64
+MAX_VALUES = 100_000  # weighted inputs and activations of one case: its certificate takes some 10 kB for each
 KILL = 100.0
 ATTEMPTS = 30
 ARITHMETIC_NAMES = {a.name: a for a in (*ARITHMETICS.values(), *FLUSHING.values())}
@@ -429,6 +433,8 @@ def load(folder: Path | str | None = None) -> Suite:
         outside = [path for path in paths if path.resolve().parent != home.resolve()]
     except OSError as error:
         raise ConformanceError(f"cannot read {home}: {error.strerror}; name a folder of vector files") from None
+    if len(paths) > MAX_FILES:
+        raise ConformanceError(f"{home} holds more than {MAX_FILES:,} files; split the suite")
     if not paths:
         raise ConformanceError(f"{home} holds no .json file; name a folder of vector files")
     if outside:
@@ -439,8 +445,8 @@ def load(folder: Path | str | None = None) -> Suite:
         found, answers = load_file(path)
         cases += found
         wrong += answers
-        if len(cases) > MAX_CASES:
-            raise ConformanceError(f"{home} holds more than {MAX_CASES:,} cases; split the suite")
+        if max(len(cases), len(wrong)) > MAX_CASES:
+            raise ConformanceError(f"{home} holds more than {MAX_CASES:,} cases or wrong answers; split the suite")
     if not cases:
         raise ConformanceError(f"{home} holds no case; name a folder of vector files")
     return Suite.of(cases, wrong)
@@ -448,12 +454,7 @@ def load(folder: Path | str | None = None) -> Suite:
 
 def load_file(path: Path | str) -> tuple[list[Case], list[WrongAnswer]]:
     """The cases and the wrong answers of one vector file of at most 1 MiB. Raises ConformanceError, with its name."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a name that a file can have"
-        raise ConformanceError(f"cannot read {path}: {reason}") from None
+    raw = read_whole(path, MAX_FILE_BYTES, ConformanceError, "a vector file")
     try:
         return loads(raw)
     except RefimplError as error:
@@ -489,10 +490,14 @@ def _case(item: Any, where: str, flags: Mapping[str, Any]) -> Case:
         spec = NetworkSpec.from_dict(data["network"])
     except RefimplError as error:
         raise ConformanceError(f"{where}: network: {error}") from None
+    n = _samples(data["x"], f"{where}: x")
+    if spec.depth > MAX_DEPTH or n * sum(spec.sizes) > MAX_VALUES:
+        raise ConformanceError(
+            f"{where} is too large: at most {MAX_DEPTH} layers, and {MAX_VALUES:,} units over all samples and layers"
+        )
     shapes = spec.parameter_shapes
     given = _object(data["parameters"], f"{where}: parameters", set(shapes), set())
     params = {key: _numbers(given[key], f"{where}: {key}", shape) for key, shape in shapes.items()}
-    n = _samples(data["x"], f"{where}: x")
     x = _numbers(data["x"], f"{where}: x", (n, *spec.input_shape))
     labels = isinstance(data["y"], dict) and "integers" in data["y"]
     y = _labels(data["y"], f"{where}: y", n) if labels else _numbers(data["y"], f"{where}: y", (n, spec.n_out))
