@@ -69,7 +69,8 @@ def _items(grads: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(grads, Mapping):
         yield from ((key, grads[key]) for key in grads)
     elif hasattr(grads, "keys"):
-        yield from ((key, grads[key]) for key in grads.keys())
+        names = grads.keys()
+        yield from ((key, grads[key]) for key in names)
     else:
         yield from ((key, value) for key, value in grads)
 

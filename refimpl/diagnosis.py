@@ -10,7 +10,8 @@ where
   representable in float32; all difference quotients multiples of the loss's last place). A bound so wide that it
   would cover anything explains nothing.
 
-If no single fault does, one fault at every layer where it can act is tried, as a loop makes it, then pairs of faults.
+If no single fault does, one fault at every layer where it can act is tried, as a loop makes it, then those together
+that explain other answers of the same code, each at every layer, then difference quotients and pairs of faults.
 Faults that give the same gradient on this network and batch are reported together, in one `Finding`. Where nothing
 explains it, the finding names no fault, but the first wrong quantity in backward order and what about it is wrong. It
 never guesses.
@@ -21,10 +22,10 @@ What it does not do: decide that a gradient is wrong; that is :mod:`refimpl.judg
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, islice
 from typing import Any, cast
 
 import numpy as np
@@ -46,6 +47,7 @@ STEPS = (*(10.0**-k for k in range(1, 13)), 2.0**-26, 2.0 ** -(52 ** (1 / 3)))
 FORWARD = ("weighted_input", "activation")  # the equations of the forward pass up to the losses
 QUOTIENTS = ("finite_differences", "one_sided_differences")
 NEARLY = 0.1  # how far a difference quotient may be off, of the largest element
+MAX_SUSPECTS = 3
 MAX_QUOTIENTS = 400  # parameters up to which difference quotients are recomputed
 
 Array = NDArray[Any]
@@ -82,7 +84,7 @@ Explanation = tuple[Cause, ...]
 @dataclass(frozen=True)
 class Finding:
     """What is wrong: `explanations` that cannot be told apart on this network and batch, each of one or two causes, or
-    of one fault at every layer; none where the cause is unknown. `quantity` is the first wrong one in backward order,
+    of faults at every layer; none where the cause is unknown. `quantity` is the first wrong one in backward order,
     `symptom` what about it is wrong. `pairs`: whether pairs of faults were tried too.
     """
 
@@ -153,25 +155,31 @@ def diagnose(
 
 
 def diagnose_answer(
-    judge: Judge, answer: Any, arithmetic: Arithmetic | None = None, decides: Judge | None = None, pairs: bool = True
+    judge: Judge,
+    answer: Any,
+    arithmetic: Arithmetic | None = None,
+    decides: Judge | None = None,
+    pairs: bool = True,
+    suspects: Sequence[str] = (),
 ) -> list[Finding]:
     """`diagnose` for an answer (loss or None, gradients) to what `judge` knows the truth about; the answer may be
     anything at all. `decides`: the judge whose verdict is to be explained, where it is another. `pairs`: whether to
-    try pairs of faults, which takes most of the time.
+    try pairs of faults, which takes most of the time. `suspects`: faults that other answers of the same code have,
+    which are tried together, each at all its layers.
     """
-    with np.errstate(all="ignore"):
-        return _diagnosed(judge, answer, arithmetic or ARITHMETICS[judge.batch.dtype], decides or judge, pairs)
-
-
-def _diagnosed(judge: Judge, answer: Any, arithmetic: Arithmetic, decides: Judge, pairs: bool) -> list[Finding]:
     given = settled(answer)
     if isinstance(given, Unusable):
         return []
-    case = _Case(judge, decides, given, arithmetic)
+    with np.errstate(all="ignore"):
+        case = _Case(judge, decides or judge, given, arithmetic or ARITHMETICS[judge.batch.dtype])
+        return _findings(case, pairs, suspects)
+
+
+def _findings(case: _Case, pairs: bool, suspects: Sequence[str]) -> list[Finding]:
     findings = []
     if case.wrong:
         quantity, symptom = case.symptom()
-        explanations = _Search(case).explanations(pairs) if case.comparable else []
+        explanations = _Search(case).explanations(pairs, suspects) if case.comparable else []
         findings.append(Finding(quantity, symptom, tuple(explanations), pairs or not case.comparable))
     if case.loss_wrong and not (case.wrong and case.loss_explained):
         findings.append(Finding("loss", case.loss_symptom(), tuple(_loss_explanations(case))))
@@ -207,7 +215,7 @@ class _Case:
                 self.answer[name] = array.astype(np.float64)
         rows = {row.quantity: row for row in decides.judge_answer("answer", given, arithmetic)}
         self.wrong = [name for name in self.names if rows[name].verdict == FAIL]
-        self.loss = given.loss
+        self.loss: Any = given.loss
         self.loss_wrong = self.loss is not None and rows["loss"].verdict == FAIL
         self.loss_explained = False
 
@@ -378,13 +386,14 @@ class _Search:
         self.known = self._forward(self.right)
         self.singles: list[_Hypothesis] = []
 
-    def explanations(self, pairs: bool) -> list[Explanation]:
+    def explanations(self, pairs: bool, suspects: Sequence[str]) -> list[Explanation]:
         """Those that explain the answer, as few faults as possible."""
         self.singles = list(self._hypotheses())
         tried = sum(1 for single in self.singles if single.touched)
         return (
             self._matching(self.singles, tried)
             or self._matching(self._everywhere(), tried)
+            or self._matching(self._suspected(suspects), tried)
             or self._quotients()
             or self._matching(self._pairs() if pairs else (), tried * tried)
         )
@@ -416,6 +425,19 @@ class _Search:
         for causes in where.values():
             if len(causes) > 2 and causes[0].layer != WHOLE:
                 hypothesis = self._predict(tuple(causes), None, wholly=False)
+                if hypothesis is not None:
+                    yield hypothesis
+
+    def _suspected(self, suspects: Sequence[str]) -> Iterator[_Hypothesis]:
+        """Two or three of the suspects together, each at all its layers, and each alone at two."""
+        where: dict[str, list[Cause]] = {}
+        for fault, layer in places(self.case.spec, self.case.n, self.case.dtype):
+            if fault.name in suspects and not (fault.on_loss or fault.parameter or fault.evidence):
+                where.setdefault(fault.name, []).append(Cause(fault, layer))
+        for count in range(1, min(len(where), MAX_SUSPECTS) + 1):
+            for chosen in combinations(where.values(), count):
+                causes = tuple(cause for each in chosen for cause in each)
+                hypothesis = self._predict(causes, None, wholly=False) if len(causes) > 1 else None
                 if hypothesis is not None:
                     yield hypothesis
 
@@ -530,7 +552,8 @@ class _Search:
         for cause in hypothesis.causes:
             if cause.fault.parameter or cause.fault.evidence:
                 continue
-            names = touched.get((cause.fault.name, cause.layer), hypothesis.touched) & set(self.case.wrong)
+            # alone, a fault may change nothing where another makes it change something
+            names = (touched.get((cause.fault.name, cause.layer)) or hypothesis.touched) & set(self.case.wrong)
             chance = min((self._chance(name, hypothesis.grads[name]) for name in names), default=1.0)
             if tried * chance > DECISIVE:
                 return False
@@ -690,6 +713,8 @@ def _commute(first: _Hypothesis, second: _Hypothesis) -> bool:
 def _chance_of_multiple(value: float, place: float, dtype: str) -> float:
     """How likely a number is to be this near a multiple of `place` by accident; 1 where it is not near one."""
     ratio = abs(value) / place
+    if 0 < ratio < 0.5:  # a quotient is nothing or that much
+        return 1.0 / CHANCE
     spread = max(ratio * 8 * float(np.finfo(dtype).eps), 2.0**-40)
     if spread > 0.25 or value == 0:
         return 1.0

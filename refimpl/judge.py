@@ -151,9 +151,7 @@ class Judge:
             value = loss.astype(np.float64)
         return self._judge_array(name, "loss", value, self.truth.loss, arithmetic)
 
-    def _judge_arrays(
-        self, name: str, answer: Answer, truth: Mapping[str, Balls], arithmetic: Arithmetic
-    ) -> list[Row]:
+    def _judge_arrays(self, name: str, answer: Answer, truth: Mapping[str, Balls], arithmetic: Arithmetic) -> list[Row]:
         rows = []
         for key, balls in truth.items():
             array = _fitting(answer.array(key), balls.mid.shape, self.batch.dtype)

@@ -88,7 +88,9 @@ def misbehave(how: str, right: dict[str, Any]) -> None:
             subprocess.run([sys.executable, "-c", middle], env={}, start_new_session=True, check=True)
         sleep_on()
     elif how == "orphans":  # while it is being ended, more of them
-        code = "import os, time\nwhile True:\n    if os.fork():\n        time.sleep(0.002); os._exit(0)\n    os.setsid()"
+        code = (
+            "import os, time\nwhile True:\n    if os.fork():\n        time.sleep(0.002); os._exit(0)\n    os.setsid()"
+        )
         subprocess.Popen([sys.executable, "-c", code], env={}, start_new_session=True)
         sleep_on()
     elif how == "closes early":

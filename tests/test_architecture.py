@@ -39,7 +39,7 @@ LEVELS = (
     {"refimpl.conformance.vectors"},
     {"refimpl.conformance.messages", "refimpl.conformance.descendants"},
     {"refimpl.conformance.process"},
-    {"refimpl.conformance.implementations"},
+    {"refimpl.conformance.implementations", "refimpl.conformance.causes"},
     {"refimpl.conformance.run", "refimpl.conformance.parallel"},
     {"refimpl.conformance.plugin"},
     {"refimpl.conformance.test_suite"},

@@ -498,7 +498,7 @@ def _needed(nodes: Sequence[Node], wanted: Sequence[Node]) -> list[Node]:
 
 def _last_uses(steps: Sequence[Node], wanted: Sequence[Node]) -> dict[int, int]:
     """The step that uses a value's memory last; one past the end for what is returned."""
-    last = {id(node): index for index, node in enumerate(steps)}
+    last: dict[int, int] = {}  # of every step: what nothing uses is no step
     for index, node in enumerate(steps):
         for operand in node.operands:
             last[id(operand.base)] = index

@@ -25,6 +25,8 @@ COMMAND = "refimpl.command"
 MAX_SECONDS = 86_400
 MAX_PROCESSES = 256
 INTERRUPTED = 130  # as shells have it
+NOT_JUDGED = "it supports no case that was asked for"
+WIDE = 10_000  # columns of what is no terminal, where a line is for programs to search
 
 
 class WithCommand(TyperCommand):
@@ -59,11 +61,15 @@ def conform(
     flag: Annotated[
         list[str] | None, typer.Option("--flag", metavar="FLAG", help="Only cases with this flag; may be given again.")
     ] = None,
-    dtype: Annotated[Dtype, typer.Option(help="The arithmetic.")] = Dtype.float64,
+    dtype: Annotated[
+        Dtype, typer.Option(help="The arithmetic; that of a file of answers is what it says itself.")
+    ] = Dtype.float64,
     device: Annotated[str, typer.Option(help="cpu or cuda, for backends.")] = "cpu",
     processes: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_PROCESSES, help="For slow backends. Default: as many as there are cores.", show_default=False),
+        typer.Option(
+            min=1, max=MAX_PROCESSES, help="For slow backends. Default: as many as there are cores.", show_default=False
+        ),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a program has for one answer.")] = 10.0,
     xfail: Annotated[
@@ -95,23 +101,23 @@ def conform(
     reports: list[ConformanceReport] = []
     missing = dict.fromkeys(require_backend or [], "was not asked for")
     interrupted = False
-    asked = Asked(backends, command, answers, vectors, dtype.value, device, processes or cores(), timeout)
-    for place, implementation in _implementations(asked, whole, suite, missing):
-        with contextlib.closing(implementation):
-            arithmetic = implementation.arithmetic(dtype.value).name
-            report = run.ConformanceReport(implementation.name, implementation.description, dtype.value, arithmetic)
-            reports.append(report)
-            results = run.conform(implementation, suite, dtype.value, expected)
-            try:
+    given = context.get_parameter_source("dtype")
+    demanded = dtype.value if given is not None and given.name == "COMMANDLINE" else None
+    asked = Asked(backends, command, answers, vectors, demanded, device, processes or cores(), timeout)
+    try:
+        for place, implementation, kind in _implementations(asked, whole, suite, missing):
+            with contextlib.closing(implementation):
+                arithmetic = implementation.arithmetic(kind).name
+                report = run.ConformanceReport(implementation.name, implementation.description, kind, arithmetic)
+                reports.append(report)
+                missing |= dict.fromkeys(missing.keys() & {implementation.name, place}, NOT_JUDGED)
+                results = run.conform(implementation, suite, kind, expected)
                 for result in _with_progress(results, len(suite.cases), implementation.name, quiet=as_json):
                     report.results.append(result)
-            except KeyboardInterrupt:
-                interrupted = True
-        judged = any(result.verdict != run.SKIP for result in report.results)
-        for name in missing.keys() & {implementation.name, place}:
-            missing[name] = "" if judged else "it supports no case that was asked for"
-        if interrupted:
-            break
+                    if result.verdict != run.SKIP:
+                        missing |= dict.fromkeys(missing.keys() & {implementation.name, place}, "")
+    except KeyboardInterrupt:
+        interrupted = True
     missing = {name: reason for name, reason in missing.items() if reason}
     _show(reports, missing, as_json)
     if target is not None:
@@ -191,7 +197,7 @@ class Asked:
     command: list[str] | None
     answers: Path | None
     vectors: Path | None
-    dtype: str
+    dtype: str | None
     device: str
     processes: int
     timeout: float
@@ -199,29 +205,32 @@ class Asked:
 
 def _implementations(
     asked: Asked, whole: Suite, suite: Suite, missing: dict[str, str]
-) -> Iterator[tuple[str, Implementation]]:
-    """What was asked for, each by the name it was asked for by."""
+) -> Iterator[tuple[str, Implementation, str]]:
+    """What was asked for, each by the name it was asked for by, and in which dtype."""
     from refimpl import backend as installed
     from refimpl.conformance.implementations import AnswersDoor, ProcessDoor
     from refimpl.conformance.parallel import ParallelDoor
 
+    dtype = asked.dtype or "float64"
+
     def door(name: str) -> ParallelDoor:
-        return ParallelDoor(name, asked.device, asked.vectors, suite.cases, asked.dtype, asked.processes)
+        return ParallelDoor(name, asked.device, asked.vectors, suite.cases, dtype, asked.processes)
 
     if sum([bool(asked.backends), asked.command is not None, asked.answers is not None]) > 1:
         raise ConformanceError("give backends, or a program after --, or --answers, and only one of them")
     if asked.command is not None:
         if not asked.command:
             raise ConformanceError("no program stands after --; write refimpl conform -- ./my_backprop")
-        yield asked.command[0], ProcessDoor(asked.command, asked.dtype, asked.timeout)
+        yield asked.command[0], ProcessDoor(asked.command, dtype, asked.timeout), dtype
     elif asked.answers is not None:
-        yield str(asked.answers), AnswersDoor(asked.answers, asked.dtype, whole.by_id.__contains__)
+        answers = AnswersDoor(asked.answers, asked.dtype, whole.by_id.__contains__)
+        yield str(asked.answers), answers, answers.dtype
     elif asked.backends:
-        yield from [(name, door(name)) for name in map(_no_program, asked.backends)]
+        yield from [(name, door(name), dtype) for name in map(_no_program, asked.backends)]
     else:
         for name in installed.available():
             try:
-                yield name, door(name)
+                yield name, door(name), dtype
             except BackendError as error:
                 typer.echo(f"{name}: not run: {error}", err=True)
                 if name in missing:
@@ -244,7 +253,7 @@ def _show(reports: list[ConformanceReport], missing: dict[str, str], as_json: bo
     from rich.text import Text
 
     console = Console()
-    wide = Console(width=max(console.width, 100) if console.is_terminal else 160)
+    wide = Console(width=max(console.width, 100) if console.is_terminal else WIDE)
     for report in reports:
         wide.print(report)
     for name, reason in missing.items():

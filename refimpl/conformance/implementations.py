@@ -18,9 +18,10 @@ from refimpl.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.backend import ArithmeticBackend, Backend
 from refimpl.conformance import messages
 from refimpl.conformance.messages import ANSWERS_FORMAT, MAX_LINE, Hello, one_line
-from refimpl.conformance.process import Program, ProgramError
+from refimpl.conformance.process import Program, ProgramError, shown
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case
 from refimpl.errors import BackendError, ConformanceError
+from refimpl.files import opened
 from refimpl.strangers import kept, printable, told
 
 MAX_STARTS = 5  # of a program that must be killed, one after the other without a usable answer between
@@ -150,7 +151,10 @@ class ProcessDoor:
         assert self.program is not None
         self.asked += 1
         line = self.program.ask(messages.evaluate(self.asked, case, dtype), self.seconds, since)
-        message = messages.heard(line, "the answer")
+        try:
+            message = messages.heard(line, "the answer")
+        except ConformanceError as error:
+            raise ConformanceError(f"{error}; it wrote {shown(line)}, and stdout is for answers alone") from None
         if message.get("id") != self.asked or isinstance(message["id"], bool):
             raise ConformanceError(f"answered id {message.get('id')!r:.20} when {self.asked} was asked")
         kind = message.get("type")
@@ -188,47 +192,51 @@ class ProcessDoor:
 
 
 class AnswersDoor:
-    """A file of answers, read as it is needed, in the suite's order or any other."""
+    """A file of answers, in the suite's order or any other. Its lines are kept as they are, and read as arrays when
+    their case is asked for.
+    """
 
-    def __init__(self, path: Path, dtype: str, known: Callable[[str], bool]) -> None:
-        """Reads the answers; `known`: whether there is a case of that name. Raises ConformanceError."""
-        self.answers: dict[str, Answered] = {}
-        self.name = str(path)
-        try:
-            with open(path, "rb") as file:
-                if path.stat().st_size > MAX_ANSWERS_BYTES:
+    def __init__(self, path: Path, dtype: str | None, known: Callable[[str], bool]) -> None:
+        """Reads the file; `dtype`: what it must be in, None for any; `known`: whether there is a case of that name.
+        Raises ConformanceError.
+        """
+        self.lines: dict[str, bytes] = {}
+        self.name, self.description, self.dtype = str(path), "", dtype or ""
+        left = MAX_ANSWERS_BYTES
+        with opened(path, ConformanceError) as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
+                left -= len(line)
+                if left < 0:
                     raise ConformanceError(f"{path} is larger than {MAX_ANSWERS_BYTES:,} bytes; split it")
-                for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
+                try:
                     if line.strip():
-                        self._line(line.removeprefix(BOM), number, dtype, known)
-        except (OSError, ValueError) as error:
-            if isinstance(error, ConformanceError):
-                raise ConformanceError(f"{path}: {error}") from None
-            reason = getattr(error, "strerror", None) or "not a name that a file can have"
-            raise ConformanceError(f"cannot read {path}: {reason}") from None
-        if not hasattr(self, "description"):
+                        self._line(line.removeprefix(BOM).rstrip(b"\r\n"), dtype, known)
+                except ConformanceError as error:
+                    raise ConformanceError(f"{path}: line {number}: {error}") from None
+        if not self.description:
             raise ConformanceError(f"{path} is empty; its first line must be a hello")
 
-    def _line(self, line: bytes, number: int, dtype: str, known: Callable[[str], bool]) -> None:
-        try:
-            message = messages.heard(line.rstrip(b"\r\n"), "a line of answers")
-            if not hasattr(self, "description"):
-                self._head(message, dtype)
-                return
-            case = message.get("case")
-            if not isinstance(case, str) or not known(case):
-                raise ConformanceError(f"case {str(case)[:60]!r} is not one of the suite's")
-            if case in self.answers:
-                raise ConformanceError(f"case {case!r} is answered twice")
-            self.answers[case] = Answered(messages.read_answer(message, dtype))
-        except ConformanceError as error:
-            raise ConformanceError(f"line {number}: {error}") from None
+    def _line(self, line: bytes, dtype: str | None, known: Callable[[str], bool]) -> None:
+        message = messages.heard(line, "a line of answers")
+        if not self.description:
+            self._head(message, dtype)
+            return
+        case = message.get("case")
+        if not isinstance(case, str) or not known(case):
+            raise ConformanceError(f"case {str(case)[:60]!r} is not one of the suite's")
+        if case in self.lines:
+            raise ConformanceError(f"case {case!r} is answered twice")
+        _read(message, self.dtype)  # it must be an answer
+        self.lines[case] = line
 
-    def _head(self, message: dict[str, Any], dtype: str) -> None:
+    def _head(self, message: dict[str, Any], dtype: str | None) -> None:
         if message.get("format") != ANSWERS_FORMAT:
             raise ConformanceError(f'the first line must hold "format":"{ANSWERS_FORMAT}"')
-        if message.get("dtype", dtype) != dtype:
-            raise ConformanceError(f"the answers are {str(message['dtype'])[:20]}; ask with --dtype")
+        self.dtype = message.get("dtype", dtype or "float64")
+        if self.dtype not in list(ARITHMETICS):
+            raise ConformanceError(f"dtype must be one of {', '.join(ARITHMETICS)}, got {self.dtype!r:.40}")
+        if dtype not in (None, self.dtype):
+            raise ConformanceError(f"the answers are {self.dtype}; ask with --dtype {self.dtype}, or leave it out")
         self.name = one_line(message.get("name", self.name), "name")
         self.description = f"answers of {self.name}"
 
@@ -238,7 +246,16 @@ class AnswersDoor:
 
     def answer(self, case: Case, dtype: str) -> Answered:
         """What the file holds for a case."""
-        return self.answers.get(case.id, Answered(failed="is not answered in the file"))
+        if case.id not in self.lines:
+            return Answered(failed="is not answered in the file")
+        return _read(messages.heard(self.lines[case.id], "a line of answers"), dtype)
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _read(message: dict[str, Any], dtype: str) -> Answered:
+    """A line of answers. Raises ConformanceError."""
+    if "unsupported" in message:
+        return Answered(skipped=one_line(message["unsupported"], "unsupported") or "no reason given")
+    return Answered(messages.read_answer(message, dtype))

@@ -13,7 +13,8 @@ way. Numbers are decimals that read back exactly; NaN and infinities are the str
 The schema is ``refimpl/schemas/process-1.schema.json``.
 
 An answers file holds a line {"format":"refimpl.answers/1","name":"…","dtype":"float64"} and then a line
-{"case":"…","loss":…,"gradients":{…}} a case.
+{"case":"…","loss":…,"gradients":{…}} a case, or {"case":"…","unsupported":"the reason"}. The schema is
+``refimpl/schemas/answers-1.schema.json``.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ MAX_TEXT = 200
 NAMED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 Array = NDArray[Any]
+
 
 @dataclass(frozen=True)
 class Hello:

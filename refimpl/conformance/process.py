@@ -65,7 +65,7 @@ class Program:
         """
         self._read()
         if self.received:
-            raise ProgramError(f"wrote without being asked: {_shown(bytes(self.received))}")
+            raise ProgramError(f"wrote without being asked: {shown(bytes(self.received))}")
         deadline = (time.monotonic() if since is None else since) + seconds
         unsent = memoryview(line)
         with selectors.DefaultSelector() as selector:
@@ -182,6 +182,7 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def _shown(line: bytes) -> str:
+def shown(line: bytes) -> str:
+    """The beginning of a line, printable, in quotes."""
     text = line[:60].decode("utf-8", "replace")
     return repr(text + ("…" if len(line) > 60 else ""))

@@ -9,7 +9,9 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,9 +20,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from refimpl.conformance.causes import CommonCause, Wrong, common_causes
 from refimpl.conformance.implementations import Implementation
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case, Suite
-from refimpl.diagnosis import Finding, diagnose_answer
+from refimpl.diagnosis import MAX_SUSPECTS, Finding, diagnose_answer
 from refimpl.errors import CertificationError, ConformanceError
 from refimpl.files import read_whole
 from refimpl.judge import Judge
@@ -36,7 +39,9 @@ UNEXPLAINED = 10  # cases that no pair of faults explains, after which none is l
 
 @dataclass(frozen=True)
 class CaseResult:
-    """The verdict on one case, its rows, what is wrong where it is FAIL, and the seconds the answer took."""
+    """The verdict on one case, its rows, what is wrong where it is FAIL, and the seconds the answer took. `traits` are
+    what the case has that others have not.
+    """
 
     case: str
     flags: tuple[str, ...]
@@ -45,34 +50,63 @@ class CaseResult:
     rows: tuple[Row, ...] = ()
     findings: tuple[Finding, ...] = ()
     seconds: float = 0.0
+    traits: tuple[str, ...] = ()
 
     @property
-    def cause(self) -> str:
-        """What results of one kind have in common: the faults that explain them, or the first wrong quantity's kind."""
-        named = [" and ".join(c.fault.name for c in f.explanations[0]) for f in self.findings if f.known]
-        unknown = [f"unknown {f.quantity[:1]}" for f in self.findings if not f.known]
-        return "; ".join([self.verdict, *named, *unknown] if self.findings else [self.verdict, self.reason])
+    def wrong(self) -> list[Wrong]:
+        """What is wrong in it, one by one."""
+        if self.verdict not in (*WRONG, UNDETERMINED):
+            return []
+        found = [Wrong(self.case, self.verdict, self.reason, finding) for finding in self.findings]
+        return found or [Wrong(self.case, self.verdict, self.reason)]
 
     @property
     def text(self) -> str:
         """What is to be said of it, in one line."""
-        parts = [self.reason, *(finding.text for finding in self.findings)]
-        return "; ".join(part for part in parts if part)
+        findings = [finding.text for finding in self.findings if not self.reason.startswith(finding.text)]
+        return "; ".join(part for part in (self.reason, *findings) if part)
+
+
+@dataclass
+class Experience:
+    """What the cases before have taught about an implementation: the faults that explained them, and how many none
+    did.
+    """
+
+    faults: Counter[str] = field(default_factory=Counter)
+    unexplained: int = 0
+
+    @property
+    def suspects(self) -> list[str]:
+        """The faults that explained most cases, if more than one."""
+        return [name for name, count in self.faults.most_common(MAX_SUSPECTS) if count > 1]
+
+    def note(self, findings: Sequence[Finding]) -> None:
+        """One more case."""
+        self.unexplained += any(not finding.known for finding in findings)
+        self.faults.update({cause.fault.name for f in findings for cause in (f.explanations or ((),))[0]})
 
 
 def judge_case(
-    implementation: Implementation, case: Case, dtype: str, diagnosed: bool = True, pairs: bool = True
+    implementation: Implementation,
+    case: Case,
+    dtype: str,
+    diagnosed: bool = True,
+    experience: Experience | None = None,
 ) -> CaseResult:
-    """Ask an implementation for a case and judge what comes; diagnose a FAIL, by `pairs` of faults too."""
+    """Ask an implementation for a case and judge what comes; diagnose a FAIL, with the experience of the cases before
+    and adding to it.
+    """
+    result = partial(CaseResult, case.id, case.flags, traits=case.traits)
     if not case.fits(dtype):
-        return CaseResult(case.id, case.flags, SKIP, f"has numbers that {dtype} has not")
+        return result(SKIP, f"has numbers that {dtype} has not")
     started = time.perf_counter()
     answered = implementation.answer(case, dtype)
     seconds = time.perf_counter() - started if answered.seconds is None else answered.seconds
     if answered.skipped:
-        return CaseResult(case.id, case.flags, SKIP, answered.skipped, seconds=seconds)
+        return result(SKIP, answered.skipped, seconds=seconds)
     if answered.failed:
-        return CaseResult(case.id, case.flags, FAIL, answered.failed, seconds=seconds)
+        return result(FAIL, answered.failed, seconds=seconds)
     arithmetic = implementation.arithmetic(dtype)
     written = arithmetic.name in ARITHMETIC_NAMES and arithmetic == ARITHMETIC_NAMES[arithmetic.name]
     judge = case.judge(dtype) if written else Judge(case.spec, case.batch(dtype))
@@ -80,12 +114,12 @@ def judge_case(
     verdict = next((v for v in (FAIL, UNDETERMINED) if any(row.verdict == v for row in rows)), PASS)
     findings: tuple[Finding, ...] = ()
     if verdict == FAIL and diagnosed:
-        try:
-            certified = Judge(case.spec, case.batch(dtype))
-            findings = tuple(diagnose_answer(certified, answered.answer, arithmetic, judge, pairs))
-        except CertificationError:
-            findings = ()
-    return CaseResult(case.id, case.flags, verdict, _worst(rows, verdict), rows, findings, seconds)
+        known = experience or Experience()
+        with suppress(CertificationError):
+            certified, pairs = Judge(case.spec, case.batch(dtype)), known.unexplained < UNEXPLAINED
+            findings = tuple(diagnose_answer(certified, answered.answer, arithmetic, judge, pairs, known.suspects))
+        known.note(findings)
+    return result(verdict, _worst(rows, verdict), rows, findings, seconds)
 
 
 def _worst(rows: Sequence[Row], verdict: str) -> str:
@@ -110,11 +144,9 @@ def conform(
 ) -> Iterator[CaseResult]:
     """The results, case by case. `expected_failures`: case to reason."""
     expected = expected_failures or {}
-    unexplained = 0
+    experience = Experience()
     for case in suite.cases:
-        pairs = unexplained < UNEXPLAINED
-        result = judge_case(implementation, case, dtype, diagnosed and case.id not in expected, pairs)
-        unexplained += any(not finding.known for finding in result.findings)
+        result = judge_case(implementation, case, dtype, diagnosed and case.id not in expected, experience)
         if case.id in expected:
             result = _as_expected(result, expected[case.id])
         yield result
@@ -125,10 +157,7 @@ def _as_expected(result: CaseResult, reason: str) -> CaseResult:
     note = f"expected to fail{f' ({reason})' if reason else ''}"
     text = {FAIL: f"{note}: {result.reason}", PASS: f"{note}, but passes: take it off the list"}
     verdict = verdicts.get(result.verdict, result.verdict)
-    return CaseResult(
-        result.case, result.flags, verdict, text.get(result.verdict, result.reason), result.rows, result.findings,
-        result.seconds,
-    )  # fmt: skip
+    return replace(result, verdict=verdict, reason=text.get(result.verdict, result.reason))
 
 
 def expected_failures(path: Path, suite: Suite) -> dict[str, str]:
@@ -178,7 +207,12 @@ class ConformanceReport:
         """The outcome in one line, fit for a badge."""
         counts = self.counts()
         judged = len(self.results) - counts[SKIP]
-        word = "conforms" if self.ok else "undetermined" if judged and not self.wrong else "fails"
+        word = (
+            "conforms" if self.ok
+            else "was not judged" if not judged
+            else "undetermined" if not self.wrong
+            else "fails"
+        )  # fmt: skip
         parts = [f"{counts[v]} {v}" for v in (PASS, FAIL, UNDETERMINED, XFAIL, XPASS, SKIP) if counts[v]]
         return f"refimpl {self.dtype} | {self.implementation} {word}: {', '.join(parts) or 'no case'}"
 
@@ -195,6 +229,7 @@ class ConformanceReport:
             "summary": self.summary,
             "counts": dict(self.counts()),
             "flags": {flag: dict(self.counts(flag)) for flag in flags},
+            "causes": [cause.to_dict() for cause in self.causes()],
             "cases": [
                 {
                     "id": result.case,
@@ -232,13 +267,10 @@ class ConformanceReport:
                 ElementTree.SubElement(case, "skipped", message=_xml(result.reason))
         return suite
 
-    def causes(self) -> dict[str, list[CaseResult]]:
-        """The results that must not be, by what is wrong with them."""
-        groups: dict[str, list[CaseResult]] = {}
-        for result in self.results:
-            if result.verdict in (*WRONG, UNDETERMINED):
-                groups.setdefault(result.cause, []).append(result)
-        return groups
+    def causes(self) -> list[CommonCause]:
+        """What is wrong, over all cases."""
+        judged = {result.case: result.traits for result in self.results if result.verdict != SKIP}
+        return common_causes([wrong for result in self.results for wrong in result.wrong], judged)
 
     def __rich__(self) -> Group:
         heading = Text(f"{self.description} · {self.dtype} · judged as {self.arithmetic}")
@@ -251,12 +283,11 @@ class ConformanceReport:
             counts = self.counts(flag)
             table.add_row(Text(flag), *(str(counts[verdict] or "") for verdict in columns))
         lines = []
-        for results in list(self.causes().values())[:SHOWN]:
-            first, count = results[0], len(results) - 1
-            more = f" (and {count} more case{'s' if count > 1 else ''})" if count else ""
-            lines.append(Text.assemble((first.verdict, COLOURS[first.verdict]), f" {first.case}{more}: {first.text}"))
-        if len(self.causes()) > SHOWN:
-            lines.append(Text(f"… and {len(self.causes()) - SHOWN} other causes; --json has them all", style="dim"))
+        causes = self.causes()
+        for cause in causes[:SHOWN]:
+            lines.append(Text.assemble((cause.verdict, COLOURS[cause.verdict]), f" {cause.text}"))
+        if len(causes) > SHOWN:
+            lines.append(Text(f"… and {len(causes) - SHOWN} other causes; --json has them all", style="dim"))
         skipped = Counter(result.reason for result in self.results if result.verdict == SKIP).most_common(SHOWN)
         lines += [Text(f"{SKIP} {count} case{'s' if count > 1 else ''}: {why}", style="dim") for why, count in skipped]
         style = "bold green" if self.ok else "bold red"

@@ -97,6 +97,26 @@ class Case:
         """The numbers, validated."""
         return validate(self.spec, *self.data(dtype))
 
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """What it has that other cases have not, in words."""
+        spec, n = self.spec, len(self.x)
+        activations = dict.fromkeys(f"the activation {layer.activation.name}" for layer in spec.layers)
+        said = {
+            "one sample": n == 1,
+            "several samples": n > 1,
+            "one layer": spec.depth == 1,
+            "several layers": spec.depth > 1,
+            "one output": spec.n_out == 1,
+            "several outputs": spec.n_out > 1,
+            "a layer without bias": not all(layer.bias for layer in spec.layers),
+            "labels in y": self.y.ndim == 1,
+            "x of several dimensions": len(spec.input_shape) > 1,
+        }
+        flags = (f"the flag {flag}" for flag in self.flags)
+        words = (word for word, holds in said.items() if holds)
+        return (*activations, f"the loss {spec.loss.name}", f"the reduction {spec.reduction}", *words, *flags)
+
     def judge(self, dtype: str) -> Judge:
         """A judge who goes by what is written in the case."""
         return _WrittenJudge(self, dtype)

@@ -1,0 +1,195 @@
+"""What is wrong over a whole run: the fewest faults that explain every wrong case that can be explained.
+
+One mistake in a program has other names in other cases: a degenerate network cannot tell it from its neighbours, and
+it acts at other layers. `common_causes` chooses among the explanations of all cases together, and says what the wrong
+cases have in common. What no fault explains is grouped by what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refimpl.diagnosis import Explanation, Finding
+from refimpl.faults import FAULTS
+
+ACCIDENT = 0.01  # the likelihood below which what all wrong cases have in common is taken to be no accident
+LISTED = 3
+
+Names = frozenset[str]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """One thing that is wrong in one case: its verdict, and a finding or, where there is none, the reason."""
+
+    case: str
+    verdict: str
+    reason: str
+    finding: Finding | None = None
+
+    @property
+    def explanations(self) -> Mapping[Names, Explanation]:
+        """By the faults in them."""
+        found = self.finding.explanations if self.finding else ()
+        return {frozenset(cause.fault.name for cause in causes): causes for causes in reversed(found)}
+
+    @property
+    def text(self) -> str:
+        """What is to be said of it."""
+        return self.finding.text if self.finding else self.reason
+
+
+@dataclass(frozen=True)
+class CommonCause:
+    """What several cases have in common. `faults`: the fault that explains them, and those that no case tells from it;
+    empty where nothing does. `traits` are the wrong cases' own: all have them; with `exactly`, and no other case has.
+    """
+
+    verdict: str
+    faults: tuple[str, ...]
+    wrong: tuple[Wrong, ...]
+    traits: tuple[str, ...] = ()
+    exactly: bool = False
+
+    @property
+    def cases(self) -> list[str]:
+        """The wrong cases."""
+        return list(dict.fromkeys(wrong.case for wrong in self.wrong))
+
+    @property
+    def where(self) -> str:
+        """Where it is wrong, where there is something to say."""
+        if not self.traits:
+            return ""
+        if self.exactly:
+            return f"Wrong in every case with {self.traits[0]}, and in no other."
+        return f"All of them have: {', '.join(self.traits[:LISTED])}."
+
+    @property
+    def text(self) -> str:
+        """In one paragraph."""
+        first, count = self.wrong[0], len(self.cases)
+        place = f"{count} case{'s' if count > 1 else ''}, {'as' if count > 1 else 'namely'} {first.case!r}"
+        if not self.faults:
+            return " ".join(part for part in (f"{place}: {first.text.rstrip('.')}.", self.where) if part)
+        fault = FAULTS[self.faults[0]]
+        names = " or ".join(self.faults) + (" (which no case tells apart)" if len(self.faults) > 1 else "")
+        said = f"{names} in {place}{self._layers(first)}"
+        return f"{said}: {fault.explanation} Remedy: {fault.remedy} {self.where}".strip()
+
+    def _layers(self, first: Wrong) -> str:
+        for causes in first.explanations.values():
+            here = [cause for cause in causes if cause.fault.name == self.faults[0]]
+            if here:
+                layers = [str(cause.layer) for cause in here if cause.layer]
+                number = f" ({here[0].fault.parameter} {here[0].parameter:.4g})" if here[0].parameter else ""
+                return (f" at layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}" if layers else "") + number
+        return ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return {"verdict": self.verdict, "faults": list(self.faults), "cases": self.cases, "text": self.text}
+
+
+def common_causes(wrong: Sequence[Wrong], traits: Mapping[str, Collection[str]]) -> list[CommonCause]:
+    """The causes of all that is wrong, the one with the most cases first and what is unknown last. `traits`: of every
+    case that was judged.
+    """
+    coincidences = _coincidences(wrong)
+    explained = [item for item in wrong if item.explanations and _form(item) not in coincidences]
+    chosen = _fewest([item.explanations.keys() for item in explained])
+    uses: dict[str, list[tuple[Wrong, Names]]] = {}
+    unknown: dict[str, list[Wrong]] = {}
+    for item in wrong:
+        if not item.explanations or _form(item) in coincidences:
+            unknown.setdefault(_form(item), []).append(item)
+            continue
+        names = min((names for names in item.explanations if names <= chosen), key=len)
+        for name in sorted(names):
+            uses.setdefault(name, []).append((item, names))
+    found = [
+        _common(_plainest_first(items), (name, *_alike(name, items)), traits)
+        for name, items in sorted(uses.items(), key=lambda use: -len(use[1]))
+    ]
+    return found + [_common(items, (), traits) for items in sorted(unknown.values(), key=len, reverse=True)]
+
+
+def _fewest(explained: Sequence[Collection[Names]]) -> Names:
+    """Few faults among which every one of these has an explanation, chosen by how many more each choice explains."""
+    chosen: Names = frozenset()
+    open_ = list(explained)
+    while open_:
+        gains: dict[Names, int] = {}
+        for names in dict.fromkeys(names for explanations in open_ for names in explanations):
+            gains[names] = sum(_covered(explanations, chosen | names) for explanations in open_)
+        best = max(gains, key=lambda names: (gains[names] / len(names - chosen), gains[names], -_order(names)))
+        chosen |= best
+        open_ = [explanations for explanations in open_ if not _covered(explanations, chosen)]
+    for name in sorted(chosen, key=lambda name: sum(name in names for e in explained for names in e)):
+        if all(_covered(explanations, chosen - {name}) for explanations in explained):
+            chosen -= {name}
+    return chosen
+
+
+def _covered(explanations: Iterable[Names], chosen: Names) -> bool:
+    return any(names <= chosen for names in explanations)
+
+
+def _order(names: Names) -> int:
+    """The catalogue's."""
+    return min(list(FAULTS).index(name) for name in names)
+
+
+def _alike(name: str, items: Sequence[tuple[Wrong, Names]]) -> list[str]:
+    """The faults that could stand in the place of this one in every case."""
+    others = [
+        {next(iter(names - rest)) for names in item.explanations if rest < names and len(names - rest) == 1}
+        for item, used in items
+        for rest in [used - {name}]
+    ]
+    return [other for other in FAULTS if other != name and all(other in each for each in others)]
+
+
+def _plainest_first(items: Sequence[tuple[Wrong, Names]]) -> list[Wrong]:
+    return [item for item, names in sorted(items, key=lambda item: (len(item[1]), len(item[0].explanations)))]
+
+
+def _coincidences(wrong: Sequence[Wrong]) -> set[str]:
+    """Being wrong by one factor in most cases without an explanation: what a few others have is one of that factor."""
+    counts: dict[str, list[int]] = {}
+    for item in wrong:
+        if item.finding and FACTOR in item.finding.symptom:
+            counts.setdefault(_form(item), [0, 0])[bool(item.explanations)] += 1
+    return {form for form, (without, with_) in counts.items() if without > with_}
+
+
+def _form(item: Wrong) -> str:
+    """What is wrong, whatever the numbers in it and whatever else is right; but a factor is that factor."""
+    if item.finding is None:
+        return f"{item.verdict} {re.sub(NUMBER, '#', item.reason)}"
+    quantity, symptom = item.finding.quantity[0], item.finding.symptom.partition(";")[0]
+    if FACTOR in symptom:
+        return f"{quantity} {re.sub('times .* = ', 'times ', symptom)}"
+    return re.sub(NUMBER, "#", f"{quantity} {symptom}")
+
+
+FACTOR = "is the right one times"
+NUMBER = r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?"
+
+
+def _common(wrong: Sequence[Wrong], faults: tuple[str, ...], traits: Mapping[str, Collection[str]]) -> CommonCause:
+    cases = {item.case for item in wrong}
+    others = [traits[case] for case in traits if case not in cases]
+    shared = [
+        trait
+        for trait in dict.fromkeys(trait for case in cases for trait in sorted(traits.get(case, ())))
+        if all(trait in traits.get(case, ()) for case in cases)
+        and others
+        and ((sum(trait in other for other in others) + len(cases)) / len(traits)) ** len(cases) <= ACCIDENT
+    ]
+    shared.sort(key=lambda trait: sum(trait in other for other in others))
+    exactly = bool(shared) and not any(shared[0] in other for other in others)
+    return CommonCause(wrong[0].verdict, faults, tuple(wrong), tuple(shared), exactly)
