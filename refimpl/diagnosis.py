@@ -85,13 +85,18 @@ Explanation = tuple[Cause, ...]
 class Finding:
     """What is wrong: `explanations` that cannot be told apart on this network and batch, each of one or two causes, or
     of faults at every layer; none where the cause is unknown. `quantity` is the first wrong one in backward order,
-    `symptom` what about it is wrong. `pairs`: whether pairs of faults were tried too.
+    `symptom` what about it is wrong. `pairs`: whether pairs of faults were tried too; `compared`: whether anything
+    was, which needs arrays of finite numbers.
     """
 
     quantity: str
     symptom: str
     explanations: tuple[Explanation, ...] = ()
     pairs: bool = True
+    compared: bool = True
+
+    def __str__(self) -> str:
+        return self.text
 
     @property
     def known(self) -> bool:
@@ -101,6 +106,8 @@ class Finding:
     @property
     def text(self) -> str:
         """The finding in one paragraph."""
+        if not self.compared:
+            return f"{self.quantity} {self.symptom}"
         if not self.known:
             unknown = "cause unknown" if self.pairs else "no single known mistake explains it"
             return f"{unknown}; the first that is wrong, going backwards: {self.quantity} {self.symptom}"
@@ -180,7 +187,7 @@ def _findings(case: _Case, pairs: bool, suspects: Sequence[str]) -> list[Finding
     if case.wrong:
         quantity, symptom = case.symptom()
         explanations = _Search(case).explanations(pairs, suspects) if case.comparable else []
-        findings.append(Finding(quantity, symptom, tuple(explanations), pairs or not case.comparable))
+        findings.append(Finding(quantity, symptom, tuple(explanations), pairs, case.comparable))
     if case.loss_wrong and not (case.wrong and case.loss_explained):
         findings.append(Finding("loss", case.loss_symptom(), tuple(_loss_explanations(case))))
     return findings

@@ -15,7 +15,7 @@ What it does not do: decide which fault explains a gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -111,11 +111,11 @@ class Fault:
     name: str
     explanation: str
     remedy: str
-    where: Where
-    plant: Plant
+    where: Where = field(repr=False)
+    plant: Plant = field(repr=False)
     parameter: str = ""
     example: float = 0.0
-    evidence: Callable[[Array], bool] | None = None
+    evidence: Callable[[Array], bool] | None = field(default=None, repr=False)
     dtype: str = ""
     on_loss: bool = False
 

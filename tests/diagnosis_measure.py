@@ -178,6 +178,13 @@ def strangers() -> dict[str, Callable[[np.random.Generator, dict[str, np.ndarray
         "noise in one array": one(lambda rng, array: array + 0.1 * rng.standard_normal(array.shape)),
         "one element": one(element),
         "unrelated numbers": lambda rng, g: {k: rng.standard_normal(v.shape) for k, v in g.items()},
+        "rounded to six decimals, of another factor": lambda rng, g: {k: np.round(v * 1.37, 6) for k, v in g.items()},
+        "noise, on a grid": lambda rng, g: {
+            k: np.rint((v + 1e-3 * rng.standard_normal(v.shape)) * 2.0**24) / 2.0**24 for k, v in g.items()
+        },
+        "one sample's share in float32": one(
+            lambda rng, array: array + array * np.float64(np.float32(1 / 3) - 1 / 3) * rng.standard_normal(array.shape)
+        ),
         "constant added": one(lambda rng, array: array + rng.uniform(0.01, 1)),
     }
 

@@ -12,6 +12,7 @@ import io
 import os
 import signal
 import sys
+import threading
 
 import typer
 
@@ -29,6 +30,7 @@ from refimpl.cores import speaks
 from refimpl.errors import RefimplError
 
 BROKEN_PIPE = 128 + 13  # as shells have it
+LINGERING = 5.0  # seconds that a stranger's threads have to end
 
 app = typer.Typer(
     name="refimpl", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -54,6 +56,22 @@ def refimpl() -> None:
 
 def main() -> None:
     """Run the command line."""
+    try:
+        _run()
+    except SystemExit as end:
+        _end_in_time(end.code if isinstance(end.code, int) else 1 if end.code else 0)
+        raise
+
+
+def _end_in_time(code: int) -> None:
+    """Threads that a stranger's code has left running have a moment to end; then the process ends without them."""
+    if any(thread is not threading.current_thread() and not thread.daemon for thread in threading.enumerate()):
+        watch = threading.Timer(LINGERING, os._exit, [code])
+        watch.daemon = True
+        watch.start()
+
+
+def _run() -> None:
     _take_stdout()
     with contextlib.suppress(OSError):  # as python -m does: a backend at module:attribute may lie in the working folder
         if (here := os.getcwd()) not in sys.path:

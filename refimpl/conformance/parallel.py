@@ -101,5 +101,5 @@ class ParallelDoor:
         """End the processes, whatever they are at."""
         if self.pool is not None:
             for child in self.children:
-                child.terminate()
+                child.kill()  # a stranger's code may ignore SIGTERM
             self.pool.shutdown(cancel_futures=True)

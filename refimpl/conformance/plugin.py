@@ -129,7 +129,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         _suite_tests(metafunc)
     elif "refimpl_case" in metafunc.fixturenames:
         cases = _chosen(_choices(metafunc.definition.iter_markers("refimpl"), metafunc.config))
-        metafunc.parametrize("refimpl_case", cases, ids=[case.id for case in cases])
+        metafunc.parametrize("refimpl_case", cases, ids=[case.id for case in cases], indirect=True)
 
 
 class Judging:
@@ -145,6 +145,13 @@ class Judging:
 
         self.asked = True
         _assert(_Returned(Answered((loss, gradients))), self.case, self.dtype)
+
+
+@pytest.fixture
+def refimpl_case(request: pytest.FixtureRequest) -> Case:
+    """Each conformance case in turn: spec, data(dtype), id, flags. The marker refimpl chooses which."""
+    case: Case = request.param
+    return case
 
 
 @pytest.fixture
