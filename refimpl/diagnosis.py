@@ -11,7 +11,8 @@ where
   would cover anything explains nothing.
 
 If no single fault does, one fault at every layer where it can act is tried, as a loop makes it, then those together
-that explain other answers of the same code, each at every layer, then difference quotients and pairs of faults.
+that explain other answers of the same code, each at every layer, then difference quotients, pairs of faults, and pairs
+of faults at every layer.
 Faults that give the same gradient on this network and batch are reported together, in one `Finding`. Where nothing
 explains it, the finding names no fault, but the first wrong quantity in backward order and what about it is wrong. It
 never guesses.
@@ -25,7 +26,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import chain, combinations, islice
 from typing import Any, cast
 
 import numpy as np
@@ -85,8 +86,8 @@ Explanation = tuple[Cause, ...]
 class Finding:
     """What is wrong: `explanations` that cannot be told apart on this network and batch, each of one or two causes, or
     of faults at every layer; none where the cause is unknown. `quantity` is the first wrong one in backward order,
-    `symptom` what about it is wrong. `pairs`: whether pairs of faults were tried too; `compared`: whether anything
-    was, which needs arrays of finite numbers.
+    `symptom` what about it is wrong. `pairs`: whether pairs of faults were tried too; `compared`: whether there was
+    an array to compare.
     """
 
     quantity: str
@@ -106,9 +107,9 @@ class Finding:
     @property
     def text(self) -> str:
         """The finding in one paragraph."""
-        if not self.compared:
-            return f"{self.quantity} {self.symptom}"
         if not self.known:
+            if not self.compared:
+                return f"{self.quantity} {self.symptom}"
             unknown = "cause unknown" if self.pairs else "no single known mistake explains it"
             return f"{unknown}; the first that is wrong, going backwards: {self.quantity} {self.symptom}"
         named = [_named(explanation) for explanation in self.explanations[:6]]
@@ -187,7 +188,7 @@ def _findings(case: _Case, pairs: bool, suspects: Sequence[str]) -> list[Finding
     if case.wrong:
         quantity, symptom = case.symptom()
         explanations = _Search(case).explanations(pairs, suspects) if case.comparable else []
-        findings.append(Finding(quantity, symptom, tuple(explanations), pairs, case.comparable))
+        findings.append(Finding(quantity, symptom, tuple(explanations), pairs, quantity not in case.refused))
     if case.loss_wrong and not (case.wrong and case.loss_explained):
         findings.append(Finding("loss", case.loss_symptom(), tuple(_loss_explanations(case))))
     return findings
@@ -392,6 +393,7 @@ class _Search:
         self.right = Mistaken.right(case.spec, case.y)
         self.known = self._forward(self.right)
         self.singles: list[_Hypothesis] = []
+        self.loops = self._loops()
 
     def explanations(self, pairs: bool, suspects: Sequence[str]) -> list[Explanation]:
         """Those that explain the answer, as few faults as possible."""
@@ -402,7 +404,8 @@ class _Search:
             or self._matching(self._everywhere(), tried)
             or self._matching(self._suspected(suspects), tried)
             or self._quotients()
-            or self._matching(self._pairs() if pairs else (), tried * tried)
+            or (self._matching(self._pairs(self.singles), tried * tried) if pairs else [])
+            or (self._matching(self._pairs(self._lines()), tried * tried) if pairs else [])
         )
 
     def _matching(self, hypotheses: Iterable[_Hypothesis], tried: int) -> list[Explanation]:
@@ -423,30 +426,32 @@ class _Search:
             if single is not None:
                 yield single
 
+    def _loops(self) -> dict[str, Explanation]:
+        """The faults by name, each as one line of code makes it: for the whole network, or at all its layers."""
+        where: dict[str, Explanation] = {}
+        for fault, layer in places(self.case.spec, self.case.n, self.case.dtype):
+            before = where.get(fault.name, ())
+            special = fault.on_loss or fault.parameter or fault.evidence or fault.name in QUOTIENTS
+            if not special and not (before and before[0].layer == WHOLE):
+                where[fault.name] = (*before, Cause(fault, layer))
+        return where
+
     def _everywhere(self) -> Iterator[_Hypothesis]:
         """A fault at all of the three or more layers where it can act; two are a pair."""
-        where: dict[str, list[Cause]] = {}
-        for fault, layer in places(self.case.spec, self.case.n, self.case.dtype):
-            if not (fault.on_loss or fault.parameter or fault.evidence):
-                where.setdefault(fault.name, []).append(Cause(fault, layer))
-        for causes in where.values():
-            if len(causes) > 2 and causes[0].layer != WHOLE:
-                hypothesis = self._predict(tuple(causes), None, wholly=False)
-                if hypothesis is not None:
-                    yield hypothesis
+        yield from self._predicted(causes for causes in self.loops.values() if len(causes) > 2)
 
     def _suspected(self, suspects: Sequence[str]) -> Iterator[_Hypothesis]:
-        """Two or three of the suspects together, each at all its layers, and each alone at two."""
-        where: dict[str, list[Cause]] = {}
-        for fault, layer in places(self.case.spec, self.case.n, self.case.dtype):
-            if fault.name in suspects and not (fault.on_loss or fault.parameter or fault.evidence):
-                where.setdefault(fault.name, []).append(Cause(fault, layer))
-        for count in range(1, min(len(where), MAX_SUSPECTS) + 1):
-            for chosen in combinations(where.values(), count):
-                causes = tuple(cause for each in chosen for cause in each)
-                hypothesis = self._predict(causes, None, wholly=False) if len(causes) > 1 else None
-                if hypothesis is not None:
-                    yield hypothesis
+        """Two or three of the suspects together, each at all its layers, and one alone at two."""
+        known = [self.loops[name] for name in suspects if name in self.loops]
+        for count in range(1, MAX_SUSPECTS + 1):
+            together = (tuple(chain(*chosen)) for chosen in combinations(known, count))
+            yield from self._predicted(causes for causes in together if len(causes) > 1)
+
+    def _predicted(self, explanations: Iterable[Explanation]) -> Iterator[_Hypothesis]:
+        for causes in explanations:
+            hypothesis = self._predict(causes, None, wholly=False)
+            if hypothesis is not None:
+                yield hypothesis
 
     def _run(self, causes: Explanation, wholly: bool = True) -> _Hypothesis | None:
         """The causes planted one after the other, the unknown number in one of them fitted to the answer."""
@@ -603,15 +608,20 @@ class _Search:
 
     # Pairs
 
-    def _pairs(self) -> Iterator[_Hypothesis]:
+    def _lines(self) -> list[_Hypothesis]:
+        """Each fault as one line of code makes it: at all its layers."""
+        found = (self._predict(causes, None) for causes in self.loops.values())
+        return [hypothesis for hypothesis in found if hypothesis is not None]
+
+    def _pairs(self, alone: Sequence[_Hypothesis]) -> Iterator[_Hypothesis]:
         """Two faults together. A gradient that only one of them changes is that one's alone, which leaves few pairs
         to run.
         """
-        useful = [single for single in self.singles if single.touched and not single.causes[0].fault.evidence]
-        alone = [self._agreeing(single) for single in useful]
+        useful = [single for single in alone if single.touched and not single.causes[0].fault.evidence]
+        agreeing = [self._agreeing(single) for single in useful]
         for i, first in enumerate(useful):
-            for second, agreeing in zip(useful[i + 1 :], alone[i + 1 :], strict=True):
-                if _interfere(first, second) or self._may_explain(first, alone[i], second, agreeing):
+            for second, agrees in zip(useful[i + 1 :], agreeing[i + 1 :], strict=True):
+                if _interfere(first, second) or self._may_explain(first, agreeing[i], second, agrees):
                     yield from self._together(first, second)
 
     def _may_explain(
@@ -628,8 +638,8 @@ class _Search:
 
     def _together(self, first: _Hypothesis, second: _Hypothesis) -> Iterator[_Hypothesis]:
         """The two, in the other order too where that may make a difference."""
-        bare = tuple(Cause(cause.fault, cause.layer) for cause in (first.causes[0], second.causes[0]))
-        for causes in (bare,) if _commute(first, second) else (bare, bare[::-1]):
+        one, other = (tuple(Cause(c.fault, c.layer) for c in each.causes) for each in (first, second))
+        for causes in (one + other,) if _commute(first, second) else (one + other, other + one):
             hypothesis = self._run(causes, wholly=False)
             if hypothesis is not None and self._explains(hypothesis):
                 yield hypothesis
@@ -707,7 +717,10 @@ class _Search:
 
 def _interfere(first: _Hypothesis, second: _Hypothesis) -> bool:
     """Whether one of the two may change what the other does to a gradient that it leaves alone."""
-    return first.renames or second.renames or first.causes[0].layer == second.causes[0].layer != WHOLE
+    places = [[cause.layer for cause in each.causes] for each in (first, second)]
+    return (
+        first.renames or second.renames or (places[0] == places[1] and len(places[0]) == 1 and WHOLE not in places[0])
+    )
 
 
 def _commute(first: _Hypothesis, second: _Hypothesis) -> bool:

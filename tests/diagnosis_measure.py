@@ -182,8 +182,8 @@ def strangers() -> dict[str, Callable[[np.random.Generator, dict[str, np.ndarray
         "noise, on a grid": lambda rng, g: {
             k: np.rint((v + 1e-3 * rng.standard_normal(v.shape)) * 2.0**24) / 2.0**24 for k, v in g.items()
         },
-        "one sample's share in float32": one(
-            lambda rng, array: array + array * np.float64(np.float32(1 / 3) - 1 / 3) * rng.standard_normal(array.shape)
+        "noise of float32 in one array": one(
+            lambda rng, array: array * (1 + 2.0**-25 * rng.standard_normal(array.shape))
         ),
         "constant added": one(lambda rng, array: array + rng.uniform(0.01, 1)),
     }
