@@ -190,7 +190,8 @@ def _findings(case: _Case, pairs: bool, suspects: Sequence[str]) -> list[Finding
         explanations = _Search(case).explanations(pairs, suspects) if case.comparable else []
         findings.append(Finding(quantity, symptom, tuple(explanations), pairs, quantity not in case.refused))
     if case.loss_wrong and not (case.wrong and case.loss_explained):
-        findings.append(Finding("loss", case.loss_symptom(), tuple(_loss_explanations(case))))
+        compared = not isinstance(case.loss, Unusable)
+        findings.append(Finding("loss", case.loss_symptom(), tuple(_loss_explanations(case)), compared=compared))
     return findings
 
 
@@ -328,6 +329,8 @@ class _Case:
 
     def loss_symptom(self) -> str:
         """What is wrong with the loss."""
+        if isinstance(self.loss, Unusable):
+            return self.loss.reason
         try:
             value = float(self.loss)
         except (TypeError, ValueError):

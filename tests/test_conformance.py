@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import jsonschema
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -338,10 +339,33 @@ def test_a_file_of_answers_is_judged_like_any_other(tmp_path: Path, dtype: str) 
     assert {result.verdict for result in verdicts[1:]} <= {PASS, UNDETERMINED}
 
 
+def test_a_file_of_answers_says_its_dtype_and_what_it_has_not(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    suite = Suite.of([case for case in SUITE.cases if "Tie" in case.flags])
+    answers_file(path, NumpyBackend(), Suite.of(suite.cases[1:]), "float32")
+    with open(path, "ab") as file:
+        file.write(say({"case": suite.cases[0].id, "unsupported": "no softmax here"}))
+    schema = json.loads((Path(messages.__file__).parent.parent / "schemas" / "answers-1.schema.json").read_text())
+    for line in path.read_text().splitlines():
+        jsonschema.Draft202012Validator(schema).validate(json.loads(line))
+    outcome = CliRunner().invoke(app, ["conform", "--answers", str(path), "--flag", "Tie"])
+    assert outcome.exit_code == 0, outcome.output
+    assert f"refimpl float32 | mine conforms: {len(suite.cases) - 1} PASS, 1 SKIP" in outcome.output
+    assert "SKIP 1 case: no softmax here" in outcome.output
+    refused = CliRunner().invoke(app, ["conform", "--answers", str(path), "--flag", "Tie", "--dtype", "float64"])
+    assert "the answers are float32; ask with --dtype float32, or leave it out" in str(refused.exception)
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         ([], "is empty"),
+        (['{"format":"refimpl.answers/1","dtype":"float16"}'], "dtype must be one of float64, float32"),
+        (['{"format":"refimpl.answers/1","dtype":[]}'], "dtype must be one of float64, float32"),
+        (
+            ['{"format":"refimpl.answers/1"}', f'{{"case":"{SUITE.cases[0].id}","unsupported":3}}'],
+            "line 2: unsupported must be one line",
+        ),
         (["{}"], 'line 1: the first line must hold "format"'),
         (['{"format":"refimpl.answers/1","dtype":"float32"}'], "the answers are float32"),
         (['{"format":"refimpl.answers/1"}', "[]"], "line 2: wrote a list"),

@@ -278,3 +278,63 @@ def test_where_the_tolerance_is_wide_no_factor_is_named_by_accident() -> None:
     for factor in np.linspace(-4, 4, 90):
         wrong = {**grads, "W2": (grads["W2"] * factor).astype("f4")}
         assert not any(finding.known for finding in diagnose(spec, params, x, y, wrong)), factor
+
+
+def test_two_mistakes_in_loops_are_named_together() -> None:
+    """Each at all three layers: neither is alone anywhere."""
+    p = problem(network((4, 3, 2, 3), ["sigmoid", "tanh", "identity"]), 5)
+    names = ("bias_gradient_averaged", "weight_gradient_column_major")
+    plantings = tuple((FAULTS[name], layer, 0.0) for name in names for layer in (1, 2, 3))
+    answer = PlantedBackend(plantings).gradient_function(p.spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
+    (found,) = diagnose_answer(judge(p), answer)
+    assert sorted((cause.fault.name, cause.layer) for cause in found.explanations[0]) == sorted(
+        (fault.name, layer) for fault, layer, _ in plantings
+    )
+    assert found.text.startswith(
+        "bias_gradient_averaged at layers 1, 2 and 3 and weight_gradient_column_major at layers 1, 2 and 3: "
+    )
+
+
+def test_three_mistakes_are_named_together_where_each_is_suspected() -> None:
+    p = problem(network((4, 3, 2, 3), ["sigmoid", "tanh", "identity"]), 5)
+    names = ["bias_gradient_averaged", "weight_gradient_column_major", "slope_dropped"]
+    plantings = tuple((FAULTS[name], layer, 0.0) for name in names for layer in FAULTS[name].where(p.spec, 5))
+    answer = PlantedBackend(plantings).gradient_function(p.spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
+    (without,) = diagnose_answer(judge(p), answer)
+    assert not without.known
+    (found,) = diagnose_answer(judge(p), answer, suspects=[*names, "no_such_fault", "wrong_sign"])
+    assert {cause.fault.name for cause in found.explanations[0]} == set(names)
+    (stranger_,) = diagnose_answer(
+        judge(p), (None, {name: grad * 1.001 for name, grad in answer[1].items()}), suspects=names
+    )
+    assert not stranger_.known
+
+
+@pytest.mark.parametrize(("form", "fault"), [(".6f", "printed_with_six_decimals"), (".6g", "printed_with_six_digits")])
+def test_printed_numbers_are_known_by_their_digits(p: Problem, form: str, fault: str) -> None:
+    def printed(values: Any) -> np.ndarray:
+        return np.vectorize(lambda value: float(format(value, form)))(values)
+
+    loss, grads = right(p)
+    scaled = {name: 37.0 * grad for name, grad in grads.items()}  # so that digits and decimals differ
+    answer = (float(printed(loss)), {name: printed(grad) for name, grad in grads.items()})
+    (found,) = diagnose_answer(judge(p), answer)
+    assert fault in [causes[0].fault.name for causes in found.explanations]
+    (wrong,) = diagnose_answer(judge(p), (None, {name: printed(grad) for name, grad in scaled.items()}))
+    assert not wrong.known
+    finer = {name: np.round(grad, 9) for name, grad in grads.items()}
+    assert not any(found.known for found in diagnose_answer(judge(p), (None, finer)))
+
+
+def test_numbers_that_are_nearly_nothing_are_no_difference_quotients() -> None:
+    """Found by a program that rounded delta to float32: beside elements of 1e-26, its others looked like quotients."""
+    p = problem(network((3, 4, 2), ["tanh", "identity"]), 3)
+    p.params["W1"][:] = np.sign(p.params["W1"]) * 20.0
+    p.x[:] = np.sign(p.x)
+    spec = p.spec
+    z = p.x @ p.params["W1"].T + p.params["b1"]
+    a = np.tanh(z)
+    delta = ((a @ p.params["W2"].T + p.params["b2"] - p.y) / 3).astype(np.float32).astype(np.float64)
+    loss, grads = NumpyBackend().gradient_function(spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
+    (found,) = diagnose_answer(judge(p), (loss, {**grads, "W2": delta.T @ a}))
+    assert not any(cause.fault.name.endswith("differences") for causes in found.explanations for cause in causes)

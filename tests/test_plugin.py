@@ -224,3 +224,9 @@ def test_the_dtype_of_the_command_line_is_the_judges(pytester: pytest.Pytester) 
     )
     assert pytester.runpytest_subprocess("-p", "no:cacheprovider", "--refimpl-dtype", "float32").ret == 0
     assert pytester.runpytest_subprocess("-p", "no:cacheprovider").ret == 1
+
+
+def test_pytest_lists_both_fixtures(pytester: pytest.Pytester) -> None:
+    outcome = pytester.runpytest_subprocess("--fixtures", "-p", "no:cacheprovider")
+    outcome.stdout.fnmatch_lines(["refimpl_case -- *", "*Each conformance case in turn*"])
+    outcome.stdout.fnmatch_lines(["refimpl_judge -- *", "*the test fails with what is wrong*"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -20,9 +22,10 @@ from typer.testing import CliRunner
 
 from refimpl import backend as backends
 from refimpl import check, examples
-from refimpl.arithmetic import ARITHMETICS
+from refimpl.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.cli import app
 from refimpl.conformance import messages
+from refimpl.conformance import vectors as vector_files
 from refimpl.conformance.implementations import AnswersDoor, BackendDoor, ProcessDoor
 from refimpl.conformance.process import Program
 from refimpl.conformance.run import SKIP, ConformanceReport, conform, judge_case
@@ -142,6 +145,85 @@ def test_a_name_that_ends_the_process_is_said() -> None:
         backends.usable(Nameless())  # type: ignore[arg-type]
 
 
+class Lazy:
+    """An array once it is asked for one, which sets things and says so."""
+
+    def __init__(self, array: Any, act: Callable[[], Any]) -> None:
+        self.array, self.act = array, act
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        self.act()
+        return self.array
+
+
+def test_what_an_answer_does_when_it_is_read_does_not_outlast_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss, grads = NumpyBackend().gradient_function(CASE.spec, dtype="float64", device="cpu")(*CASE.data("float64"))
+    here, before, read = os.getcwd(), np.geterr(), []
+
+    def act() -> None:
+        read.append(1)
+        os.chdir(tmp_path)
+        np.seterr(all="raise")
+        print("read")
+
+    answer = (Lazy(np.asarray(loss), act), {name: Lazy(grad, act) for name, grad in grads.items()})
+    result = judge_case(BackendDoor(Leaver(answer)), CASE, "float64")
+    assert result.verdict == PASS, result.text
+    assert len(read) == 1 + len(grads)  # once each
+    assert (os.getcwd(), np.geterr()) == (here, before)
+    assert capsys.readouterr().out == ""
+    assert check(CASE.spec, *CASE.data("float64"), [Leaver(answer)]).ok
+    assert (os.getcwd(), np.geterr()) == (here, before)
+    assert capsys.readouterr().out == ""
+
+
+class Endless:
+    """A sequence, and a mapping, without an end."""
+
+    def __len__(self) -> int:
+        return 10**12
+
+    def __getitem__(self, key: Any) -> float:
+        return 1.0
+
+    def __iter__(self) -> Any:
+        return iter(int, 1)
+
+    def keys(self) -> Any:
+        return (f"W{number}" for number in itertools.count(1))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((0.0, {"W1": Endless()}), "is a Endless, not an array of numbers"),
+        ((0.0, Endless()), "returned gradients of more than 10,000 names"),
+        ((Endless(), {}), "is a Endless, not an array of numbers"),
+        ((0.0, {"W1": np.broadcast_to(1.0, (10**5, 10**5))}), "has shape (100000, 100000), of more than 134,217,728"),
+        ((0.0, {"W1": [[1.0, None]]}), "is a list, not an array of numbers"),
+        ((0.0, {"W1": (value for value in [1.0])}), "is a generator, not an array of numbers"),
+    ],
+    ids=["sequence", "mapping", "loss", "broadcast", "objects", "generator"],
+)
+def test_an_answer_without_an_end_is_refused_at_once(answer: Any, reason: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = judge_case(BackendDoor(Leaver(answer)), CASE, "float64")
+    assert result.verdict == FAIL
+    assert any(reason in row.reason for row in result.rows), [row.reason for row in result.rows]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
+
+
+def test_a_loss_of_a_longer_dtype_is_taken_without_a_warning() -> None:
+    loss, grads = NumpyBackend().gradient_function(CASE.spec, dtype="float64", device="cpu")(*CASE.data("float64"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert judge_case(BackendDoor(Leaver((np.longdouble(loss), grads))), CASE, "float64").verdict == PASS
+        huge = judge_case(BackendDoor(Leaver((np.longdouble("1e4000"), grads))), CASE, "float64")
+    assert huge.verdict == FAIL
+
+
 def test_keys_are_text_whatever_their_methods_do() -> None:
     class Key(str):
         def __eq__(self, other: object) -> bool:
@@ -172,6 +254,59 @@ def test_vectors_are_read_from_the_folder_named_and_no_other(tmp_path: Path) -> 
     (tmp_path / "vectors" / "z.json").symlink_to(tmp_path / "vectors" / "nothing")
     (tmp_path / "linked").symlink_to(tmp_path / "vectors")
     assert load(tmp_path / "linked").cases  # a link to the folder itself is the folder
+
+
+def test_the_size_of_a_case_has_limits() -> None:
+    def file(sizes: list[int], n: int) -> str:
+        network = {
+            "format": "refimpl.network/1", "input_shape": [sizes[0]], "loss": "squared_error", "reduction": "mean",
+            "layers": [{"size": size, "activation": "identity", "bias": False} for size in sizes[1:]],
+        }  # fmt: skip
+        nothing: dict[str, Any] = {"shape": [], "hex": [], "decimal": []}
+        case = {
+            "id": "large", "flags": [], "network": network, "parameters": {}, "x": {**nothing, "shape": [n, sizes[0]]},
+            "y": nothing, "loss": {}, "gradients": {},
+        }  # fmt: skip
+        return json.dumps({"format": "refimpl.vectors/1", "flags": {}, "cases": [case]})
+
+    for sizes, n in ((66 * [1], 1), ([1, 10**4, 1], 10), ([1, 1], 10**7)):
+        with pytest.raises(ConformanceError, match="case 'large' is too large: at most 64 layers, and 100,000 units"):
+            loads(file(sizes, n))
+    with pytest.raises(ConformanceError, match="lacks the key 'W1'"):
+        loads(file([1, 9998, 1], 10))
+
+
+def test_wrong_answers_and_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_files, "MAX_CASES", 5)
+    for name in ("tie-1.json", "wrong-1.json"):
+        (tmp_path / name).write_bytes((FOLDER / name).read_bytes())
+    with pytest.raises(ConformanceError, match="more than 5 cases or wrong answers"):
+        load(tmp_path)
+    monkeypatch.setattr(vector_files, "MAX_FILES", 1)
+    with pytest.raises(ConformanceError, match="more than 1 files"):
+        load(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    commands = (
+        ["conform", "--answers", str(pipe)],
+        ["conform", "numpy", "--xfail", str(pipe)],
+        ["diagnose", CASE.id, str(pipe)],
+        ["diagnose", str(pipe), str(FOLDER / "tie-1.json")],
+    )
+    for arguments in commands:
+        outcome = command(*arguments)
+        assert outcome.returncode == 2, outcome.stderr
+        assert f"cannot read {pipe}: it is no regular file; write what it holds to one" in outcome.stderr
+
+
+def test_diagnose_names_the_file_and_takes_no_case_for_none(tmp_path: Path) -> None:
+    path = tmp_path / "answer.json"
+    path.write_text("{")
+    assert str(refimpl("diagnose", CASE.id, str(path)).exception).startswith(f"{path}: not JSON")
+    assert "there is no case ''" in str(refimpl("diagnose", "", str(path)).exception)
 
 
 def test_a_hexadecimal_number_has_european_digits() -> None:
@@ -285,6 +420,42 @@ def test_an_arithmetic_that_is_none_is_said(arithmetic: Any) -> None:
     stranger.arithmetic = arithmetic  # type: ignore[attr-defined]
     with pytest.raises(BackendError, match="cannot be judged: arithmetic"):
         BackendDoor(stranger).arithmetic("float64")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "two\nlines"),
+        ("name", 5),
+        ("unit_roundoff", "0.5"),
+        ("unit_roundoff", 0.0),
+        ("largest", float("inf")),
+        ("smallest_normal", float("nan")),
+        ("flushes_subnormals", "no"),
+    ],
+)
+def test_the_fields_of_an_arithmetic_are_what_they_must_be(field: str, value: Any) -> None:
+    fields = {**vars(ARITHMETICS["float64"]), field: value}
+    with pytest.raises(ValueError, match=f"Arithmetic: {field} must be"):
+        Arithmetic(**fields)
+    stranger = Stranger(lambda: None)
+    stranger.arithmetic = lambda **keywords: Arithmetic(**fields)  # type: ignore[attr-defined]
+    with pytest.raises(BackendError, match=f"cannot be judged: arithmetic raised ValueError: Arithmetic: {field}"):
+        BackendDoor(stranger).arithmetic("float64")
+
+
+def test_a_reason_is_one_printable_line_of_some_length() -> None:
+    stranger = Stranger(lambda: None)
+    stranger.supports = lambda spec, **keywords: "\x1b[2J" + 1000 * "no "  # type: ignore[method-assign,assignment,misc]
+    result = judge_case(BackendDoor(stranger), CASE, "float64")
+    assert (result.verdict, result.reason[:10], len(result.reason)) == (SKIP, "?[2Jno no ", backends.MAX_REASON)
+
+
+def test_a_module_without_a_name_is_no_reason_to_stop() -> None:
+    class Placeless(NumpyBackend):
+        __module__ = 7  # type: ignore[assignment]
+
+    assert "(7) on cpu" in BackendDoor(Placeless()).description
 
 
 def test_why_nothing_ran_is_said() -> None:
@@ -524,10 +695,83 @@ def test_a_signal_ends_the_tested_program_too(number: int, tmp_path: Path) -> No
     assert program.returncode == 128 + number
     assert started
     assert all(not Path(f"/proc/{pid}").exists() for pid in started)
-    if number == signal.SIGINT:  # what was found is told
-        assert len(json.loads(out)["reports"][0]["cases"]) >= 1
-        assert "interrupted after" in err
-        assert path.exists()
+    assert len(json.loads(out)["reports"][0]["cases"]) >= 1  # what was found is told
+    assert "interrupted after" in err
+    assert path.exists()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1, 0.3])
+def test_a_second_signal_while_the_program_is_ended_loses_nothing(pause: float, tmp_path: Path) -> None:
+    heard = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start = [sys.executable, "-c", f"{heard}sys.argv[0] = 'refimpl'; runpy.run_module('refimpl', run_name='__main__')"]
+    stays = [sys.executable, HOSTILE, "stays after bye"]
+    slow = [*start, "conform", "--json", "--", *stays]
+    program = subprocess.Popen(slow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    deadline = time.monotonic() + 30
+    while not (started := _children(program.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    program.send_signal(signal.SIGINT)
+    time.sleep(pause)
+    program.send_signal(signal.SIGINT)
+    out, _ = program.communicate(timeout=30)
+    assert program.returncode == 130
+    assert json.loads(out)["reports"][0]["implementation"] == "stays after bye"
+    assert all(not Path(f"/proc/{pid}").exists() for pid in started)
+
+
+WAITING = """
+import signal, threading, time
+from refimpl_numpy import NumpyBackend
+
+class Backend(NumpyBackend):
+    name = "waiting"
+
+    def gradient_function(self, spec, **keywords):
+        {}
+        return super().gradient_function(spec, **keywords)
+"""
+
+
+def test_a_signal_is_no_error_of_the_backend_that_runs(tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING.format("time.sleep(60)"))
+    arguments = [sys.executable, "-m", "refimpl", "conform", "waiting:Backend", "--json", "--processes", "1"]
+    program = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    time.sleep(4)
+    program.terminate()
+    out, err = program.communicate(timeout=30)
+    assert program.returncode == 128 + signal.SIGTERM
+    assert "interrupted after 0 cases" in err
+    assert json.loads(out)["reports"][0]["cases"] == []
+
+
+def test_a_thread_that_stays_does_not_keep_the_command_from_ending(tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING.format("threading.Thread(target=lambda: time.sleep(600)).start()"))
+    outcome = command("conform", "waiting:Backend", "--flag", "Tie", "--processes", "1", cwd=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "waiting conforms" in outcome.stdout
+
+
+def test_processes_that_ignore_sigterm_are_ended(tmp_path: Path) -> None:
+    ignores = "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1)"
+    (tmp_path / "waiting.py").write_text(WAITING.format(ignores))
+    arguments = [sys.executable, "-m", "refimpl", "conform", "waiting:Backend", "--json", "--processes", "2"]
+    program = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    time.sleep(16)  # eight cases, and the workers' start
+    started = _children(program.pid)
+    program.send_signal(signal.SIGINT)
+    out, _ = program.communicate(timeout=30)
+    assert program.returncode == 130
+    assert len(json.loads(out)["reports"][0]["cases"]) >= 8
+    assert started
+    time.sleep(0.5)
+    assert not any(_lives(pid) for pid in started)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process does anything yet; one that has ended stays until somebody asks how."""
+    path = Path(f"/proc/{pid}/stat")
+    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def _children(pid: int) -> list[int]:
