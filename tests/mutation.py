@@ -67,6 +67,7 @@ MODULES = {
     "refimpl_numpy": ("backends/refimpl_numpy/__init__.py", (*NUMPY, "test_faults.py")),
     "refimpl_numpy.functions": ("backends/refimpl_numpy/functions.py", ("test_numpy_functions.py", *NUMPY[1:])),
     "refimpl.agreement": ("refimpl/agreement.py", ("test_check.py", "test_agreement.py", "test_cli.py")),
+    "refimpl.answers": ("refimpl/answers.py", ("test_answers.py",)),
     "refimpl.judge": ("refimpl/judge.py", ("test_judge.py", "test_agreement.py")),
     "refimpl.tolerance": ("refimpl/tolerance.py", ("test_reference_tolerance.py", "test_tolerance.py")),
     "refimpl_numpy.running": ("backends/refimpl_numpy/running.py", PLAN),

@@ -158,8 +158,9 @@ def test_the_same_symptom_with_other_numbers_is_one_group() -> None:
         Wrong("c", FAIL, "no answer within 1.5 s"),
         Wrong("d", FAIL, "no answer within 10 s"),
         Wrong("e", FAIL, "was ended by SIGSEGV"),
+        *[Wrong(case, FAIL, "not asked: the program failed 5 times in a row") for case in "fgh"],
     ]
-    assert [cause.cases for cause in common_causes(given_, {})] == [["a", "b"], ["c", "d"], ["e"]]
+    assert [cause.cases for cause in common_causes(given_, {})] == [["a", "b"], ["c", "d"], ["e"], ["f", "g", "h"]]
 
 
 def test_what_all_wrong_cases_have_is_told_where_it_is_no_accident() -> None:

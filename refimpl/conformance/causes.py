@@ -15,6 +15,7 @@ from typing import Any
 from refimpl.diagnosis import Explanation, Finding
 from refimpl.faults import FAULTS
 
+NOT_ASKED = "not asked"
 ACCIDENT = 0.01  # the likelihood below which what all wrong cases have in common is taken to be no accident
 LISTED = 3
 
@@ -38,8 +39,9 @@ class Wrong:
 
     @property
     def text(self) -> str:
-        """What is to be said of it."""
-        return self.finding.text if self.finding else self.reason
+        """What is to be said of it, in one line."""
+        said = self.finding.text if self.finding else ""
+        return "; ".join(part for part in (self.reason, "" if self.reason.startswith(said) else said) if part)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class CommonCause:
             return " ".join(part for part in (f"{place}: {first.text.rstrip('.')}.", self.where) if part)
         fault = FAULTS[self.faults[0]]
         names = " or ".join(self.faults) + (" (which no case tells apart)" if len(self.faults) > 1 else "")
-        said = f"{names} in {place}{self._layers(first)}"
+        said = f"{names} in {place}{self._layers(first)}, where {first.reason}"
         return f"{said}: {fault.explanation} Remedy: {fault.remedy} {self.where}".strip()
 
     def _layers(self, first: Wrong) -> str:
@@ -114,7 +116,9 @@ def common_causes(wrong: Sequence[Wrong], traits: Mapping[str, Collection[str]])
         _common(_plainest_first(items), (name, *_alike(name, items)), traits)
         for name, items in sorted(uses.items(), key=lambda use: -len(use[1]))
     ]
-    return found + [_common(items, (), traits) for items in sorted(unknown.values(), key=len, reverse=True)]
+    # what was not even asked is a consequence
+    groups = sorted(unknown.values(), key=lambda items: (items[0].reason.startswith(NOT_ASKED), -len(items)))
+    return found + [_common(items, (), traits) for items in groups]
 
 
 def _fewest(explained: Sequence[Collection[Names]]) -> Names:

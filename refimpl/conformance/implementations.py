@@ -17,6 +17,7 @@ from refimpl.answers import settled
 from refimpl.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.backend import ArithmeticBackend, Backend
 from refimpl.conformance import messages
+from refimpl.conformance.causes import NOT_ASKED
 from refimpl.conformance.messages import ANSWERS_FORMAT, MAX_LINE, Hello, one_line
 from refimpl.conformance.process import Program, ProgramError, shown
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case
@@ -134,7 +135,7 @@ class ProcessDoor:
         if supported is not True:
             return Answered(skipped=str(supported))
         if self.wasted >= MAX_STARTS:
-            return Answered(failed=f"not asked: the program failed {MAX_STARTS} times in a row")
+            return Answered(failed=f"{NOT_ASKED}: the program failed {MAX_STARTS} times in a row")
         try:
             answered = self._ask(case, dtype)
         except (ProgramError, ConformanceError) as error:
