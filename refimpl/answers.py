@@ -6,7 +6,7 @@ each a copy, and what cannot be used becomes `Unusable`, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -66,9 +66,7 @@ def _number(loss: Any) -> Array | Unusable | None:
 
 def _items(grads: Any) -> Iterator[tuple[Any, Any]]:
     """The pairs of a mapping, or of anything that a dictionary can be made of."""
-    if isinstance(grads, Mapping):
-        yield from ((key, grads[key]) for key in grads)
-    elif hasattr(grads, "keys"):
+    if hasattr(grads, "keys"):
         names = grads.keys()
         yield from ((key, grads[key]) for key in names)
     else:
