@@ -424,6 +424,26 @@ def test_a_loss_that_is_none_is_refused(j: Judge, loss: Any, reason: str | None)
     assert str(row) == refused("mine", "loss", reason)
 
 
+def test_no_loss_is_refused(j: Judge) -> None:
+    assert str(j.judge_answer("mine", (None, {}))[0]) == refused("mine", "loss", "is a NoneType, not a real number")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_loss_beyond_float64_is_infinite(j: Judge) -> None:
+    row = j.judge_answer("mine", (np.longdouble("1e4000"), {}))[0]
+    assert (row.verdict, row.value) == (FAIL, np.inf)
+
+
+def test_intermediates_that_are_no_dictionary_are_refused(j: Judge) -> None:
+    class Loose(NumpyBackend):
+        def intermediates_function(self, spec: Any, *, dtype: str, device: str) -> Any:
+            return lambda *data: 3.0
+
+    rows = j.rows(Loose(), intermediates=True)
+    assert str(rows[-1]) == refused("numpy", "z2", "are not returned as a dictionary")
+    assert [row.quantity for row in rows] == [*GRADIENTS, "z2"]
+
+
 @pytest.mark.parametrize("kind", [float, np.float32, np.float64, np.array])
 def test_a_loss_may_be_any_real_number(j: Judge, kind: Any) -> None:
     loss = j.truth.loss.mid
