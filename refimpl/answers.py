@@ -6,7 +6,7 @@ each a copy, and what cannot be used becomes `Unusable`, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.strangers import first_line
+from refimpl.strangers import first_line, printable
 
 MAX_KEYS = 10_000
 MAX_ELEMENTS = 2**27  # of one array; a view may have any number without taking memory, and its copy takes it
+MAX_ITEMS = 2**22  # of one array that is given as lists in lists
 
 Array = NDArray[Any]
 
@@ -42,16 +43,14 @@ class Answer(NamedTuple):
 
 
 def settled(answer: Any) -> Answer | Unusable:
-    """Anything at all as an answer. What is one already stays as it is."""
-    if isinstance(answer, Answer | Unusable):
-        return answer
+    """A stranger's (loss, gradients), or whatever else it is."""
     try:
         loss, grads = answer
         gradients = {_text(key): value for key, value in islice(_items(grads), MAX_KEYS + 1)}
     except KeyboardInterrupt:
         raise
     except BaseException:  # a stranger's code may raise anything
-        return Unusable(f"returned {type(answer).__name__}; return (loss, gradients)")
+        return Unusable(f"returned {_kind(answer)}; return (loss, gradients)")
     if len(gradients) > MAX_KEYS:
         return Unusable(f"returned gradients of more than {MAX_KEYS:,} names")
     return Answer(_number(loss), {name: _plain(value) for name, value in gradients.items()})
@@ -59,8 +58,8 @@ def settled(answer: Any) -> Answer | Unusable:
 
 def _number(loss: Any) -> Array | Unusable | None:
     value = None if loss is None else _plain(loss)
-    if isinstance(value, np.ndarray) and not isinstance(loss, np.ndarray) and value.dtype.kind not in "fiu":
-        return Unusable(f"is a {type(loss).__name__}, not a real number")
+    if isinstance(value, np.ndarray) and not issubclass(type(loss), np.ndarray) and value.dtype.kind not in "fiu":
+        return Unusable(f"is a {_kind(loss)}, not a real number")
     return value
 
 
@@ -75,31 +74,62 @@ def _items(grads: Any) -> Iterator[tuple[Any, Any]]:
 
 def _text(key: Any) -> str:
     """A stranger's key as a plain string, whatever its own methods do."""
-    return str.__str__(key) if isinstance(key, str) else f"a key of type {type(key).__name__}"
+    return str.__str__(key) if issubclass(type(key), str) else f"a key of type {_kind(key)}"
+
+
+def _kind(value: Any) -> str:
+    return printable(type(value).__name__)
 
 
 def _plain(value: Any) -> Array | Unusable:
-    if isinstance(value, Unusable):
-        return value
-    if isinstance(value, np.ma.MaskedArray):
-        return Unusable("is a masked array; give a plain one")
     try:
-        if isinstance(value, np.ndarray) and value.size > MAX_ELEMENTS:
-            return Unusable(f"has shape {value.shape}, of more than {MAX_ELEMENTS:,} elements")
-        if not _has_an_end(value):
-            return Unusable(f"is a {type(value).__name__}, not an array of numbers")
-        array = np.array(value)
+        reason = _endless(value)
+        if reason:
+            return Unusable(reason)
+        if issubclass(type(value), np.ma.MaskedArray):
+            return Unusable("is a masked array; give a plain one")
+        array = np.asarray(value)
+        if array.size > MAX_ELEMENTS:
+            return Unusable(f"has shape {array.shape}, of more than {MAX_ELEMENTS:,} elements")
+        if array.dtype.hasobject:
+            kind = "an array of objects" if issubclass(type(value), np.ndarray) else f"a {_kind(value)}"
+            return Unusable(f"is {kind}, not an array of numbers")
+        return np.array(array)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a stranger's __array__ may raise
         return Unusable(f"is no array: {first_line(error)}")
-    if array.dtype.hasobject:
-        kind = "an array of objects" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
-        return Unusable(f"is {kind}, not an array of numbers")
-    return array
 
 
-def _has_an_end(value: Any) -> bool:
-    """Whether NumPy need not go through it item by item, as it does with any sequence."""
-    own = isinstance(value, list | tuple | str | bytes | np.generic) or not isinstance(value, Iterable)
-    return own or any(hasattr(value, name) for name in ("__array__", "__array_interface__", "__array_struct__"))
+def _endless(value: Any) -> str:
+    """Why NumPy must not go through it, item by item, as it does with any sequence; "" where it may or need not."""
+    kind = type(value)
+    if issubclass(kind, list | tuple):
+        return "" if _counted(value) <= MAX_ITEMS else f"is a {_kind(value)} of more than {MAX_ITEMS:,} numbers"
+    goes_through = any(hasattr(kind, name) for name in ("__getitem__", "__iter__", "__len__"))
+    if not goes_through or issubclass(kind, str | bytes | np.generic | np.ndarray) or _offers_an_array(value):
+        return ""
+    return f"is a {_kind(value)}, not an array of numbers"
+
+
+def _counted(value: Any) -> int:
+    """The numbers in lists in lists, arrays among them, as far as they may be."""
+    found, waiting = 0, [value]
+    while waiting and found <= MAX_ITEMS:
+        item = waiting.pop()
+        if issubclass(type(item), list | tuple):
+            waiting += islice(item, MAX_ITEMS + 1 - found)
+            found += 1
+        else:
+            found += np.ndarray.size.__get__(item) if issubclass(type(item), np.ndarray) else 1
+    return found
+
+
+def _offers_an_array(value: Any) -> bool:
+    if any(hasattr(value, name) for name in ("__array__", "__array_interface__", "__array_struct__")):
+        return True
+    try:
+        memoryview(value)
+    except TypeError:
+        return False
+    return True

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import flint
@@ -31,6 +32,8 @@ from refimpl.tolerance import activation_suprema, loss_suprema, softmax_factor
 Array = NDArray[Any]
 Real = NDArray[np.float64]
 FLOAT64_ROUNDOFF = 2.0**-53
+ENOUGH_BITS = 55  # of a value or a slope
+MANY_BITS = 2200  # for a definition that forms 1 + e^z, at z near the logarithm of the smallest number
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +235,7 @@ class Functions:
 
     def _evaluate(self, entry: Activation, kwargs: dict[str, float], z: Bounded) -> tuple[Bounded, Bounded]:
         finite = np.isfinite(z.mid)
-        series = [activate(entry, kwargs, flint.arb_series([m, 1], 2))[0] for m in np.where(finite, z.mid, 0.0).flat]
+        series = [_precisely(partial(activate, entry, kwargs), m) for m in np.where(finite, z.mid, 0.0).flat]
         value = _mids(series, 0, z.shape, finite)
         slope = _mids(series, 1, z.shape, finite)
         local = activation_suprema(entry, kwargs, _points(z), z.err)
@@ -258,7 +261,7 @@ class Functions:
         share = 1.0 / s.shape[1] if entry.averages_outputs else 1.0
         try:
             series = [
-                lose(entry, kwargs, flint.arb_series([m, 1], 2), flint.arb(t))[0]
+                _precisely(partial(lose, entry, kwargs), m, flint.arb(t))
                 for m, t in zip(np.where(finite, s.mid, 1.0).flat, y.flat, strict=True)
             ]
         except (ValueError, ZeroDivisionError):  # the logarithm of a number that is not positive
@@ -362,6 +365,16 @@ def _run(equation: Callable[..., Any], *operands: Any) -> Any:
 def _points(z: Bounded) -> Balls:
     zeros = np.zeros_like(z.mid)
     return Balls(z.mid, zeros, zeros, zeros)
+
+
+def _precisely(function: Callable[..., Any], point: float, *more: Any) -> Any:
+    """Its series to the full precision of float64, also where a definition loses digits."""
+    at = flint.arb_series([point, 1], 2)
+    found = function(at, *more)[0]
+    if min(found[0].rel_accuracy_bits(), found[1].rel_accuracy_bits()) > ENOUGH_BITS:
+        return found
+    with flint.ctx.workprec(MANY_BITS):
+        return function(at, *more)[0]
 
 
 def _mids(series: Sequence[Any], coefficient: int, shape: tuple[int, ...], finite: NDArray[np.bool_]) -> Real:

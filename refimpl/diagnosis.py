@@ -49,6 +49,7 @@ FORWARD = ("weighted_input", "activation")  # the equations of the forward pass 
 QUOTIENTS = ("finite_differences", "one_sided_differences")
 NEARLY = 0.1  # how far a difference quotient may be off, of the largest element
 MAX_SUSPECTS = 3
+ROUNDING = 64  # unit roundoffs
 MAX_QUOTIENTS = 400  # parameters up to which difference quotients are recomputed
 
 Array = NDArray[Any]
@@ -110,7 +111,7 @@ class Finding:
         if not self.known:
             if not self.compared:
                 return f"{self.quantity} {self.symptom}"
-            unknown = "cause unknown" if self.pairs else "no single known mistake explains it"
+            unknown = "cause unknown" + ("" if self.pairs else " (two mistakes at once were not tried)")
             return f"{unknown}; the first that is wrong, going backwards: {self.quantity} {self.symptom}"
         named = [_named(explanation) for explanation in self.explanations[:6]]
         more = f" or {len(self.explanations) - 6} more" if len(self.explanations) > 6 else ""
@@ -172,10 +173,10 @@ def diagnose_answer(
 ) -> list[Finding]:
     """`diagnose` for an answer (loss or None, gradients) to what `judge` knows the truth about; the answer may be
     anything at all. `decides`: the judge whose verdict is to be explained, where it is another. `pairs`: whether to
-    try pairs of faults, which takes most of the time. `suspects`: faults that other answers of the same code have,
-    which are tried together, each at all its layers.
+    try pairs of faults and difference quotients, which takes most of the time. `suspects`: faults that other answers
+    of the same code have, which are tried together, each at all its layers.
     """
-    given = settled(answer)
+    given = answer if isinstance(answer, Answer | Unusable) else settled(answer)
     if isinstance(given, Unusable):
         return []
     with np.errstate(all="ignore"):
@@ -271,6 +272,8 @@ class _Case:
             return f"has shape {answer.shape} in place of {truth.shape}" + (", and is transposed" if turned else "")
         if not answer.any():
             return "is zero everywhere"
+        if np.abs(answer).max() <= ROUNDING * self.arithmetic.unit_roundoff * np.abs(truth).max():
+            return "is zero everywhere, but for rounding"
         close = self._near(name, answer)
         parts = [self._pattern(name, answer, truth, close)]
         others = [other for other in self.names if other not in self.wrong]
@@ -306,7 +309,9 @@ class _Case:
         if 0 < (~close).sum() < close.size:
             return f"is wrong in {int((~close).sum())} of {close.size} elements, first {name}[{_first(~close)}]"
         distance = np.abs(answer - truth).max() / max(np.abs(truth).max(), self.arithmetic.smallest_normal)
-        return f"is right in no element; the largest error is {distance:.1e} times the largest element"
+        small = self.dtype == "float64" and 2.0**-27 <= distance <= 2.0**-20
+        size = ", of the size of float32's rounding errors" if small else ""
+        return f"is right in no element; the largest error is {distance:.1e} times the largest element{size}"
 
     def _ratio(self, name: str, answer: Array, truth: Array) -> float | None:
         """The number that the array is the right one times, if there is one."""
@@ -406,7 +411,7 @@ class _Search:
             self._matching(self.singles, tried)
             or self._matching(self._everywhere(), tried)
             or self._matching(self._suspected(suspects), tried)
-            or self._quotients()
+            or (self._quotients() if pairs else [])
             or (self._matching(self._pairs(self.singles), tried * tried) if pairs else [])
             or (self._matching(self._pairs(self._lines()), tried * tried) if pairs else [])
         )
@@ -680,7 +685,8 @@ class _Search:
         chance, usual, decisive = 1.0, 1.0, True
         width = step if one_sided else 2 * step
         centre = self._loss(case.params)
-        place = np.spacing(np.asarray(abs(float(centre.mid)), dtype=case.dtype)).astype(np.float64) / 2
+        spacing = np.spacing(np.asarray(abs(float(centre.mid)), dtype=case.dtype)).astype(np.float64)
+        place = max(spacing / 2, case.arithmetic.smallest_subnormal)
         for name in case.names:
             at, distance = case.miss(name)
             # the element that says most first: nearly every step is ruled out by it

@@ -154,6 +154,11 @@ def _batch(where: Where) -> Where:
     return lambda spec, n: where(spec, n) if n > 1 else ()
 
 
+def _averaged(where: Where) -> Where:
+    """Only where the loss is the mean over more than one sample."""
+    return lambda spec, n: where(spec, n) if _averaging(spec, n) else ()
+
+
 def _biased(spec: NetworkSpec, n: int) -> Sequence[int]:
     return [number for number, layer in enumerate(spec.layers, start=1) if layer.bias]
 
@@ -327,6 +332,12 @@ def _vjp(change: Callable[[Jacobian], Jacobian]) -> Plant:
 
 def _undo_average(m: Mistaken, layer: int, parameter: Any) -> None:
     m.change(m.spec.depth, "cost_gradient", lambda right: lambda d, reduction: right(d, "sum"))
+
+
+def _over_n_minus_1(m: Mistaken, layer: int, parameter: Any) -> None:
+    more = m.n / (m.n - 1)
+    m.change(m.spec.depth, "cost_gradient", lambda right: lambda d, reduction: right(d, reduction) * more)
+    m.change(m.spec.depth, "cost", lambda right: lambda losses, reduction: right(losses, reduction) * more)
 
 
 def _average_every_layer(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -602,6 +613,12 @@ FAULTS: Mapping[str, Fault] = {
             _averaging, _undo_average,
         ),
         Fault(
+            "averaged_over_n_minus_1",
+            "The sum over the batch is divided by N − 1, as an unbiased variance is; the loss is the mean.",
+            "Divide by N.",
+            _averaging, _over_n_minus_1,
+        ),
+        Fault(
             "averaged_twice",
             "The gradient is divided by N twice: once with the loss and once more when it is summed over the batch.",
             "Divide by N in one place only; sum over the batch everywhere else.",
@@ -680,6 +697,18 @@ FAULTS: Mapping[str, Fault] = {
             "The gradient of W is averaged over the batch although δ already carries the 1/N.",
             "dW = δᵀ a, not divided by N.",
             _batch(_biased), _weight_gradient(lambda dW, delta: dW / float(len(delta))),
+        ),
+        Fault(
+            "bias_gradient_not_averaged",
+            "The gradient of b is the sum over the batch; the loss is its mean, and dW's 1/N is not in δ.",
+            "Divide ∂C/∂s by N, once, so that dW and db both have it; or divide both.",
+            _averaged(_biased), _bias_gradient(lambda db, delta: db * float(len(delta))),
+        ),
+        Fault(
+            "weight_gradient_not_averaged",
+            "The gradient of W is the sum over the batch; the loss is its mean.",
+            "Divide ∂C/∂s by N, once, so that dW and db both have it; or divide both.",
+            _averaged(_layers), _weight_gradient(lambda dW, delta: dW * float(len(delta))),
         ),
         Fault(
             "bias_gradient_from_row_sums",

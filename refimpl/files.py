@@ -88,14 +88,16 @@ def opened(path: Path | str, error: type[RefimplError]) -> Iterator[BinaryIO]:
     try:
         # a pipe that nobody writes to is not waited for
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
-        with open(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise error(f"cannot read {path}: it is no regular file; write what it holds to one")
-            yield file
-    except RefimplError:
-        raise
     except (OSError, ValueError) as reason:
         raise error(f"cannot read {path}: {getattr(reason, 'strerror', None) or NO_NAME}") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise error(f"cannot read {path}: it is no regular file; write what it holds to one")
+    with open(handle, "rb") as file:
+        try:
+            yield file
+        except OSError as reason:
+            raise error(f"cannot read {path}: {reason.strerror}") from None
 
 
 def read_whole(path: Path | str, limit: int, error: type[RefimplError], what: str) -> bytes:

@@ -118,7 +118,7 @@ class Judge:
     ) -> list[Row]:
         """The verdicts on an answer `(loss, gradients)`, whoever computed it."""
         arithmetic = arithmetic or ARITHMETICS[self.batch.dtype]
-        given = settled(answer)
+        given = answer if isinstance(answer, Answer | Unusable) else settled(answer)
         if isinstance(given, Unusable):
             return [_refused(name, "loss", given.reason)]
         truth = {key: ball for key, ball in self.truth.grads.items() if inputs or key != "x"}

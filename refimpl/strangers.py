@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+ended_by: list[int] = []  # the signals to end that have come
+
 
 def told(error: BaseException) -> str:
     """The kind of an error and the first line of its message, without control characters."""
@@ -35,8 +37,10 @@ def printable(text: str) -> str:
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """NumPy's error handling and the working folder as they were; what is printed goes to stderr."""
-    folder = _folder()
+    """NumPy's error handling and the working folder as they were; what is printed goes to stderr. A signal to end that
+    came meanwhile is heard, also where the stranger's code took it for an error of its own.
+    """
+    folder, signals = _folder(), len(ended_by)
     try:
         with np.errstate(), contextlib.redirect_stdout(sys.stderr):
             yield
@@ -44,6 +48,8 @@ def kept() -> Iterator[None]:
         if folder is not None and _folder() != folder:
             with contextlib.suppress(OSError):
                 os.chdir(folder)
+        if len(ended_by) > signals:
+            raise KeyboardInterrupt
 
 
 def _folder() -> str | None:

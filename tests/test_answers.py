@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import itertools
+import resource
 from collections import UserDict, UserList, UserString
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refimpl.answers import MAX_ELEMENTS, MAX_KEYS, Answer, Unusable, settled
+from refimpl.answers import MAX_ELEMENTS, MAX_ITEMS, MAX_KEYS, Answer, Unusable, settled
 
 
 def gradients(answer: Any) -> dict[str, Any]:
@@ -52,9 +54,9 @@ class Keys:
 def test_gradients_are_whatever_a_dictionary_can_be_made_of(answer: Any) -> None:
     found = gradients(answer)
     assert list(found) == ["W1", "b1"]
-    for array in found.values():
-        np.testing.assert_array_equal(array, [1.0, 2.0])
-        assert array.dtype == np.float64
+    for grad in found.values():
+        np.testing.assert_array_equal(grad, [1.0, 2.0])
+        assert grad.dtype == np.float64
 
 
 class Text(str):
@@ -114,16 +116,95 @@ def test_ctrl_c_is_no_answer() -> None:
             settled(answer)
 
 
-def test_an_answer_stays_as_it_is() -> None:
-    answer = settled((0.5, {"W1": np.ones(2)}))
-    assert settled(answer) is answer
-    unusable = settled(None)
-    assert settled(unusable) is unusable
-    part = Unusable("because")
-    found = settled((part, {"W1": part}))
+@pytest.mark.parametrize("value", [Unusable("PASS\x1b[2J"), Answer(np.array(0.5), {})], ids=["unusable", "answer"])
+def test_what_only_looks_settled_is_looked_into(value: Any) -> None:
+    """As a stranger may return it."""
+    assert reason(value).startswith("is a ")
+    found = settled(value)
+    assert found == Unusable("returned Unusable; return (loss, gradients)") or found is not value
+    loose = settled(Answer([0.5], {"W1": [1.0]}))  # type: ignore[arg-type]
+    assert isinstance(loose, Answer)
+    assert isinstance(loose.gradients["W1"], np.ndarray)
+
+
+class Liar:
+    """Says that it is of another class, or raises where it is asked."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        if self.kind is None:
+            raise SystemExit(0)
+        return self.kind
+
+
+@pytest.mark.parametrize("kind", [None, np.ndarray, Answer, list, str, np.ma.MaskedArray])
+def test_what_an_object_says_it_is_of_makes_no_difference(kind: Any) -> None:
+    assert isinstance(settled(Liar(kind)), Unusable)
+    assert "Liar" in reason(Liar(kind)) or "no array" in reason(Liar(kind))
+    found = settled((Liar(kind), {Liar(kind): 1.0}))
     assert isinstance(found, Answer)
-    assert found.loss is part
-    assert found.gradients["W1"] is part
+    assert isinstance(found.loss, Unusable)
+    assert list(found.gradients) == ["a key of type Liar"]
+
+
+class Sequence:
+    """Items without an end, and no iterator of its own."""
+
+    def __len__(self) -> int:
+        return 10**12
+
+    def __getitem__(self, index: int) -> float:
+        return 1.0
+
+
+def doubled(times: int) -> list[Any]:
+    value: list[Any] = [1.0]
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+class Sized(np.ndarray[Any, Any]):
+    """Says that it is small."""
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return 1
+
+
+class Large:
+    """An array of any size, once it is asked for one."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        return np.broadcast_to(1.0, 2**29)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Sequence(), doubled(40), [np.broadcast_to(1.0, 2**29)] * 2, Large(), np.broadcast_to(1.0, 2**29).view(Sized)],
+    ids=["sequence", "doubled", "list of views", "large", "sized"],
+)
+def test_what_has_no_end_is_refused_at_once(value: Any) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "of more than" in reason(value) or "not an array of numbers" in reason(value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 * 1024  # KiB
+
+
+@pytest.mark.parametrize(("count", "taken"), [(MAX_ITEMS - 1, True), (MAX_ITEMS, False)])
+def test_lists_have_a_largest_size(count: int, taken: bool) -> None:
+    """The list itself counts for one."""
+    found = gradients({"W1": [0.0] * count})["W1"]
+    assert isinstance(found, np.ndarray) == taken
+
+
+@pytest.mark.parametrize(
+    "value", [array.array("d", [1.0, 2.0]), memoryview(np.array([1.0, 2.0])), (1.0, 2.0), [np.float64(1), 2]]
+)
+def test_buffers_and_tuples_are_arrays(value: Any) -> None:
+    np.testing.assert_array_equal(gradients({"W1": value})["W1"], [1.0, 2.0])
 
 
 def test_arrays_are_plain_copies() -> None:
@@ -161,17 +242,17 @@ def test_what_is_no_array_says_why(value: Any, words: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["__array__", "__array_interface__", "__array_struct__"])
 def test_an_iterable_that_knows_how_to_be_an_array_is_one(protocol: str) -> None:
-    array = np.array([1.0, 2.0])
+    right = np.array([1.0, 2.0])
 
     class Own:
         def __iter__(self) -> Iterator[float]:
             raise AssertionError("its items were not to be gone through")
 
     if protocol == "__array__":
-        Own.__array__ = lambda self, *args, **kwargs: array  # type: ignore[attr-defined]
+        Own.__array__ = lambda self, *args, **kwargs: right  # type: ignore[attr-defined]
     else:
-        setattr(Own, protocol, getattr(array, protocol))
-    np.testing.assert_array_equal(gradients({"W1": Own()})["W1"], array)
+        setattr(Own, protocol, getattr(right, protocol))
+    np.testing.assert_array_equal(gradients({"W1": Own()})["W1"], right)
 
 
 @pytest.mark.parametrize("value", [1, 1.5, np.float32(1.5), np.int8(1), np.array(1.5), [1.5], np.array("0.5")])
@@ -195,8 +276,7 @@ def test_no_loss_is_none_to_be_judged() -> None:
 
 
 def test_an_array_is_asked_for_by_name() -> None:
-    found = settled((0.5, {"W1": [1.0], "b1": Unusable("is bad")}))
-    assert isinstance(found, Answer)
+    found = Answer(None, {"W1": np.array([1.0]), "b1": Unusable("is bad")})
     np.testing.assert_array_equal(found.array("W1"), [1.0])
     assert found.array("b1") == "is bad"
     assert found.array("W2") == "is missing"

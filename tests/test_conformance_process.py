@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from refimpl.cli import app
 from refimpl.conformance import descendants, process
 from refimpl.conformance.implementations import MAX_STARTS, ProcessDoor
 from refimpl.conformance.process import Program
@@ -44,13 +47,14 @@ def started() -> Iterator[list[int]]:
             super().__init__(*arguments, **options)
             given.append(self.pid)
 
-    before = set(descendants._strays(set()))
+    descendants.adopt_orphans()
+    before = descendants.strays()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process.subprocess, "Popen", Noted)
         yield given
     assert given
     assert not Program.running
-    assert set(descendants._strays(set())) <= before
+    assert descendants.strays() <= before
 
 
 def run(command: list[str], suite: Suite, count: int, seconds: float = DEADLINE) -> ConformanceReport:
@@ -201,3 +205,61 @@ def test_an_adapter_is_short_and_passes_the_suite(adapter: str, suite: Suite, tm
     report = run(command, suite, len(suite.cases), 10.0)
     assert report.ok, report.wrong[0].text
     assert report.counts()[PASS] > 100
+
+
+def test_without_adopting_orphans_only_what_descends_from_the_program_is_ended(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a library: the caller's own processes are its own, in whatever session, and started whenever."""
+    monkeypatch.setattr(descendants, "_adopting", False)
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    before = subprocess.Popen(sleep, start_new_session=True)
+    door = ProcessDoor([*PROGRAM, "grandchild"], "float64", DEADLINE)
+    after = subprocess.Popen(sleep, start_new_session=True)
+    try:
+        results = list(conform(door, Suite.of(suite.cases[:3]), "float64"))
+        started = descendants.descendants(door.program.process.pid) if door.program else set()
+        assert {result.verdict for result in results} == {PASS}
+        assert judge_case(door, suite.cases[3], "float64").verdict == FAIL
+        assert (before.poll(), after.poll()) == (None, None)
+        assert all(descendants._ended(pid) for pid in started)
+    finally:
+        door.close()
+        for own in (before, after):
+            own.kill()
+            assert own.wait() == -signal.SIGKILL  # nobody else has asked how it ended
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_a_signal_while_the_program_is_started_leaves_nothing_behind(
+    started: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(process.subprocess.Popen):  # type: ignore[misc,name-defined]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.stdin.close()
+            self.stdout.close()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(process.subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Program([sys.executable, "-c", "import time; time.sleep(600)"])
+
+
+def test_what_cannot_be_ended_does_not_hide_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[int]
+) -> None:
+    ended = process.end_all
+    monkeypatch.setattr(process, "end_all", lambda *arguments: [*ended(*arguments), 4242])
+    junit = tmp_path / "out.xml"
+    outcome = CliRunner().invoke(app, ["conform", "--flag", "Tie", "--junit", str(junit), "--", *PROGRAM, "none"])
+    assert "process 4242 cannot be ended" in str(outcome.exception)
+    assert "conforms: 9 PASS" in outcome.output
+    assert junit.exists()
+
+
+def test_without_a_proc_of_its_own_nothing_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that shows the processes of its host."""
+    monkeypatch.setattr(descendants.os, "readlink", lambda path: "1234567")
+    assert descendants.strays() == set()
+    assert descendants.descendants(1) == set()

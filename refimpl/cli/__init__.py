@@ -28,9 +28,11 @@ from refimpl.cli.train import predict, train
 from refimpl.cli.vectors import vectors
 from refimpl.cores import speaks
 from refimpl.errors import RefimplError
+from refimpl.strangers import ended_by
 
 BROKEN_PIPE = 128 + 13  # as shells have it
-LINGERING = 5.0  # seconds that a stranger's threads have to end
+LINGERING = 10.0  # seconds that what a stranger's code has left running has to end
+SIGNALS = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 app = typer.Typer(
     name="refimpl", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -64,11 +66,15 @@ def main() -> None:
 
 
 def _end_in_time(code: int) -> None:
-    """Threads that a stranger's code has left running have a moment to end; then the process ends without them."""
-    if any(thread is not threading.current_thread() and not thread.daemon for thread in threading.enumerate()):
-        watch = threading.Timer(LINGERING, os._exit, [code])
-        watch.daemon = True
-        watch.start()
+    """What a stranger's code has left to be waited for, threads and what it does at exit, has a moment; then the
+    process ends without it.
+    """
+    for name in SIGNALS:
+        if signal.getsignal(getattr(signal, name)) is _end:
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+    watch = threading.Timer(LINGERING, os._exit, [code])
+    watch.daemon = True
+    watch.start()
 
 
 def _run() -> None:
@@ -76,8 +82,8 @@ def _run() -> None:
     with contextlib.suppress(OSError):  # as python -m does: a backend at module:attribute may lie in the working folder
         if (here := os.getcwd()) not in sys.path:
             sys.path.append(here)
-    for name in ("SIGTERM", "SIGHUP"):  # so that what was begun is ended
-        if hasattr(signal, name):
+    for name in SIGNALS:  # so that what was begun is ended; what is ignored, as under nohup, stays so
+        if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
             signal.signal(getattr(signal, name), _end)
     try:
         app()
@@ -89,8 +95,8 @@ def _run() -> None:
     except BrokenPipeError:  # as in `refimpl vectors list | head`
         _give_up("", BROKEN_PIPE)
     except SystemExit as end:
-        if _ended_by:
-            sys.exit(128 + _ended_by[0])
+        if ended_by:
+            sys.exit(128 + ended_by[0])
         # the command line's library ends so on a broken pipe, with the exit code of a wrong gradient
         if end.code == 1 and type(sys.stdout).__name__ == "PacifyFlushWrapper":
             _give_up("", BROKEN_PIPE)
@@ -113,12 +119,9 @@ def _take_stdout() -> None:
             stream.reconfigure(errors="replace")
 
 
-_ended_by: list[int] = []
-
-
 def _end(number: int, frame: object) -> None:
     """As Ctrl-C, which a stranger's code that is being run is not taken to have raised."""
-    _ended_by.append(number)
+    ended_by.append(number)
     raise KeyboardInterrupt
 
 

@@ -88,6 +88,7 @@ def conform(
     """Run the conformance suite: every case with its certified answer, and what is wrong where one is missed."""
     from refimpl.conformance import run
     from refimpl.conformance import vectors as vector_files
+    from refimpl.conformance.process import NotEndedError
     from refimpl.cores import cores
 
     command: list[str] | None = context.meta.get(COMMAND)
@@ -100,7 +101,7 @@ def conform(
     expected = run.expected_failures(xfail, whole) if xfail else {}
     reports: list[ConformanceReport] = []
     missing = dict.fromkeys(require_backend or [], "was not asked for")
-    interrupted = False
+    interrupted, not_ended = False, None
     given = context.get_parameter_source("dtype")
     demanded = dtype.value if given is not None and given.name == "COMMANDLINE" else None
     asked = Asked(backends, command, answers, vectors, demanded, device, processes or cores(), timeout)
@@ -118,10 +119,14 @@ def conform(
                         missing |= dict.fromkeys(missing.keys() & {implementation.name, place}, "")
     except KeyboardInterrupt:
         interrupted = True
+    except NotEndedError as error:  # what was found is told nevertheless
+        not_ended = error
     missing = {name: reason for name, reason in missing.items() if reason}
     _show(reports, missing, as_json)
     if target is not None:
         _write(target, run.junit(reports))
+    if not_ended:
+        raise not_ended
     if interrupted:
         done = sum(len(report.results) for report in reports)
         typer.echo(f"interrupted after {done} cases; the rest was not run", err=True)
@@ -208,6 +213,7 @@ def _implementations(
 ) -> Iterator[tuple[str, Implementation, str]]:
     """What was asked for, each by the name it was asked for by, and in which dtype."""
     from refimpl import backend as installed
+    from refimpl.conformance.descendants import adopt_orphans
     from refimpl.conformance.implementations import AnswersDoor, ProcessDoor
     from refimpl.conformance.parallel import ParallelDoor
 
@@ -221,6 +227,7 @@ def _implementations(
     if asked.command is not None:
         if not asked.command:
             raise ConformanceError("no program stands after --; write refimpl conform -- ./my_backprop")
+        adopt_orphans()
         yield asked.command[0], ProcessDoor(asked.command, dtype, asked.timeout), dtype
     elif asked.answers is not None:
         answers = AnswersDoor(asked.answers, asked.dtype, whole.by_id.__contains__)

@@ -1,4 +1,4 @@
-"""What is wrong over a whole run: the fewest faults that explain every wrong case that can be explained.
+"""What is wrong over a whole run: few faults that explain every wrong case that can be explained.
 
 One mistake in a program has other names in other cases: a degenerate network cannot tell it from its neighbours, and
 it acts at other layers. `common_causes` chooses among the explanations of all cases together, and says what the wrong
@@ -17,6 +17,7 @@ from refimpl.faults import FAULTS
 
 NOT_ASKED = "not asked"
 ACCIDENT = 0.01  # the likelihood below which what all wrong cases have in common is taken to be no accident
+MAX_EXPLANATIONS = 20
 LISTED = 3
 
 Names = frozenset[str]
@@ -33,8 +34,8 @@ class Wrong:
 
     @property
     def explanations(self) -> Mapping[Names, Explanation]:
-        """By the faults in them."""
-        found = self.finding.explanations if self.finding else ()
+        """By the faults in them, as many as are worth a thought."""
+        found = self.finding.explanations[:MAX_EXPLANATIONS] if self.finding else ()
         return {frozenset(cause.fault.name for cause in causes): causes for causes in reversed(found)}
 
     @property
@@ -47,12 +48,14 @@ class Wrong:
 @dataclass(frozen=True)
 class CommonCause:
     """What several cases have in common. `faults`: the fault that explains them, and those that no case tells from it;
-    empty where nothing does. `traits` are the wrong cases' own: all have them; with `exactly`, and no other case has.
+    empty where nothing does. `example`: what explains the first of them. `traits` are the wrong cases' own: all have
+    them; with `exactly`, no other case that was judged has the first.
     """
 
     verdict: str
     faults: tuple[str, ...]
     wrong: tuple[Wrong, ...]
+    example: Explanation = ()
     traits: tuple[str, ...] = ()
     exactly: bool = False
 
@@ -67,7 +70,7 @@ class CommonCause:
         if not self.traits:
             return ""
         if self.exactly:
-            return f"Wrong in every case with {self.traits[0]}, and in no other."
+            return f"These are all cases with {self.traits[0]}, and no others."
         return f"All of them have: {', '.join(self.traits[:LISTED])}."
 
     @property
@@ -79,17 +82,14 @@ class CommonCause:
             return " ".join(part for part in (f"{place}: {first.text.rstrip('.')}.", self.where) if part)
         fault = FAULTS[self.faults[0]]
         names = " or ".join(self.faults) + (" (which no case tells apart)" if len(self.faults) > 1 else "")
-        said = f"{names} in {place}{self._layers(first)}, where {first.reason}"
+        said = f"{names} in {place}{self._layers()}, where {first.reason}"
         return f"{said}: {fault.explanation} Remedy: {fault.remedy} {self.where}".strip()
 
-    def _layers(self, first: Wrong) -> str:
-        for causes in first.explanations.values():
-            here = [cause for cause in causes if cause.fault.name == self.faults[0]]
-            if here:
-                layers = [str(cause.layer) for cause in here if cause.layer]
-                number = f" ({here[0].fault.parameter} {here[0].parameter:.4g})" if here[0].parameter else ""
-                return (f" at layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}" if layers else "") + number
-        return ""
+    def _layers(self) -> str:
+        here = [cause for cause in self.example if cause.fault.name == self.faults[0]]
+        layers = [str(cause.layer) for cause in here if cause.layer]
+        place = f" at layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}" if layers else ""
+        return place + (f" ({here[0].fault.parameter} {here[0].parameter:.4g})" if here[0].parameter else "")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -97,9 +97,7 @@ class CommonCause:
 
 
 def common_causes(wrong: Sequence[Wrong], traits: Mapping[str, Collection[str]]) -> list[CommonCause]:
-    """The causes of all that is wrong, the one with the most cases first and what is unknown last. `traits`: of every
-    case that was judged.
-    """
+    """The causes of all that is wrong, the one with the most cases first. `traits`: of every case that was judged."""
     coincidences = _coincidences(wrong)
     explained = [item for item in wrong if item.explanations and _form(item) not in coincidences]
     chosen = _fewest([item.explanations.keys() for item in explained])
@@ -112,13 +110,15 @@ def common_causes(wrong: Sequence[Wrong], traits: Mapping[str, Collection[str]])
         names = min((names for names in item.explanations if names <= chosen), key=len)
         for name in sorted(names):
             uses.setdefault(name, []).append((item, names))
-    found = [
-        _common(_plainest_first(items), (name, *_alike(name, items)), traits)
-        for name, items in sorted(uses.items(), key=lambda use: -len(use[1]))
-    ]
+    having = _having(traits)
+    found = []
+    for name, items in uses.items():
+        plainest = sorted(items, key=lambda item: (len(item[1]), len(item[0].explanations)))
+        example = plainest[0][0].explanations[plainest[0][1]]
+        found.append(_common([item for item, _ in plainest], having, (name, *_alike(name, items)), example))
+    found += [_common(items, having) for items in unknown.values()]
     # what was not even asked is a consequence
-    groups = sorted(unknown.values(), key=lambda items: (items[0].reason.startswith(NOT_ASKED), -len(items)))
-    return found + [_common(items, (), traits) for items in groups]
+    return sorted(found, key=lambda cause: (cause.wrong[0].reason.startswith(NOT_ASKED), -len(cause.cases)))
 
 
 def _fewest(explained: Sequence[Collection[Names]]) -> Names:
@@ -157,10 +157,6 @@ def _alike(name: str, items: Sequence[tuple[Wrong, Names]]) -> list[str]:
     return [other for other in FAULTS if other != name and all(other in each for each in others)]
 
 
-def _plainest_first(items: Sequence[tuple[Wrong, Names]]) -> list[Wrong]:
-    return [item for item, names in sorted(items, key=lambda item: (len(item[1]), len(item[0].explanations)))]
-
-
 def _coincidences(wrong: Sequence[Wrong]) -> set[str]:
     """Being wrong by one factor in most cases without an explanation: what a few others have is one of that factor."""
     counts: dict[str, list[int]] = {}
@@ -184,16 +180,27 @@ FACTOR = "is the right one times"
 NUMBER = r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?"
 
 
-def _common(wrong: Sequence[Wrong], faults: tuple[str, ...], traits: Mapping[str, Collection[str]]) -> CommonCause:
-    cases = {item.case for item in wrong}
-    others = [traits[case] for case in traits if case not in cases]
+def _having(traits: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
+    """The cases by what they have; under "" all of them."""
+    having: dict[str, set[str]] = {"": set(traits)}
+    for case, own in traits.items():
+        for trait in own:
+            having.setdefault(trait, set()).add(case)
+    return having
+
+
+def _common(
+    wrong: Sequence[Wrong],
+    having: Mapping[str, set[str]],
+    faults: tuple[str, ...] = (),
+    example: Explanation = (),
+) -> CommonCause:
+    cases, judged = {item.case for item in wrong}, having[""]
+    accident = ACCIDENT / max(len(having) - 1, 1)
     shared = [
         trait
-        for trait in dict.fromkeys(trait for case in cases for trait in sorted(traits.get(case, ())))
-        if all(trait in traits.get(case, ()) for case in cases)
-        and others
-        and ((sum(trait in other for other in others) + len(cases)) / len(traits)) ** len(cases) <= ACCIDENT
+        for trait, own in sorted(having.items(), key=lambda item: len(item[1]))
+        if trait and cases <= own and len(own) < len(judged) and (len(own) / len(judged)) ** len(cases) <= accident
     ]
-    shared.sort(key=lambda trait: sum(trait in other for other in others))
-    exactly = bool(shared) and not any(shared[0] in other for other in others)
-    return CommonCause(wrong[0].verdict, faults, tuple(wrong), tuple(shared), exactly)
+    exactly = bool(shared) and having[shared[0]] == cases
+    return CommonCause(wrong[0].verdict, faults, tuple(wrong), example, tuple(shared), exactly)

@@ -27,6 +27,7 @@ from refimpl.strangers import kept, printable, told
 
 MAX_STARTS = 5  # of a program that must be killed, one after the other without a usable answer between
 MAX_ANSWERS_BYTES = 2**26
+MAX_ANSWERS_LINES = 10_000
 BOM = b"\xef\xbb\xbf"
 
 
@@ -171,7 +172,11 @@ class ProcessDoor:
         self.program = Program(self.command)
         try:
             greeting = messages.say({"type": "hello", "format": messages.FORMAT, "dtype": self.dtype})
-            return messages.read_hello(self.program.ask(greeting, self.seconds))
+            line = self.program.ask(greeting, self.seconds)
+            try:
+                return messages.read_hello(line)
+            except ConformanceError as error:
+                raise ConformanceError(f"{error}; it wrote {shown(line)}") from None
         except (ProgramError, ConformanceError) as error:
             self._discard()
             advice = "" if "first line" in str(error) else "; the first line must be its hello"
@@ -207,8 +212,10 @@ class AnswersDoor:
         with opened(path, ConformanceError) as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
                 left -= len(line)
-                if left < 0:
-                    raise ConformanceError(f"{path} is larger than {MAX_ANSWERS_BYTES:,} bytes; split it")
+                if left < 0 or number > MAX_ANSWERS_LINES:
+                    raise ConformanceError(
+                        f"{path} is larger than {MAX_ANSWERS_BYTES:,} bytes or {MAX_ANSWERS_LINES:,} lines; split it"
+                    )
                 try:
                     if line.strip():
                         self._line(line.removeprefix(BOM).rstrip(b"\r\n"), dtype, known)

@@ -160,6 +160,8 @@ def _array(item: Any, dtype: str) -> Array | Unusable:
     shape, data = item["shape"], item["data"]
     if not isinstance(shape, list) or len(shape) > 32 or any(type(e) is not int or not 0 < e < 2**31 for e in shape):
         return _no_array("shape must be a list of positive sizes")
+    if isinstance(data, list) and any(isinstance(value, list) for value in data):
+        return _no_array("data must be flat, in C order, without lists in it")
     if not isinstance(data, list) or len(data) != math.prod(shape):
         count = len(data) if isinstance(data, list) else "no list of"
         return _no_array(f"data has {count} numbers; the shape {shape} asks for {math.prod(shape)}")
@@ -179,6 +181,8 @@ def _number(value: Any) -> float | str:
     """The number, or what it is instead."""
     if isinstance(value, str):
         return NAMED.get(value, f"is the text {value[:20]!r}")
+    if value is None:
+        return 'is null; write "NaN" or "Infinity" for what is no finite number'
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"is a {type(value).__name__}"
     return float(value)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from refimpl.conformance.descendants import adopt_orphans, end_strays
+from refimpl.conformance.descendants import descendants, end_all, strays
 from refimpl.conformance.messages import MAX_LINE, say
 from refimpl.errors import ConformanceError
 
@@ -30,6 +30,10 @@ class ProgramError(Exception):
     """What a program did instead of answering."""
 
 
+class NotEndedError(ConformanceError):
+    """A program, or what it started, lives although it was killed."""
+
+
 class Program:
     """A running program. `ask` sends a line and returns the line that comes back."""
 
@@ -37,7 +41,7 @@ class Program:
 
     def __init__(self, command: Sequence[str]) -> None:
         """Raises ConformanceError where the command cannot be started."""
-        self.others = adopt_orphans()
+        self.others = strays()
         try:
             self.process = subprocess.Popen(
                 command,
@@ -51,6 +55,9 @@ class Program:
             if os.path.isdir(command[0]):
                 reason = "it is a folder"
             raise ConformanceError(f"cannot run {command[0]!r}: {reason}; name a program after --") from None
+        except BaseException:  # a signal, when the program may have been started
+            end_all((), self.others | self.running, ENDING)
+            raise
         self.running.add(self.process.pid)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -147,16 +154,17 @@ class Program:
         for stream in (self.stdin, self.stdout):
             with contextlib.suppress(OSError):
                 stream.close()
+        started = descendants(self.process.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         try:
             self.process.wait(ENDING)
             self.running.discard(self.process.pid)
-            left = end_strays(self.others | self.running, ENDING)
+            left = end_all(started, self.others | self.running, ENDING)
         except subprocess.TimeoutExpired:
             left = [self.process.pid]
         if left:
-            raise ConformanceError(
+            raise NotEndedError(
                 f"process {left[0]} cannot be ended, as one of another user's cannot; end it, and run the "
                 "program as yourself"
             )

@@ -20,7 +20,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from refimpl.conformance.causes import CommonCause, Wrong, common_causes
+from refimpl.conformance.causes import NOT_ASKED, CommonCause, Wrong, common_causes
 from refimpl.conformance.implementations import Implementation
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case, Suite
 from refimpl.diagnosis import MAX_SUSPECTS, Finding, diagnose_answer
@@ -57,8 +57,13 @@ class CaseResult:
         """What is wrong in it, one by one."""
         if self.verdict not in (*WRONG, UNDETERMINED):
             return []
-        found = [Wrong(self.case, self.verdict, self.reason, finding) for finding in self.findings]
+        found = [Wrong(self.case, self.verdict, self._reason(finding), finding) for finding in self.findings]
         return found or [Wrong(self.case, self.verdict, self.reason)]
+
+    def _reason(self, finding: Finding) -> str:
+        """The worst of what a finding is about: the loss, or the gradients."""
+        rows = [row for row in self.rows if (row.quantity == "loss") == (finding.quantity == "loss")]
+        return _worst(rows, FAIL) if any(row.verdict == FAIL for row in rows) else self.reason
 
     @property
     def text(self) -> str:
@@ -128,7 +133,8 @@ def _worst(rows: Sequence[Row], verdict: str) -> str:
     row = max((row for row in rows if row.verdict == verdict), key=lambda row: row.ratio)
     place = "{} is {}, should be {}".format(row.place, *row.numbers) if row.index or row.quantity == "loss" else ""
     if math.isnan(row.truth):  # nothing to compare
-        place = f"{row.quantity} {row.reason}"
+        whole = row.reason.startswith(("returned ", "raised "))
+        place = row.reason if whole else f"{row.quantity} {row.reason}"
     elif verdict == UNDETERMINED:
         place = f"{row.place}: {row.remark}"
     others = sum(other.verdict == verdict for other in rows) - 1
@@ -269,7 +275,8 @@ class ConformanceReport:
 
     def causes(self) -> list[CommonCause]:
         """What is wrong, over all cases."""
-        judged = {result.case: result.traits for result in self.results if result.verdict != SKIP}
+        asked = [result for result in self.results if not result.reason.startswith(NOT_ASKED)]
+        judged = {result.case: result.traits for result in asked if result.verdict not in (SKIP, XFAIL)}
         return common_causes([wrong for result in self.results for wrong in result.wrong], judged)
 
     def __rich__(self) -> Group:

@@ -44,6 +44,7 @@ MAX_FILE_BYTES = 2**20
 LARGEST_FILE = 190_000  # bytes that `generate` puts into one file
 MAX_CASES = 2_000
 MAX_FILES = 1_000
+MAX_FOLDER_BYTES = 2**26
 MAX_DEPTH = 64
 MAX_VALUES = 100_000  # weighted inputs and activations of one case: its certificate takes some 10 kB for each
 KILL = 100.0
@@ -461,6 +462,8 @@ def load(folder: Path | str | None = None) -> Suite:
         raise ConformanceError(f"{outside[0]} is a link out of the folder; copy the file into it")
     cases: list[Case] = []
     wrong: list[WrongAnswer] = []
+    if sum(path.stat().st_size for path in paths) > MAX_FOLDER_BYTES:
+        raise ConformanceError(f"{home} holds more than {MAX_FOLDER_BYTES:,} bytes; split the suite")
     for path in paths:
         found, answers = load_file(path)
         cases += found
