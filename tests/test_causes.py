@@ -151,6 +151,25 @@ def test_a_factor_that_most_cases_cannot_explain_is_a_coincidence_in_the_others(
     assert texts(common_causes(given_, {})) == [((), ["a", "b", "c"]), (("layer_averaged_again",), ["d"]), ((), ["e"])]
 
 
+def test_factors_of_one_case_each_are_one_group() -> None:
+    given_ = [wrong(f"case {i}", symptom=f"is the right one times 0.{i}; b1 is right") for i in range(1, 9)]
+    given_ += [wrong(f"half {i}", symptom="is the right one times 0.5") for i in range(2)]
+    assert [len(cause.cases) for cause in common_causes(given_, {})] == [7, 3]
+
+
+def test_the_example_is_placed_by_the_explanation_that_was_chosen() -> None:
+    """The first case has another explanation with the same fault at another layer."""
+
+    def placed(case: str, *explanations: list[tuple[str, int]]) -> Wrong:
+        causes = tuple(tuple(Cause(FAULTS[name], layer) for name, layer in each) for each in explanations)
+        return Wrong(case, FAIL, "", Finding("W1", "is right in no element", causes))
+
+    first = [("slope_dropped", 1), ("wrong_sign", 1)], [("slope_dropped", 2), ("accumulated_twice", 2)]
+    found = common_causes([placed("u", *first), placed("v", [("wrong_sign", 1)])], {})
+    (slope,) = [cause for cause in found if cause.faults[0] == "slope_dropped"]
+    assert "slope_dropped in 1 case, namely 'u' at layer 1, where" in slope.text
+
+
 def test_the_same_symptom_with_other_numbers_is_one_group() -> None:
     given_ = [
         wrong("a", symptom="is wrong in 2 of 9 elements, first W1[1,2]; W3 is right"),

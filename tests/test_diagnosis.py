@@ -10,6 +10,7 @@ from diagnosis_measure import names, pair, singles, stranger, strangers
 from networks import judge, network, problem
 
 import refimpl
+from refimpl.conformance.vectors import load
 from refimpl.diagnosis import Finding, diagnose, diagnose_answer
 from refimpl.faults import FAULTS, PlantedBackend
 from refimpl.sampling import Problem
@@ -329,6 +330,24 @@ def test_printed_numbers_are_known_by_their_digits(p: Problem, form: str, fault:
     assert not wrong.known
     finer = {name: np.round(grad, 9) for name, grad in grads.items()}
     assert not any(found.known for found in diagnose_answer(judge(p), (None, finer)))
+
+
+@pytest.mark.parametrize("scale", [1e-155, 1e-160, 1e-163])
+def test_a_loss_below_the_normal_range_is_no_reason_to_stop(scale: float) -> None:
+    spec = network((2, 1), ["identity"], bias=False)
+    params = {"W1": np.array([[1.0, 2.0]]) * scale}
+    x, y = np.array([[1.0, 0.75]]), np.zeros((1, 1))
+    _, grads = NumpyBackend().gradient_function(spec, dtype="float64", device="cpu")(params, x, y)
+    (found,) = diagnose(spec, params, x, y, {"W1": grads["W1"] * np.array([1.01, 1.02])})
+    assert not found.known
+
+
+@pytest.mark.parametrize("case", ["subnormal tanh", "tiny 2^-20 tanh", "tiny 2^-100 tanh", "saturated softplus 30"])
+def test_definitions_that_lose_digits_are_evaluated_with_more(case: str) -> None:
+    chosen = load().by_id[case]
+    wrong = {name: len(chosen.x) * expected.value for name, expected in chosen.grads.items()}
+    (found,) = diagnose(chosen.spec, *chosen.data("float64"), wrong)
+    assert found.explanations[0][0].fault.name == "not_averaged"
 
 
 def test_numbers_that_are_nearly_nothing_are_no_difference_quotients() -> None:

@@ -31,7 +31,7 @@ from refimpl.conformance.process import Program
 from refimpl.conformance.run import SKIP, ConformanceReport, conform, judge_case
 from refimpl.conformance.vectors import FOLDER, Suite, load, loads
 from refimpl.errors import BackendError, ConformanceError
-from refimpl.files import write_whole
+from refimpl.files import opened, read_whole, write_whole
 from refimpl.report import FAIL, PASS, apart
 from refimpl.strangers import first_line, told
 from refimpl_numpy import NumpyBackend
@@ -300,6 +300,18 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         outcome = command(*arguments)
         assert outcome.returncode == 2, outcome.stderr
         assert f"cannot read {pipe}: it is no regular file; write what it holds to one" in outcome.stderr
+
+
+def test_files_that_cannot_be_read_leave_nothing_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for path in (tmp_path, tmp_path / "nowhere", Path("a\0b")):
+        with pytest.raises(ConformanceError, match="cannot read"):
+            read_whole(path, 10, ConformanceError, "a file")
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ZeroDivisionError), opened(FOLDER / "tie-1.json", ConformanceError):
+        raise ZeroDivisionError
+    with pytest.raises(ValueError, match="mine"), opened(FOLDER / "tie-1.json", ConformanceError):
+        raise ValueError("mine")
 
 
 def test_diagnose_names_the_file_and_takes_no_case_for_none(tmp_path: Path) -> None:
@@ -750,6 +762,38 @@ def test_a_thread_that_stays_does_not_keep_the_command_from_ending(tmp_path: Pat
     outcome = command("conform", "waiting:Backend", "--flag", "Tie", "--processes", "1", cwd=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
     assert "waiting conforms" in outcome.stdout
+
+
+def test_what_waits_at_exit_does_not_keep_the_command_from_ending(tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING.format("import atexit; atexit.register(time.sleep, 600)"))
+    outcome = command("conform", "waiting:Backend", "--flag", "Tie", "--processes", "1", cwd=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "waiting conforms" in outcome.stdout
+
+
+def test_a_signal_that_the_backend_takes_for_an_error_is_heard_nevertheless(tmp_path: Path) -> None:
+    swallowed = "try:\n            time.sleep(60)\n        except BaseException:\n            pass"
+    (tmp_path / "waiting.py").write_text(WAITING.format(swallowed))
+    arguments = [sys.executable, "-m", "refimpl", "conform", "waiting:Backend", "--json", "--processes", "1"]
+    program = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    time.sleep(4)
+    program.terminate()
+    out, err = program.communicate(timeout=30)
+    assert program.returncode == 128 + signal.SIGTERM
+    assert "interrupted after" in err
+    assert len(json.loads(out)["reports"][0]["cases"]) <= 1
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    """As under nohup."""
+    (tmp_path / "waiting.py").write_text(WAITING.format("time.sleep(0.5)"))
+    ignored = "import runpy, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+    start = f"{ignored}runpy.run_module('refimpl', run_name='__main__')"
+    arguments = ["conform", "waiting:Backend", "--flag", "Tie", "--processes", "1"]
+    program = subprocess.Popen([sys.executable, "-c", start, *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    time.sleep(3)
+    program.send_signal(signal.SIGHUP)
+    assert program.wait(30) == 0
 
 
 def test_processes_that_ignore_sigterm_are_ended(tmp_path: Path) -> None:

@@ -116,7 +116,10 @@ def common_causes(wrong: Sequence[Wrong], traits: Mapping[str, Collection[str]])
         plainest = sorted(items, key=lambda item: (len(item[1]), len(item[0].explanations)))
         example = plainest[0][0].explanations[plainest[0][1]]
         found.append(_common([item for item, _ in plainest], having, (name, *_alike(name, items)), example))
-    found += [_common(items, having) for items in unknown.values()]
+    groups: dict[str, list[Wrong]] = {}
+    for form, items in unknown.items():  # a factor of one case alone is any factor
+        groups.setdefault(re.sub(NUMBER, "#", form) if len(items) == 1 else form, []).extend(items)
+    found += [_common(items, having) for items in groups.values()]
     # what was not even asked is a consequence
     return sorted(found, key=lambda cause: (cause.wrong[0].reason.startswith(NOT_ASKED), -len(cause.cases)))
 
