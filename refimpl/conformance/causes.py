@@ -117,9 +117,9 @@ def common_causes(wrong: Sequence[Wrong], traits: Mapping[str, Collection[str]])
         example = plainest[0][0].explanations[plainest[0][1]]
         found.append(_common([item for item, _ in plainest], having, (name, *_alike(name, items)), example))
     groups: dict[str, list[Wrong]] = {}
-    for form, items in unknown.items():  # a factor of one case alone is any factor
-        groups.setdefault(re.sub(NUMBER, "#", form) if len(items) == 1 else form, []).extend(items)
-    found += [_common(items, having) for items in groups.values()]
+    for form, same in unknown.items():  # a factor of one case alone is any factor
+        groups.setdefault(re.sub(NUMBER, "#", form) if len(same) == 1 else form, []).extend(same)
+    found += [_common(same, having) for same in groups.values()]
     # what was not even asked is a consequence
     return sorted(found, key=lambda cause: (cause.wrong[0].reason.startswith(NOT_ASKED), -len(cause.cases)))
 
