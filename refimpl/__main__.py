@@ -1,5 +1,5 @@
 """`python -m refimpl` is `refimpl`."""
 
-from refimpl.cli import main
+from refimpl.cli import command
 
-main()
+command()

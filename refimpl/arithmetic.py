@@ -4,7 +4,6 @@ bounds need.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -33,8 +32,8 @@ class Arithmetic:
             raise ValueError(f"Arithmetic: name must be one line of 1 to {MAX_NAME} printable characters")
         for field in ("unit_roundoff", "smallest_normal", "smallest_subnormal", "largest"):
             value = getattr(self, field)
-            if not isinstance(value, float) or not 0 < value < math.inf:
-                raise ValueError(f"Arithmetic: {field} must be a finite float above 0, got {value!r:.40}")
+            if not isinstance(value, float) or not value >= 0:  # 0 and inf: a model without that limit
+                raise ValueError(f"Arithmetic: {field} must be a float of 0 or more, got {value!r:.40}")
         if not isinstance(self.flushes_subnormals, bool):
             raise ValueError(f"Arithmetic: flushes_subnormals must be a bool, got {self.flushes_subnormals!r:.40}")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-ended_by: list[int] = []  # the signals to end that have come
+from refimpl.signals import ended_by
 
 
 def told(error: BaseException) -> str:

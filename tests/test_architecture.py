@@ -17,7 +17,7 @@ import refimpl
 ROOT = Path(__file__).resolve().parent.parent
 # a module may import from the lines above its own, and only from them
 LEVELS = (
-    {"refimpl.errors"},
+    {"refimpl.errors", "refimpl.signals"},
     {
         "refimpl.arithmetic",
         "refimpl.equations",

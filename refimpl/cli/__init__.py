@@ -28,7 +28,7 @@ from refimpl.cli.train import predict, train
 from refimpl.cli.vectors import vectors
 from refimpl.cores import speaks
 from refimpl.errors import RefimplError
-from refimpl.strangers import ended_by
+from refimpl.signals import ended_by
 
 BROKEN_PIPE = 128 + 13  # as shells have it
 LINGERING = 10.0  # seconds that what a stranger's code has left running has to end
@@ -56,10 +56,10 @@ def refimpl() -> None:
     """A certified reference for backpropagation: gradients held against balls that provably contain them."""
 
 
-def main() -> None:
-    """Run the command line."""
+def command() -> None:
+    """The command line as a process of its own, which ends whatever a stranger's code has left running."""
     try:
-        _run()
+        main()
     except SystemExit as end:
         _end_in_time(end.code if isinstance(end.code, int) else 1 if end.code else 0)
         raise
@@ -77,7 +77,8 @@ def _end_in_time(code: int) -> None:
     watch.start()
 
 
-def _run() -> None:
+def main() -> None:
+    """Run the command line."""
     _take_stdout()
     with contextlib.suppress(OSError):  # as python -m does: a backend at module:attribute may lie in the working folder
         if (here := os.getcwd()) not in sys.path:

@@ -88,7 +88,7 @@ def conform(
     """Run the conformance suite: every case with its certified answer, and what is wrong where one is missed."""
     from refimpl.conformance import run
     from refimpl.conformance import vectors as vector_files
-    from refimpl.conformance.process import NotEndedError
+    from refimpl.conformance.process import NotEndedError, uninterrupted
     from refimpl.cores import cores
 
     command: list[str] | None = context.meta.get(COMMAND)
@@ -122,9 +122,10 @@ def conform(
     except NotEndedError as error:  # what was found is told nevertheless
         not_ended = error
     missing = {name: reason for name, reason in missing.items() if reason}
-    _show(reports, missing, as_json)
-    if target is not None:
-        _write(target, run.junit(reports))
+    with uninterrupted() if interrupted else contextlib.nullcontext():  # a second Ctrl-C loses nothing
+        _show(reports, missing, as_json)
+        if target is not None:
+            _write(target, run.junit(reports))
     if not_ended:
         raise not_ended
     if interrupted:

@@ -147,7 +147,7 @@ class Program:
 
     def kill(self) -> None:
         """End the program and all that it started. Raises ConformanceError where it cannot be ended."""
-        with _uninterrupted():
+        with uninterrupted():
             self._kill()
 
     def _kill(self) -> None:
@@ -171,7 +171,7 @@ class Program:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """What interrupts is heard afterwards."""
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
         yield
