@@ -12,6 +12,7 @@ import pytest
 from networks import DTYPES, judge, network, problem
 
 from refimpl import judge as judge_module
+from refimpl.answers import Answer, Unusable
 from refimpl.arithmetic import ARITHMETICS, FLUSHING
 from refimpl.certification import Balls
 from refimpl.judge import Judge, largest_element
@@ -422,6 +423,12 @@ def test_a_loss_that_is_none_is_refused(j: Judge, loss: Any, reason: str | None)
         assert row.reason.startswith("is no array: ")
         reason = row.reason
     assert str(row) == refused("mine", "loss", reason)
+
+
+def test_what_was_found_unusable_keeps_its_reason(j: Judge) -> None:
+    rows = j.judge_answer("mine", Answer(Unusable("is bad"), {"W1": Unusable("is worse")}))
+    assert [row.reason for row in rows[:2]] == ["is bad", "is worse"]
+    assert str(j.judge_answer("mine", Unusable("is nothing"))[0]) == refused("mine", "loss", "is nothing")
 
 
 def test_no_loss_is_refused(j: Judge) -> None:
