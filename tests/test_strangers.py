@@ -321,6 +321,15 @@ def test_diagnose_names_the_file_and_takes_no_case_for_none(tmp_path: Path) -> N
     assert "there is no case ''" in str(refimpl("diagnose", "", str(path)).exception)
 
 
+def test_diagnose_tells_a_malformed_array_as_it_is_and_once(tmp_path: Path) -> None:
+    path = tmp_path / "answer.json"
+    malformed = {"shape": [4, 3], "data": ["0.5"] * 12}
+    gradients = {**json.loads(answered(CASE))["gradients"], "W1": malformed}
+    path.write_text(json.dumps({"gradients": gradients}))
+    outcome = refimpl("diagnose", CASE.id, str(path))
+    assert (outcome.exit_code, outcome.output) == (1, "W1 is no array: number 1 is the text '0.5'\n")
+
+
 def test_a_hexadecimal_number_has_european_digits() -> None:
     text = (FOLDER / "tie-1.json").read_text().replace("p+", "p+\u0663", 1)
     with pytest.raises(ConformanceError, match="no C99 hexadecimal float"):
@@ -749,16 +758,22 @@ class Backend(NumpyBackend):
 """
 
 
-def test_a_signal_is_no_error_of_the_backend_that_runs(tmp_path: Path) -> None:
-    (tmp_path / "waiting.py").write_text(WAITING.format("time.sleep(60)"))
+def terminated(waits: str, folder: Path) -> tuple[list[Any], str]:
+    """The cases and what is said when SIGTERM comes while a backend waits."""
+    (folder / "waiting.py").write_text(WAITING.format(waits))
     arguments = [sys.executable, "-m", "refimpl", "conform", "waiting:Backend", "--json", "--processes", "1"]
-    program = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    program = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
     time.sleep(4)
     program.terminate()
     out, err = program.communicate(timeout=30)
     assert program.returncode == 128 + signal.SIGTERM
+    return json.loads(out)["reports"][0]["cases"], err
+
+
+def test_a_signal_is_no_error_of_the_backend_that_runs(tmp_path: Path) -> None:
+    cases, err = terminated("time.sleep(60)", tmp_path)
     assert "interrupted after 0 cases" in err
-    assert json.loads(out)["reports"][0]["cases"] == []
+    assert cases == []
 
 
 def test_a_thread_that_stays_does_not_keep_the_command_from_ending(tmp_path: Path) -> None:
@@ -777,15 +792,9 @@ def test_what_waits_at_exit_does_not_keep_the_command_from_ending(tmp_path: Path
 
 def test_a_signal_that_the_backend_takes_for_an_error_is_heard_nevertheless(tmp_path: Path) -> None:
     swallowed = "try:\n            time.sleep(60)\n        except BaseException:\n            pass"
-    (tmp_path / "waiting.py").write_text(WAITING.format(swallowed))
-    arguments = [sys.executable, "-m", "refimpl", "conform", "waiting:Backend", "--json", "--processes", "1"]
-    program = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    time.sleep(4)
-    program.terminate()
-    out, err = program.communicate(timeout=30)
-    assert program.returncode == 128 + signal.SIGTERM
+    cases, err = terminated(swallowed, tmp_path)
     assert "interrupted after" in err
-    assert len(json.loads(out)["reports"][0]["cases"]) <= 1
+    assert len(cases) <= 1
 
 
 def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:

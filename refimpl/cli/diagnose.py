@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from refimpl.errors import ConformanceError
 from refimpl.files import read_whole
 
 if TYPE_CHECKING:
+    from refimpl.answers import Answer
     from refimpl.conformance.vectors import Case
 
 
@@ -37,13 +38,14 @@ def diagnose(
         raise ConformanceError(f"case {chosen.id!r} has numbers that {dtype.value} has not; ask with --dtype float64")
     raw = read_whole(answer, messages.MAX_LINE, ConformanceError, "an answer")
     try:
-        loss, gradients = _answer(raw, chosen, dtype.value)
+        given = _answer(raw, chosen, dtype.value)
     except ConformanceError as error:
         raise ConformanceError(f"{answer}: {error}") from None
     judge, decides = Judge(chosen.spec, chosen.batch(dtype.value)), chosen.judge(dtype.value)
-    with_loss = (judge.truth.loss.mid if loss is None else loss, gradients)
-    rows = decides.judge_answer("answer", with_loss)
-    findings = diagnose_answer(judge, with_loss, decides=decides)
+    if given.loss is None:
+        given = given._replace(loss=judge.truth.loss.mid)
+    rows = decides.judge_answer("answer", given)
+    findings = diagnose_answer(judge, given, decides=decides)
     failed = any(row.verdict == FAIL for row in rows)
     if as_json:
         data = {"case": chosen.id, "ok": not failed, "findings": [finding.to_dict() for finding in findings]}
@@ -54,13 +56,15 @@ def diagnose(
         for row in (row for row in rows if row.verdict == FAIL and not findings):
             typer.echo(f"{row.quantity}: {row.remark}")
         for finding in findings:
-            typer.echo(f"{finding.quantity} {finding.symptom}\n{finding.text}")
+            if finding.known:
+                typer.echo(f"{finding.quantity} {finding.symptom}")
+            typer.echo(finding.text)
     decided = all(row.verdict == PASS for row in rows)
     raise typer.Exit(WRONG if failed else ALL_PASS if decided else UNDECIDED)
 
 
-def _answer(raw: bytes, case: Case, dtype: str) -> tuple[Any, dict[str, Any]]:
-    """The loss, None where there is none, and the gradients."""
+def _answer(raw: bytes, case: Case, dtype: str) -> Answer:
+    """The answer, without a loss where none is given."""
     from refimpl.conformance import messages
 
     message = messages.heard(raw, "the answer")
@@ -69,8 +73,8 @@ def _answer(raw: bytes, case: Case, dtype: str) -> tuple[Any, dict[str, Any]]:
         raise ConformanceError(f"unknown key {min(unknown)[:60]!r}; known are loss, gradients and case")
     if message.get("case", case.id) != case.id:
         raise ConformanceError(f"it answers the case {str(message['case'])[:60]!r}, not {case.id!r}")
-    loss, gradients = messages.read_answer({"loss": 0.0, **message}, dtype)
-    return loss if "loss" in message else None, gradients
+    given = messages.read_answer({"loss": 0.0, **message}, dtype)
+    return given if "loss" in message else given._replace(loss=None)
 
 
 def _case(name: str) -> Case:
