@@ -42,6 +42,11 @@ class Answer(NamedTuple):
         return found.reason if isinstance(found, Unusable) else found
 
 
+def taken(answer: Any) -> Answer | Unusable:
+    """What our own code has settled, as it is; anything else settled now. A stranger's answer is `settled`."""
+    return answer if isinstance(answer, Answer | Unusable) else settled(answer)
+
+
 def settled(answer: Any) -> Answer | Unusable:
     """A stranger's (loss, gradients), or whatever else it is."""
     try:

@@ -32,7 +32,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.answers import Answer, Unusable, settled
+from refimpl.answers import Answer, Unusable, taken
 from refimpl.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.batch import validate
 from refimpl.bounded import Bounded, Forward, Functions, Pass, forward, propagate
@@ -176,7 +176,7 @@ def diagnose_answer(
     try pairs of faults and difference quotients, which takes most of the time. `suspects`: faults that other answers
     of the same code have, which are tried together, each at all its layers.
     """
-    given = answer if isinstance(answer, Answer | Unusable) else settled(answer)
+    given = taken(answer)
     if isinstance(given, Unusable):
         return []
     with np.errstate(all="ignore"):

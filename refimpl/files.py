@@ -14,7 +14,10 @@ from typing import BinaryIO
 
 from refimpl.errors import RefimplError
 
-NO_NAME = "not a name that a file can have"
+
+def why(error: OSError | ValueError) -> str:
+    """Why a file could not be used."""
+    return (error.strerror if isinstance(error, OSError) else None) or "not a name that a file can have"
 
 
 class Files:
@@ -89,7 +92,7 @@ def opened(path: Path | str, error: type[RefimplError]) -> Iterator[BinaryIO]:
         # a pipe that nobody writes to is not waited for
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError) as reason:
-        raise error(f"cannot read {path}: {getattr(reason, 'strerror', None) or NO_NAME}") from None
+        raise error(f"cannot read {path}: {why(reason)}") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise error(f"cannot read {path}: it is no regular file; write what it holds to one")
@@ -97,7 +100,7 @@ def opened(path: Path | str, error: type[RefimplError]) -> Iterator[BinaryIO]:
         try:
             yield file
         except OSError as reason:
-            raise error(f"cannot read {path}: {reason.strerror}") from None
+            raise error(f"cannot read {path}: {why(reason)}") from None
 
 
 def read_whole(path: Path | str, limit: int, error: type[RefimplError], what: str) -> bytes:

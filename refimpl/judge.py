@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.answers import Answer, Unusable, settled
+from refimpl.answers import Answer, Unusable, settled, taken
 from refimpl.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.backend import ArithmeticBackend, Backend, InputGradientBackend, IntermediatesBackend
 from refimpl.batch import Batch
@@ -118,7 +118,7 @@ class Judge:
     ) -> list[Row]:
         """The verdicts on an answer `(loss, gradients)`, whoever computed it."""
         arithmetic = arithmetic or ARITHMETICS[self.batch.dtype]
-        given = answer if isinstance(answer, Answer | Unusable) else settled(answer)
+        given = taken(answer)
         if isinstance(given, Unusable):
             return [_refused(name, "loss", given.reason)]
         truth = {key: ball for key, ball in self.truth.grads.items() if inputs or key != "x"}

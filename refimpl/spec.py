@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.errors import SpecError
-from refimpl.files import write_whole
+from refimpl.files import why, write_whole
 from refimpl.functions import ACTIVATIONS, LOSSES, REDUCTIONS, Activation, Loss
 from refimpl.picture import network_svg
 from refimpl.strict_json import parse
@@ -248,7 +248,7 @@ class NetworkSpec:
             raise
         except (OSError, ValueError) as error:
             raise SpecError(
-                f"cannot write {_shown(path)}: {_reason(error)}; choose a folder that exists and may be written to"
+                f"cannot write {_shown(path)}: {why(error)}; choose a folder that exists and may be written to"
             ) from None
 
     @classmethod
@@ -262,7 +262,7 @@ class NetworkSpec:
         except SpecError:
             raise
         except (OSError, ValueError) as error:
-            raise SpecError(f"cannot read {_shown(path)}: {_reason(error)}") from None
+            raise SpecError(f"cannot read {_shown(path)}: {why(error)}") from None
         if len(raw) > MAX_FILE_BYTES:
             raise SpecError(f"{_shown(path)} is larger than {MAX_FILE_BYTES:,} bytes, the most a network file may hold")
         try:
@@ -370,10 +370,6 @@ def _path(path: Any) -> str:
 def _shown(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     return text if text.isprintable() and text else ascii(text)
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or "not a name that a file can have"
 
 
 def _boolean(value: Any, field: str) -> bool:

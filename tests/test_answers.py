@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refimpl.answers import MAX_ELEMENTS, MAX_KEYS, Answer, Unusable, settled
+from refimpl.answers import MAX_ELEMENTS, MAX_KEYS, Answer, Unusable, settled, taken
 
 
 def gradients(answer: Any) -> dict[str, Any]:
@@ -280,3 +280,11 @@ def test_an_array_is_asked_for_by_name() -> None:
     np.testing.assert_array_equal(found.array("W1"), [1.0])
     assert found.array("b1") == "is bad"
     assert found.array("W2") == "is missing"
+
+
+def test_what_is_settled_is_taken_as_it_is() -> None:
+    for found in (settled((0.5, {"W1": [1.0]})), settled(None)):
+        assert taken(found) is found
+    fresh = taken((0.5, {"W1": [1.0]}))
+    assert isinstance(fresh, Answer)
+    np.testing.assert_array_equal(fresh.gradients["W1"], [1.0])

@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from refimpl.cli.check import ALL_PASS, UNDECIDED, WRONG, Dtype
 from refimpl.errors import BackendError, ConformanceError
-from refimpl.files import write_whole
+from refimpl.files import why, write_whole
 
 if TYPE_CHECKING:
     from refimpl.conformance.implementations import Implementation
@@ -160,9 +160,7 @@ def _junit_target(path: Path) -> Path:
     except (OSError, ValueError) as error:
         if isinstance(error, ConformanceError):
             raise
-        raise ConformanceError(
-            f"--junit: {getattr(error, 'strerror', None) or 'not a name that a file can have'}"
-        ) from None
+        raise ConformanceError(f"--junit: {why(error)}") from None
     return target
 
 
@@ -170,8 +168,7 @@ def _write(path: Path, text: str) -> None:
     try:
         write_whole(path, text.encode())
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a name that a file can have"
-        raise ConformanceError(f"cannot write {path}: {reason}; name another file") from None
+        raise ConformanceError(f"cannot write {path}: {why(error)}; name another file") from None
 
 
 def _outcome(reports: list[ConformanceReport], missing: dict[str, str]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from refimpl.diagnosis import Explanation, Finding
@@ -19,6 +20,8 @@ NOT_ASKED = "not asked"
 ACCIDENT = 0.01  # the likelihood below which what all wrong cases have in common is taken to be no accident
 MAX_EXPLANATIONS = 20
 LISTED = 3
+FACTOR = "is the right one times"
+NUMBER = r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?"
 
 Names = frozenset[str]
 
@@ -32,11 +35,21 @@ class Wrong:
     reason: str
     finding: Finding | None = None
 
-    @property
+    @cached_property
     def explanations(self) -> Mapping[Names, Explanation]:
         """By the faults in them, as many as are worth a thought."""
         found = self.finding.explanations[:MAX_EXPLANATIONS] if self.finding else ()
         return {frozenset(cause.fault.name for cause in causes): causes for causes in reversed(found)}
+
+    @cached_property
+    def form(self) -> str:
+        """What is wrong, whatever the numbers in it and whatever else is right; but a factor is that factor."""
+        if self.finding is None:
+            return f"{self.verdict} {re.sub(NUMBER, '#', self.reason)}"
+        quantity, symptom = self.finding.quantity[0], self.finding.symptom.partition(";")[0]
+        if FACTOR in symptom:
+            return f"{quantity} {re.sub('times .* = ', 'times ', symptom)}"
+        return re.sub(NUMBER, "#", f"{quantity} {symptom}")
 
     @property
     def text(self) -> str:
@@ -99,13 +112,13 @@ class CommonCause:
 def common_causes(wrong: Sequence[Wrong], traits: Mapping[str, Collection[str]]) -> list[CommonCause]:
     """The causes of all that is wrong, the one with the most cases first. `traits`: of every case that was judged."""
     coincidences = _coincidences(wrong)
-    explained = [item for item in wrong if item.explanations and _form(item) not in coincidences]
+    explained = [item for item in wrong if item.explanations and item.form not in coincidences]
     chosen = _fewest([item.explanations.keys() for item in explained])
     uses: dict[str, list[tuple[Wrong, Names]]] = {}
     unknown: dict[str, list[Wrong]] = {}
     for item in wrong:
-        if not item.explanations or _form(item) in coincidences:
-            unknown.setdefault(_form(item), []).append(item)
+        if not item.explanations or item.form in coincidences:
+            unknown.setdefault(item.form, []).append(item)
             continue
         names = min((names for names in item.explanations if names <= chosen), key=len)
         for name in sorted(names):
@@ -165,22 +178,8 @@ def _coincidences(wrong: Sequence[Wrong]) -> set[str]:
     counts: dict[str, list[int]] = {}
     for item in wrong:
         if item.finding and FACTOR in item.finding.symptom:
-            counts.setdefault(_form(item), [0, 0])[bool(item.explanations)] += 1
+            counts.setdefault(item.form, [0, 0])[bool(item.explanations)] += 1
     return {form for form, (without, with_) in counts.items() if without > with_}
-
-
-def _form(item: Wrong) -> str:
-    """What is wrong, whatever the numbers in it and whatever else is right; but a factor is that factor."""
-    if item.finding is None:
-        return f"{item.verdict} {re.sub(NUMBER, '#', item.reason)}"
-    quantity, symptom = item.finding.quantity[0], item.finding.symptom.partition(";")[0]
-    if FACTOR in symptom:
-        return f"{quantity} {re.sub('times .* = ', 'times ', symptom)}"
-    return re.sub(NUMBER, "#", f"{quantity} {symptom}")
-
-
-FACTOR = "is the right one times"
-NUMBER = r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?"
 
 
 def _having(traits: Mapping[str, Collection[str]]) -> dict[str, set[str]]:

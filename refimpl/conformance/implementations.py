@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from refimpl import backend as backends
 from refimpl.answers import settled
@@ -28,6 +29,7 @@ from refimpl.strangers import kept, printable, told
 MAX_STARTS = 5  # of a program that must be killed, one after the other without a usable answer between
 MAX_ANSWERS_BYTES = 2**26
 MAX_ANSWERS_LINES = 10_000
+T = TypeVar("T")
 BOM = b"\xef\xbb\xbf"
 
 
@@ -153,10 +155,7 @@ class ProcessDoor:
         assert self.program is not None
         self.asked += 1
         line = self.program.ask(messages.evaluate(self.asked, case, dtype), self.seconds, since)
-        try:
-            message = messages.heard(line, "the answer")
-        except ConformanceError as error:
-            raise ConformanceError(f"{error}; it wrote {shown(line)}, and stdout is for answers alone") from None
+        message = _understood(line, partial(messages.heard, what="the answer"), ", and stdout is for answers alone")
         if message.get("id") != self.asked or isinstance(message["id"], bool):
             raise ConformanceError(f"answered id {message.get('id')!r:.20} when {self.asked} was asked")
         kind = message.get("type")
@@ -172,11 +171,7 @@ class ProcessDoor:
         self.program = Program(self.command)
         try:
             greeting = messages.say({"type": "hello", "format": messages.FORMAT, "dtype": self.dtype})
-            line = self.program.ask(greeting, self.seconds)
-            try:
-                return messages.read_hello(line)
-            except ConformanceError as error:
-                raise ConformanceError(f"{error}; it wrote {shown(line)}") from None
+            return _understood(self.program.ask(greeting, self.seconds), messages.read_hello)
         except (ProgramError, ConformanceError) as error:
             self._discard()
             advice = "" if "first line" in str(error) else "; the first line must be its hello"
@@ -195,6 +190,14 @@ class ProcessDoor:
         if self.program is not None:
             self.program.close()
             self.program = None
+
+
+def _understood(line: bytes, read: Callable[[bytes], T], advice: str = "") -> T:
+    """What a line says. Raises ConformanceError, with the line."""
+    try:
+        return read(line)
+    except ConformanceError as error:
+        raise ConformanceError(f"{error}; it wrote {shown(line)}{advice}") from None
 
 
 class AnswersDoor:

@@ -2,7 +2,7 @@
 
 Every exchange has a deadline and a largest line; what the program does instead of answering (crash, hang, babble) is
 a `ProgramError`, never a hang. Programs run in a session of their own. When one is stopped, its process group is
-killed, and then every process that inherited the mark put into its environment, so that nothing is left behind.
+killed, and then every process that it started (:mod:`refimpl.conformance.descendants`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import ClassVar
 from refimpl.conformance.descendants import descendants, end_all, strays
 from refimpl.conformance.messages import MAX_LINE, say
 from refimpl.errors import ConformanceError
+from refimpl.files import why
 
 CHUNK = 2**16
 ENDING = 1.0  # seconds that a killed program may take to be gone
@@ -51,9 +52,7 @@ class Program:
                 bufsize=0,
             )
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "not a name that a file can have"
-            if os.path.isdir(command[0]):
-                reason = "it is a folder"
+            reason = "it is a folder" if os.path.isdir(command[0]) else why(error)
             raise ConformanceError(f"cannot run {command[0]!r}: {reason}; name a program after --") from None
         except BaseException:  # a signal, when the program may have been started
             end_all((), self.others | self.running, ENDING)
