@@ -1,4 +1,4 @@
-"""The verdict over a whole run: the fewest faults, what the wrong cases have in common, and no coincidences."""
+"""The verdict over a whole run: few faults, what the wrong cases have in common, and no coincidences."""
 
 from __future__ import annotations
 
