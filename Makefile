@@ -80,7 +80,7 @@ training-measure: $(READY) ## training runs killed at 200 random moments, and 20
 fuzz: $(READY) ## 300,000 mutated vector files, answers and hellos
 	$(BIN)/python tests/fuzz.py
 
-mutation: $(READY) ## does a test notice every change to what decides? hours; MODULE=refimpl.judge for one
+mutation: $(READY) ## does a test notice every change to what decides? hours; MODULE=refimpl.judge.judge for one
 	$(THREADS) $(BIN)/python tests/mutation.py $(if $(MODULE),--module $(MODULE))
 
 bench: $(READY) ## every backend beside its peers and the floor: tables, an HTML page, JSON (about 25 minutes, an idle machine)

@@ -16,19 +16,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from refimpl import examples
-    from refimpl.agreement import check
     from refimpl.backend import Backend, value_and_grad
-    from refimpl.certification import Balls, Certificate, certify
-    from refimpl.diagnosis import Finding, diagnose
-    from refimpl.errors import BackendError, CertificationError, DataError, RefimplError, SpecError
-    from refimpl.judge import Judge
-    from refimpl.report import Report, Row
-    from refimpl.spec import Function, LayerSpec, NetworkSpec
+    from refimpl.checking import check
+    from refimpl.faults.diagnosis import Finding, diagnose
+    from refimpl.formats.errors import BackendError, CertificationError, DataError, RefimplError, SpecError
+    from refimpl.judge.judge import Judge
+    from refimpl.judge.report import Report, Row
+    from refimpl.network import examples
+    from refimpl.network.documents import Function
+    from refimpl.network.spec import LayerSpec, NetworkSpec
     from refimpl.teaching.explain import explain
     from refimpl.teaching.explanation import Explanation
+    from refimpl.teaching.record import trace
     from refimpl.teaching.trace import Trace
-    from refimpl.teaching.tracing import trace
+    from refimpl.truth.certification import Balls, Certificate, certify
 
 __version__ = "0.1.0"
 
@@ -61,25 +62,26 @@ __all__ = [
 ]
 
 _HOME = {
-    "refimpl.agreement": ("check",),
-    "refimpl.diagnosis": ("Finding", "diagnose"),
+    "refimpl.checking": ("check",),
+    "refimpl.faults.diagnosis": ("Finding", "diagnose"),
     "refimpl.backend": ("Backend", "value_and_grad"),
-    "refimpl.certification": ("Balls", "Certificate", "certify"),
-    "refimpl.errors": ("BackendError", "CertificationError", "DataError", "RefimplError", "SpecError"),
-    "refimpl.judge": ("Judge",),
-    "refimpl.report": ("Report", "Row"),
-    "refimpl.spec": ("Function", "LayerSpec", "NetworkSpec"),
+    "refimpl.truth.certification": ("Balls", "Certificate", "certify"),
+    "refimpl.formats.errors": ("BackendError", "CertificationError", "DataError", "RefimplError", "SpecError"),
+    "refimpl.judge.judge": ("Judge",),
+    "refimpl.judge.report": ("Report", "Row"),
+    "refimpl.network.documents": ("Function",),
+    "refimpl.network.spec": ("LayerSpec", "NetworkSpec"),
     "refimpl.teaching.explain": ("explain",),
     "refimpl.teaching.explanation": ("Explanation",),
     "refimpl.teaching.trace": ("Trace",),
-    "refimpl.teaching.tracing": ("trace",),
+    "refimpl.teaching.record": ("trace",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     if name == "examples":
-        return import_module("refimpl.examples")
+        return import_module("refimpl.network.examples")
     if name in _MODULE_OF:
         state = random.getstate()  # importing rich draws from the global generator
         try:

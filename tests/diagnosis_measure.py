@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from refimpl.batch import validate
-from refimpl.diagnosis import diagnose_answer
-from refimpl.errors import CertificationError
-from refimpl.faults import FAULTS, Fault, PlantedBackend
-from refimpl.judge import Judge
-from refimpl.report import FAIL
-from refimpl.sampling import random_batch
-from refimpl.spec import LayerSpec, NetworkSpec
+from refimpl.faults.catalogue import FAULTS, Fault, PlantedBackend
+from refimpl.faults.diagnosis import diagnose_answer
+from refimpl.formats.errors import CertificationError
+from refimpl.judge.judge import Judge
+from refimpl.judge.report import FAIL
+from refimpl.network.batch import validate
+from refimpl.network.random_problems import random_batch
+from refimpl.network.spec import LayerSpec, NetworkSpec
 
 ACTIVATIONS = (
     "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "gelu_tanh", "softplus", "silu",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from small_runs import Counting, finish, operations, run
 
-from refimpl.files import Files
+from refimpl.formats.files import Files
 
 
 class Dying(Counting):

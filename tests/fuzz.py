@@ -16,7 +16,7 @@ from rich.progress import track
 
 from refimpl.conformance.messages import heard, read_answer, read_hello, say
 from refimpl.conformance.vectors import FOLDER, Case, loads
-from refimpl.errors import ConformanceError
+from refimpl.formats.errors import ConformanceError
 
 PIECES = (
     b"null", b"[[", b'{"a":', b"1e999", b"-1", b'"', b"true", b"NaN", b"\\ud800", b"9" * 30, b"0x1p+0", b"]", b"}",

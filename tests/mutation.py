@@ -62,14 +62,17 @@ NUMPY = (
 )
 PLAN = ("test_equations.py", "test_plan.py", "test_awkward_points.py", SUITE.format("float64"), "test_backends.py")
 MODULES = {
-    "refimpl.equations": ("refimpl/equations.py", NUMPY),
+    "refimpl.equations": ("refimpl/equations/dense.py", NUMPY),
     "refimpl_numpy.network": ("backends/refimpl_numpy/network.py", NUMPY),
     "refimpl_numpy": ("backends/refimpl_numpy/__init__.py", (*NUMPY, "test_faults.py")),
     "refimpl_numpy.functions": ("backends/refimpl_numpy/functions.py", ("test_numpy_functions.py", *NUMPY[1:])),
-    "refimpl.agreement": ("refimpl/agreement.py", ("test_check.py", "test_agreement.py", "test_cli.py")),
-    "refimpl.answers": ("refimpl/answers.py", ("test_answers.py",)),
-    "refimpl.judge": ("refimpl/judge.py", ("test_judge.py", "test_agreement.py")),
-    "refimpl.tolerance": ("refimpl/tolerance.py", ("test_reference_tolerance.py", "test_tolerance.py")),
+    "refimpl.checking": ("refimpl/checking.py", ("test_check.py", "test_agreement.py", "test_cli.py")),
+    "refimpl.judge.submission": ("refimpl/judge/submission.py", ("test_answers.py",)),
+    "refimpl.judge.judge": ("refimpl/judge/judge.py", ("test_judge.py", "test_agreement.py")),
+    "refimpl.judge.tolerance": (
+        "refimpl/judge/tolerance.py",
+        ("test_reference_tolerance.py", "test_tolerance.py"),
+    ),
     "refimpl_numpy.running": ("backends/refimpl_numpy/running.py", PLAN),
     "refimpl_numpy.plan": ("backends/refimpl_numpy/plan.py", PLAN),
 }

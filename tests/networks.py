@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.batch import validate
-from refimpl.judge import Judge
-from refimpl.report import Row
-from refimpl.sampling import Problem, random_batch
-from refimpl.spec import LayerSpec, NetworkSpec
+from refimpl.judge.judge import Judge
+from refimpl.judge.report import Row
+from refimpl.network.batch import validate
+from refimpl.network.random_problems import Problem, random_batch
+from refimpl.network.spec import LayerSpec, NetworkSpec
 
 BACKENDS = ("numpy", "torch", "jax")
 DTYPES = ("float64", "float32")

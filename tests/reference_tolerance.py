@@ -1,4 +1,4 @@
-"""The tolerance a second time: what the docstring of refimpl/tolerance.py says, in loops over plain floats.
+"""The tolerance a second time: what the docstring of refimpl/judge/tolerance.py says, in loops over plain floats.
 
 Slow and without a matrix. It shares with the module it is held against only the catalogue of functions (definitions on
 power series, scales, roundings granted) and the certificate; nothing of refimpl.tolerance is imported. Whatever is not
@@ -15,11 +15,11 @@ from typing import Any
 import flint
 import numpy as np
 
-from refimpl.arithmetic import Arithmetic
-from refimpl.batch import Batch
-from refimpl.certification import Certificate
-from refimpl.functions import ACTIVATIONS, ELEMENTARY, FLUSH_FACTOR, LOSSES, Interval
-from refimpl.spec import NetworkSpec
+from refimpl.network.arithmetic import Arithmetic
+from refimpl.network.batch import Batch
+from refimpl.network.functions import ACTIVATIONS, ELEMENTARY, FLUSH_FACTOR, LOSSES, Interval
+from refimpl.network.spec import NetworkSpec
+from refimpl.truth.certification import Certificate
 
 INF = math.inf
 Table = list[list[float]]  # one row a sample

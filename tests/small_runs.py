@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from refimpl import backend as backends
-from refimpl.files import Files
-from refimpl.spec import LayerSpec, NetworkSpec
+from refimpl.formats.files import Files
+from refimpl.network.spec import LayerSpec, NetworkSpec
 from refimpl.training.checkpoints import Checkpoints
 from refimpl.training.config import TrainingConfig
 from refimpl.training.data import Dataset, Prepared, prepare

@@ -12,8 +12,8 @@ from networks import BACKENDS, DTYPES, judge, network, problem, verdicts
 from rich.console import Console
 
 from refimpl import BackendError, DataError, SpecError, backend, check, diagnose, examples, value_and_grad
-from refimpl.arithmetic import ARITHMETICS
-from refimpl.report import FAIL, PASS, UNDETERMINED, Report
+from refimpl.judge.report import FAIL, PASS, UNDETERMINED, Report
+from refimpl.network.arithmetic import ARITHMETICS
 from refimpl_numpy import NumpyBackend
 
 PARAMETERS = ("W1", "b1", "W2", "b2", "W3")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refimpl.answers import MAX_ELEMENTS, MAX_KEYS, Answer, Unusable, settled, taken
+from refimpl.judge.submission import MAX_ELEMENTS, MAX_KEYS, Answer, Unusable, settled, taken
 
 
 def gradients(answer: Any) -> dict[str, Any]:

@@ -15,78 +15,15 @@ import pytest
 import refimpl
 
 ROOT = Path(__file__).resolve().parent.parent
-# a module may import from the lines above its own, and only from them
-LEVELS = (
-    {"refimpl.errors", "refimpl.signals"},
-    {
-        "refimpl.arithmetic",
-        "refimpl.equations",
-        "refimpl.cores",
-        "refimpl.files",
-        "refimpl.picture",
-        "refimpl.strangers",
-        "refimpl.descent",
-    },
-    {"refimpl.functions", "refimpl.strict_json", "refimpl.answers"},
-    {"refimpl.spec"},
-    {"refimpl.batch", "refimpl.report", "refimpl.sampling", "refimpl.examples"},
-    {"refimpl.certification", "refimpl.backend"},
-    {"refimpl.tolerance", "refimpl.faults"},
-    {"refimpl.bounded", "refimpl.judge"},
-    {"refimpl.diagnosis"},
-    {"refimpl.agreement"},
-    {"refimpl.soak", "refimpl.conformance", "refimpl.conformance.cases", "refimpl.conformance.exact"},
-    {"refimpl.conformance.vectors"},
-    {"refimpl.conformance.messages", "refimpl.conformance.descendants"},
-    {"refimpl.conformance.process"},
-    {"refimpl.conformance.causes"},
-    {"refimpl.conformance.implementations"},
-    {"refimpl.conformance.run", "refimpl.conformance.parallel"},
-    {"refimpl.conformance.plugin"},
-    {"refimpl.conformance.test_suite"},
-    {"refimpl.training", "refimpl.training.config", "refimpl.training.archive"},
-    {"refimpl.training.data", "refimpl.training.checkpoints", "refimpl.training.stepping"},
-    {"refimpl.training.run", "refimpl.training.model"},
-    {"refimpl.training.curves", "refimpl.training.scikit_learn"},
-    {"refimpl.teaching", "refimpl.teaching.notation"},
-    {"refimpl.teaching.forms", "refimpl.teaching.display"},
-    {"refimpl.teaching.trace"},
-    {"refimpl.teaching.tracing", "refimpl.teaching.chain"},
-    {"refimpl.teaching.explanation", "refimpl.teaching.lesson", "refimpl.teaching.exercise"},
-    {"refimpl.teaching.explain", "refimpl.teaching.marking"},
-    {
-        "refimpl.benchmark",
-        "refimpl.benchmark.groups",
-        "refimpl.benchmark.contenders",
-        "refimpl.benchmark.machine",
-    },
-    {"refimpl.benchmark.measure"},
-    {"refimpl.benchmark.worker", "refimpl.benchmark.run", "refimpl.benchmark.report"},
-    {"refimpl.benchmark.page"},
-    {"refimpl.cli.check"},
-    {"refimpl.cli.soak", "refimpl.cli.diagnose"},
-    {
-        "refimpl.cli.conform",
-        "refimpl.cli.vectors",
-        "refimpl.cli.bench",
-        "refimpl.cli.train",
-        "refimpl.cli.explain",
-        "refimpl.cli.exercise",
-    },
-    {"refimpl.cli.lesson"},
-    {"refimpl.cli"},
-    {"refimpl.__main__"},
-)
-LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
-# the table of contents, which imports lazily
-# and what pytest loads before anything else, which does too
-OUTSIDE = {"refimpl", "refimpl.conformance.plugin"}
-FOR_BACKENDS = {"refimpl.equations", "refimpl.spec", "refimpl.arithmetic", "refimpl.errors", "refimpl.descent"}
-
-
-def module_name(path: Path, home: Path) -> str:
-    parts = path.relative_to(home).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+# a room may import from the floors before its own, and from no other room of its floor
+FLOORS = (
+    {"formats"}, {"network"}, {"backend", "equations", "truth"}, {"judge"}, {"faults"}, {"checking"},
+    {"conformance", "training", "benchmark", "teaching"}, {"cli"},
+)  # fmt: skip
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FRAMEWORKS = {"refimpl_numpy": set(), "refimpl_torch": {"torch"}, "refimpl_jax": {"jax"}}
+# what a backend may know of refimpl, ours like a third party's
+FOR_BACKENDS = {"refimpl", "refimpl.backend", "refimpl.equations"}
 
 
 def imported(path: Path) -> set[str]:
@@ -98,46 +35,46 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             assert node.module
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                found.add(inner if inner in LEVEL else node.module)
+            found |= {f"refimpl.{alias.name}" for alias in node.names if node.module == "refimpl"} or {node.module}
     return found
 
 
-CORE = sorted((ROOT / "refimpl").rglob("*.py"))
-BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
+def files(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", CORE, ids=lambda path: module_name(path, ROOT))
+@pytest.mark.parametrize("path", files("refimpl"), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_run_one_way(path: Path) -> None:
-    name = module_name(path, ROOT)
-    assert name in OUTSIDE or name in LEVEL, f"{name} has no place in LEVELS"
+    room = path.relative_to(ROOT / "refimpl").with_suffix("").parts[0]
+    if room in ("__init__", "__main__"):  # the table of contents, which imports lazily, and the door
+        return
     for module in imported(path):
-        top = module.partition(".")[0]
-        assert top not in ("torch", "jax", "refimpl_numpy", "refimpl_torch", "refimpl_jax", "tests"), (
-            f"{name} imports {module}"
-        )
-        if top == "refimpl" and name not in OUTSIDE:
-            assert module in LEVEL, f"{name} imports {module}"
-            assert LEVEL[module] < LEVEL[name], f"{name} imports {module}, which stands beside or below it"
+        top, _, other = module.partition(".")
+        assert top not in {"torch", "jax", "tests", *FRAMEWORKS}, module
+        if top == "refimpl" and (there := other.partition(".")[0]) in FLOOR:
+            assert there == room or FLOOR[there] < FLOOR[room], f"{room} imports {module}"
 
 
-def test_the_truth_shares_no_derivation_with_what_it_judges() -> None:
-    for judge in ("certification", "tolerance", "functions"):
-        assert "refimpl.equations" not in imported(ROOT / f"refimpl/{judge}.py")
+def test_at_most_three_modules_stand_outside_the_rooms() -> None:
+    assert {path.stem for path in (ROOT / "refimpl").glob("*.py")} == {"__init__", "__main__", "checking"}
 
 
-@pytest.mark.parametrize("path", BACKENDS, ids=lambda path: module_name(path, ROOT / "backends"))
-def test_backends_import_no_other_backend_and_only_the_public_house(path: Path) -> None:
-    own = module_name(path, ROOT / "backends").partition(".")[0]
-    frameworks = {"refimpl_numpy": set(), "refimpl_torch": {"torch"}, "refimpl_jax": {"jax"}}[own]
+@pytest.mark.parametrize("path", files("refimpl"), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_core_names_none_of_our_backends(path: Path) -> None:
+    strings = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+    assert not strings & {"numpy", "torch", "jax", *FRAMEWORKS}
+
+
+@pytest.mark.parametrize("path", files("backends"), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_backends_import_no_other_backend_and_only_what_is_meant_for_them(path: Path) -> None:
+    own = path.relative_to(ROOT / "backends").parts[0]
     for module in imported(path):
         top = module.partition(".")[0]
         if top.startswith("refimpl_"):
             assert top == own
         elif top == "refimpl":
-            assert module in FOR_BACKENDS
-        assert top not in {"torch", "jax"} - frameworks
+            assert module in FOR_BACKENDS or module.removeprefix("refimpl.") in refimpl.__all__, module
+        assert top not in {"torch", "jax"} - FRAMEWORKS[own]
 
 
 def test_the_packages_that_must_not_be_importable_are_not() -> None:

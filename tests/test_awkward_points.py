@@ -160,7 +160,7 @@ def test_labels_of_many_classes_need_no_square_matrix(backend: str) -> None:
 def test_inputs_of_any_shape_and_byte_order_get_their_gradient_in_that_shape(
     backend: str, shape: tuple[int, ...]
 ) -> None:
-    from refimpl.spec import LayerSpec, NetworkSpec
+    from refimpl.network.spec import LayerSpec, NetworkSpec
 
     p = problem(NetworkSpec(shape, (LayerSpec(2, "tanh"), LayerSpec(1, "identity", bias=False)), "squared_error"))
     expected = value_and_grad(p.spec, p.params, p.x, p.y, backend="numpy", inputs=True)

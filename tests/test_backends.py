@@ -15,12 +15,12 @@ from networks import BACKENDS, DTYPES, judge, network, problem
 
 from refimpl import backend as backends
 from refimpl import value_and_grad
-from refimpl.arithmetic import ARITHMETICS
-from refimpl.certification import activate
 from refimpl.equations import EQUATIONS
-from refimpl.functions import ACTIVATIONS, FLUSH_FACTOR, LOSSES, Interval
-from refimpl.report import PASS
-from refimpl.spec import NetworkSpec
+from refimpl.judge.report import PASS
+from refimpl.network.arithmetic import ARITHMETICS
+from refimpl.network.functions import ACTIVATIONS, FLUSH_FACTOR, LOSSES, Interval
+from refimpl.network.spec import NetworkSpec
+from refimpl.truth.certification import activate
 from refimpl_numpy import NumpyBackend
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,7 @@ import pytest
 from networks import network, problem
 
 from refimpl import DataError, LayerSpec, NetworkSpec, examples
-from refimpl.batch import validate
+from refimpl.network.batch import validate
 
 SPEC = network((3, 2), ["tanh"])
 CLASSES = network((3, 2), ["identity"], "cross_entropy")

@@ -17,7 +17,7 @@ from refimpl.benchmark.contenders import FLOOR
 from refimpl.benchmark.groups import ARTICLE, LARGE, MNIST, Group, classifier, groups
 from refimpl.benchmark.measure import QUANTITIES, Judged, Wrong, measure, turned
 from refimpl.cli import app
-from refimpl.errors import BackendError, DataError
+from refimpl.formats.errors import BackendError, DataError
 from refimpl_numpy import backend
 from refimpl_peers.floor import Floor
 from refimpl_peers.placed import PlacedArrays

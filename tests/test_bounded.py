@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import DTYPES, judge, network, problem
 
-from refimpl.arithmetic import ARITHMETICS
-from refimpl.bounded import Bounded, Functions, Pass, forward, propagate
 from refimpl.equations import EQUATIONS
-from refimpl.judge import Judge
-from refimpl.sampling import random_problem
+from refimpl.judge.judge import Judge
+from refimpl.judge.rounding import Bounded, Functions, Pass, forward, propagate
+from refimpl.network.arithmetic import ARITHMETICS
+from refimpl.network.random_problems import random_problem
 from refimpl_numpy import NumpyBackend
 
 

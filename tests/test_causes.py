@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from test_conformance import Wrong as WrongBackend
 from test_conformance import report
 
-from refimpl.conformance.causes import CommonCause, Wrong, _fewest, common_causes
 from refimpl.conformance.run import ConformanceReport
 from refimpl.conformance.vectors import Suite, load
-from refimpl.diagnosis import Cause, Finding
-from refimpl.faults import FAULTS, PlantedBackend
-from refimpl.report import FAIL
+from refimpl.faults.catalogue import FAULTS, PlantedBackend
+from refimpl.faults.common_causes import CommonCause, Wrong, _fewest, common_causes
+from refimpl.faults.diagnosis import Cause, Finding
+from refimpl.judge.report import FAIL
 from refimpl_numpy import NumpyBackend
 
 SUITE = load()

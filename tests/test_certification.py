@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from networks import DTYPES, judge, network, problem
 
 from refimpl import CertificationError, certify, examples
-from refimpl.arithmetic import ARITHMETICS
-from refimpl.batch import validate
-from refimpl.certification import Balls, certify_batch, certify_forward
-from refimpl.functions import ACTIVATIONS, LOSSES
-from refimpl.sampling import Problem, random_problem
+from refimpl.network.arithmetic import ARITHMETICS
+from refimpl.network.batch import validate
+from refimpl.network.functions import ACTIVATIONS, LOSSES
+from refimpl.network.random_problems import Problem, random_problem
+from refimpl.truth.certification import Balls, certify_batch, certify_forward
 
 
 def small_problem(index: int, dtype: str) -> Problem:

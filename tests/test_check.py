@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from networks import DTYPES, network, problem
 
-from refimpl import agreement, check
 from refimpl import backend as backend_module
-from refimpl.arithmetic import ARITHMETICS
-from refimpl.batch import validate
-from refimpl.certification import certify_batch
-from refimpl.errors import BackendError
-from refimpl.report import FAIL, PASS
-from refimpl.sampling import Problem
+from refimpl import check, checking
+from refimpl.formats.errors import BackendError
+from refimpl.judge.report import FAIL, PASS
+from refimpl.network.arithmetic import ARITHMETICS
+from refimpl.network.batch import validate
+from refimpl.network.random_problems import Problem
+from refimpl.truth.certification import certify_batch
 from refimpl_numpy import NumpyBackend
 
 GRADIENTS = ["loss", "W1", "b1", "W2", "b2"]
@@ -138,7 +138,7 @@ def test_what_fails_is_diagnosed_and_nothing_else(p: Problem, monkeypatch: pytes
         told.append((judge.spec, judge.batch.x.tolist(), answer, arithmetic))
         return ["a finding"]
 
-    monkeypatch.setattr(agreement, "diagnose_answer", diagnosed)
+    monkeypatch.setattr(checking, "diagnose_answer", diagnosed)
     coarse = replace(ARITHMETICS[p.x.dtype.name], unit_roundoff=2.0**-12)
 
     def declared(self: Any, *, dtype: str, device: str) -> Any:

@@ -19,8 +19,8 @@ from small_runs import CONFIG, Counting, finish, operations, run
 
 from refimpl import backend as backends
 from refimpl import examples
-from refimpl.errors import CheckpointError
-from refimpl.training import archive
+from refimpl.formats import archive
+from refimpl.formats.errors import CheckpointError
 from refimpl.training.checkpoints import KEPT, Checkpoints
 from refimpl.training.config import TrainingConfig
 from refimpl.training.data import Dataset, prepare

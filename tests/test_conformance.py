@@ -16,16 +16,16 @@ import pytest
 from typer.testing import CliRunner
 
 from refimpl import backend as backends
-from refimpl.arithmetic import ARITHMETICS
 from refimpl.cli import app
 from refimpl.conformance import messages
-from refimpl.conformance.implementations import AnswersDoor, BackendDoor
+from refimpl.conformance.doors import AnswersDoor, BackendDoor
 from refimpl.conformance.messages import Hello, Unusable, evaluate, read_answer, read_hello, say
 from refimpl.conformance.run import SKIP, XFAIL, XPASS, ConformanceReport, conform, expected_failures, judge_case, junit
 from refimpl.conformance.vectors import Suite, load
-from refimpl.errors import BackendError, ConformanceError
-from refimpl.faults import FAULTS, WHOLE, PlantedBackend
-from refimpl.report import FAIL, PASS, UNDETERMINED
+from refimpl.faults.catalogue import FAULTS, WHOLE, PlantedBackend
+from refimpl.formats.errors import BackendError, ConformanceError
+from refimpl.judge.report import FAIL, PASS, UNDETERMINED
+from refimpl.network.arithmetic import ARITHMETICS
 from refimpl_numpy import NumpyBackend
 from refimpl_peers.hips_autograd import AutogradBackend
 from refimpl_peers.scikit_learn import ScikitLearnBackend
@@ -579,7 +579,7 @@ def test_vectors_are_generated_into_a_folder(tmp_path: Path, monkeypatch: pytest
 
 
 def test_two_processes_admit_the_same_cases_as_one() -> None:
-    from refimpl.conformance.cases import drafts
+    from refimpl.conformance.drafts import drafts
     from refimpl.conformance.vectors import _case_text, admit_all
 
     chosen = list(drafts())[:3]

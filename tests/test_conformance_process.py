@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from refimpl.cli import app
 from refimpl.conformance import descendants, process
-from refimpl.conformance.implementations import MAX_STARTS, ProcessDoor
+from refimpl.conformance.doors import MAX_STARTS, ProcessDoor
 from refimpl.conformance.process import Program
 from refimpl.conformance.run import ConformanceReport, conform, judge_case
 from refimpl.conformance.vectors import Suite, load
-from refimpl.errors import ConformanceError
-from refimpl.report import FAIL, PASS
+from refimpl.formats.errors import ConformanceError
+from refimpl.judge.report import FAIL, PASS
 
 PROGRAM = [sys.executable, str(Path(__file__).parent / "hostile_program.py")]
 ADAPTERS = Path(__file__).resolve().parent.parent / "docs" / "adapters"

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from networks import DTYPES, judge
 
 from refimpl import backend as backends
-from refimpl.arithmetic import ARITHMETICS
-from refimpl.conformance.cases import FLAGS, Draft, Drawn, drafts, draw, network, usual
+from refimpl.conformance.drafts import FLAGS, Draft, Drawn, drafts, draw, network, usual
 from refimpl.conformance.vectors import (
     FOLDER,
     KILL,
@@ -34,12 +33,13 @@ from refimpl.conformance.vectors import (
     load_file,
     loads,
 )
-from refimpl.diagnosis import diagnose_answer
-from refimpl.errors import ConformanceError
-from refimpl.faults import FAULTS, PlantedBackend, places
-from refimpl.judge import Judge
-from refimpl.report import FAIL
-from refimpl.sampling import Problem
+from refimpl.faults.catalogue import FAULTS, PlantedBackend, places
+from refimpl.faults.diagnosis import diagnose_answer
+from refimpl.formats.errors import ConformanceError
+from refimpl.judge.judge import Judge
+from refimpl.judge.report import FAIL
+from refimpl.network.arithmetic import ARITHMETICS
+from refimpl.network.random_problems import Problem
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "refimpl" / "schemas"
 PATHS = sorted(FOLDER.glob("*.json"))

@@ -15,17 +15,8 @@ from hypothesis import strategies as st
 
 from refimpl import backend as backends
 from refimpl import examples
-from refimpl.descent import (
-    CHANGE,
-    DIVERGED,
-    GRADIENT_NORM,
-    SCHEDULES,
-    TARGET_LOSS,
-    UPDATE_RULES,
-    Limits,
-    norm_of,
-    reached,
-)
+from refimpl.backend import CHANGE, DIVERGED, GRADIENT_NORM, TARGET_LOSS, Limits, norm_of, reached
+from refimpl.training.optimisers import SCHEDULES, UPDATE_RULES
 from refimpl.training.stepping import GradientTrainer, initial_state, trainer
 
 STEPS = 50

@@ -11,9 +11,9 @@ from networks import judge, network, problem
 
 import refimpl
 from refimpl.conformance.vectors import load
-from refimpl.diagnosis import Finding, diagnose, diagnose_answer
-from refimpl.faults import FAULTS, PlantedBackend
-from refimpl.sampling import Problem
+from refimpl.faults.catalogue import FAULTS, PlantedBackend
+from refimpl.faults.diagnosis import Finding, diagnose, diagnose_answer
+from refimpl.network.random_problems import Problem
 from refimpl_numpy import NumpyBackend
 
 

@@ -18,7 +18,7 @@ from networks import BACKENDS, network, problem
 from refimpl import backend as backends
 from refimpl import equations
 from refimpl.equations import EQUATIONS, Equations
-from refimpl.errors import BackendError
+from refimpl.formats.errors import BackendError
 from refimpl_numpy import NumpyBackend
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,7 +124,7 @@ def test_every_equation_is_an_entry_and_cites_its_number() -> None:
 
 def test_the_equations_import_nothing_but_types() -> None:
     """No framework, no autodiff, no backend: printed, the file is complete."""
-    tree = ast.parse((ROOT / "refimpl/equations.py").read_text())
+    tree = ast.parse((ROOT / "refimpl/equations/dense.py").read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert modules == {"__future__", "collections.abc", "dataclasses", "typing", "numpy.typing"}
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from refimpl.cli import app
-from refimpl.errors import DataError
-from refimpl.report import FAIL, PASS
+from refimpl.formats.errors import DataError
+from refimpl.judge.report import FAIL, PASS
 from refimpl.teaching import exercise as exercises
 
 SOLUTION = {

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 import refimpl
 from refimpl import certify, examples, explain, trace
 from refimpl.cli import app
-from refimpl.errors import BackendError, DataError
-from refimpl.report import FAIL, PASS
-from refimpl.sampling import Problem
+from refimpl.formats.errors import BackendError, DataError
+from refimpl.judge.report import FAIL, PASS
+from refimpl.network.random_problems import Problem
 from refimpl.teaching.chain import chain, count, paths
 from refimpl.teaching.notation import Quantity, parse
 

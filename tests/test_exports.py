@@ -13,13 +13,13 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from torch import nn
 
 from refimpl import backend as backends
-from refimpl.arithmetic import ARITHMETICS
-from refimpl.batch import validate
-from refimpl.errors import SpecError
-from refimpl.functions import ACTIVATIONS
-from refimpl.judge import Judge
-from refimpl.sampling import random_problem
-from refimpl.spec import LayerSpec, NetworkSpec
+from refimpl.formats.errors import SpecError
+from refimpl.judge.judge import Judge
+from refimpl.network.arithmetic import ARITHMETICS
+from refimpl.network.batch import validate
+from refimpl.network.functions import ACTIVATIONS
+from refimpl.network.random_problems import random_problem
+from refimpl.network.spec import LayerSpec, NetworkSpec
 from refimpl.training.data import load, prepare
 from refimpl.training.model import Model
 from refimpl.training.scikit_learn import from_scikit_learn, to_scikit_learn

@@ -13,8 +13,8 @@ import pytest
 from networks import BACKENDS, judge, network, verdicts
 
 from refimpl import backend as backends
-from refimpl.report import FAIL
-from refimpl.sampling import Problem
+from refimpl.judge.report import FAIL
+from refimpl.network.random_problems import Problem
 
 F4 = np.float32
 U = 2.0**-24

@@ -11,8 +11,8 @@ from networks import BACKENDS, judge, network, problem, verdicts
 
 from refimpl import backend as backends
 from refimpl.equations import EQUATIONS, Equations
-from refimpl.faults import FAULTS, WHOLE, Mistaken, PlantedBackend, places
-from refimpl.report import FAIL, PASS
+from refimpl.faults.catalogue import FAULTS, WHOLE, Mistaken, PlantedBackend, places
+from refimpl.judge.report import FAIL, PASS
 from refimpl_numpy import NumpyBackend
 
 

@@ -13,11 +13,11 @@ import refimpl_torch
 from refimpl import backend as backends
 from refimpl import check, examples
 from refimpl.benchmark.groups import MNIST, Group
-from refimpl.conformance.implementations import BackendDoor
+from refimpl.conformance.doors import BackendDoor
 from refimpl.conformance.run import conform
 from refimpl.conformance.vectors import load
-from refimpl.report import FAIL, PASS
-from refimpl.sampling import Problem
+from refimpl.judge.report import FAIL, PASS
+from refimpl.network.random_problems import Problem
 from refimpl_torch.running import loss_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from networks import DTYPES, judge, network, problem
 
-from refimpl import judge as judge_module
-from refimpl.answers import Answer, Unusable
-from refimpl.arithmetic import ARITHMETICS, FLUSHING
-from refimpl.certification import Balls
-from refimpl.judge import Judge, largest_element
-from refimpl.report import FAIL, PASS, UNDETERMINED, Row
-from refimpl.tolerance import Tolerance
+from refimpl.judge import judge as judge_module
+from refimpl.judge.judge import Judge, largest_element
+from refimpl.judge.report import FAIL, PASS, UNDETERMINED, Row
+from refimpl.judge.submission import Answer, Unusable
+from refimpl.judge.tolerance import Tolerance
+from refimpl.network.arithmetic import ARITHMETICS, FLUSHING
+from refimpl.truth.certification import Balls
 from refimpl_numpy import NumpyBackend
 
 OVERFLOW = "an intermediate value may overflow, or its derivative is unbounded, within the rounding errors"
@@ -381,7 +381,7 @@ def test_an_arithmetic_that_is_none_is_one_row(j: Judge) -> None:
 
 
 def test_a_backend_gets_copies_in_the_shapes_of_the_spec() -> None:
-    from refimpl.spec import LayerSpec, NetworkSpec
+    from refimpl.network.spec import LayerSpec, NetworkSpec
 
     j = judge(problem(NetworkSpec((2, 2), [LayerSpec(1)], "huber"), n=3))
     params, x, y = j._data()

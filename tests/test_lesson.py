@@ -29,10 +29,10 @@ import refimpl
 from refimpl import examples, trace
 from refimpl.cli import app
 from refimpl.conformance.messages import say
-from refimpl.errors import DataError
-from refimpl.faults import FAULTS, PlantedBackend, places
-from refimpl.sampling import Problem
-from refimpl.strict_json import tensor
+from refimpl.faults.catalogue import FAULTS, PlantedBackend, places
+from refimpl.formats.errors import DataError
+from refimpl.formats.strict_json import tensor
+from refimpl.network.random_problems import Problem
 from refimpl.teaching import lesson as lessons
 from refimpl.teaching.lesson import lesson
 

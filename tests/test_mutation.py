@@ -20,7 +20,7 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 
 
-@pytest.mark.parametrize("module", ["refimpl.equations", "refimpl_numpy.network", "refimpl.agreement"])
+@pytest.mark.parametrize("module", ["refimpl.equations", "refimpl_numpy.network", "refimpl.checking"])
 def test_the_mutants_of_a_module_parse_and_differ(module: str) -> None:
     made, source = mutation.mutants(module), mutation.unchanged(module).source
     trees = {ast.dump(ast.parse(mutant.source)) for mutant in made}
@@ -50,7 +50,7 @@ def test_our_own_operators_are_among_them() -> None:
 
 
 def test_messages_imports_and_docstrings_are_not_mutated() -> None:
-    for mutant in mutation.mutants("refimpl.agreement"):
+    for mutant in mutation.mutants("refimpl.checking"):
         assert "raise" not in mutant.before.split()
         assert not mutant.before.startswith(('"""', "import ", "from "))
 

@@ -13,7 +13,7 @@ from networks import network, problem
 
 import refimpl
 from refimpl import examples, trace
-from refimpl.picture import NEGATIVE, POSITIVE, WIDE, drawn
+from refimpl.network.picture import NEGATIVE, POSITIVE, WIDE, drawn
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -13,8 +13,8 @@ import pytest
 from mpmath import mpf
 from networks import DTYPES
 
-from refimpl.functions import ACTIVATIONS as CATALOGUE
-from refimpl.functions import LOSSES as LOSS_CATALOGUE
+from refimpl.network.functions import ACTIVATIONS as CATALOGUE
+from refimpl.network.functions import LOSSES as LOSS_CATALOGUE
 from refimpl_numpy import functions
 
 SPACINGS = 8  # of the size of the terms that a function is the sum of

@@ -12,7 +12,7 @@ from refimpl.conformance import parallel
 from refimpl.conformance.parallel import CHUNK, ParallelDoor
 from refimpl.conformance.run import conform
 from refimpl.conformance.vectors import Suite, load
-from refimpl.report import FAIL, PASS
+from refimpl.judge.report import FAIL, PASS
 
 SUITE = load()
 PART = Suite.of(SUITE.cases[:: len(SUITE.cases) // (3 * CHUNK)])

@@ -15,9 +15,9 @@ import refimpl_numpy
 import refimpl_torch
 from refimpl import examples
 from refimpl.backend import PlacingBackend, value_and_grad
-from refimpl.functions import ACTIVATIONS, LOSSES
-from refimpl.report import FAIL, PASS
-from refimpl.sampling import random_problem
+from refimpl.judge.report import FAIL, PASS
+from refimpl.network.functions import ACTIVATIONS, LOSSES
+from refimpl.network.random_problems import random_problem
 from refimpl_jax.running import compiled_gradients
 
 EAGER: dict[str, Any] = {

@@ -19,10 +19,10 @@ from plan_program import Program, look, memory
 
 from refimpl import check, examples
 from refimpl.equations import EQUATIONS
-from refimpl.errors import BackendError
-from refimpl.functions import ACTIVATIONS, LOSSES
-from refimpl.report import FAIL, PASS
-from refimpl.sampling import Problem, random_problem
+from refimpl.formats.errors import BackendError
+from refimpl.judge.report import FAIL, PASS
+from refimpl.network.functions import ACTIVATIONS, LOSSES
+from refimpl.network.random_problems import Problem, random_problem
 from refimpl_numpy import NumpyBackend, backend, plan
 from refimpl_numpy.network import targets
 from refimpl_numpy.running import PlannedGradients, gradients_of, plan_gradients

@@ -54,7 +54,7 @@ def test_two_backends_and_float32(pytester: pytest.Pytester) -> None:
 def test_a_wrong_backend_fails_with_the_cause(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         mine="""
-        from refimpl.faults import FAULTS, PlantedBackend
+        from refimpl.faults.catalogue import FAULTS, PlantedBackend
         backend = PlantedBackend(((FAULTS["slope_dropped"], 1, 0.0),))
         """
     )

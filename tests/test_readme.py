@@ -18,7 +18,7 @@ import refimpl
 from refimpl import examples, explain
 from refimpl.cli import app
 from refimpl.conformance.vectors import Suite, load
-from refimpl.faults import FAULTS
+from refimpl.faults.catalogue import FAULTS
 
 ROOT = Path(refimpl.__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""refimpl/tolerance.py against the second statement of it in reference_tolerance.py: all three forms, element by
+"""refimpl/judge/tolerance.py against the second statement of it in reference_tolerance.py: all three forms, element by
 element, in arithmetics so coarse that every term of the recursion is seen, and in the real ones.
 """
 
@@ -16,13 +16,7 @@ import pytest
 from networks import network, problem
 from reference_tolerance import Reference
 
-from refimpl.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
-from refimpl.batch import Batch, validate
-from refimpl.certification import Balls, Certificate, certify_batch
-from refimpl.functions import ACTIVATIONS, LOSSES
-from refimpl.sampling import Problem
-from refimpl.spec import LayerSpec, NetworkSpec
-from refimpl.tolerance import (
+from refimpl.judge.tolerance import (
     Tolerance,
     _scale,
     _Walk,
@@ -31,6 +25,12 @@ from refimpl.tolerance import (
     softmax_factor,
     tolerance,
 )
+from refimpl.network.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
+from refimpl.network.batch import Batch, validate
+from refimpl.network.functions import ACTIVATIONS, LOSSES
+from refimpl.network.random_problems import Problem
+from refimpl.network.spec import LayerSpec, NetworkSpec
+from refimpl.truth.certification import Balls, Certificate, certify_batch
 
 # u, the smallest normal and subnormal number, and the largest: what is far apart in float32 meets in these
 COARSE = Arithmetic("coarse", 2.0**-9, 2.0**-6, 2.0**-9, 2.0**9)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from networks import BACKENDS, DTYPES
 
-from refimpl import soak
-from refimpl.functions import ACTIVATIONS, LOSSES
-from refimpl.report import FAIL, PASS, UNDETERMINED, Row
-from refimpl.sampling import random_problem
+from refimpl.judge import soak
+from refimpl.judge.report import FAIL, PASS, UNDETERMINED, Row
+from refimpl.network.functions import ACTIVATIONS, LOSSES
+from refimpl.network.random_problems import random_problem
 
 CHUNKS, CHUNK = 15, 12
 

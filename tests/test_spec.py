@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refimpl import Function, LayerSpec, NetworkSpec, SpecError, examples
-from refimpl.functions import ACTIVATIONS, LOSSES
-from refimpl.sampling import random_problem
-from refimpl.spec import MAX_FILE_BYTES, SCHEMES, json_schema
+from refimpl.network.functions import ACTIVATIONS, LOSSES
+from refimpl.network.parameters import SCHEMES
+from refimpl.network.random_problems import random_problem
+from refimpl.network.spec import MAX_FILE_BYTES, json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 ARTICLE = {

@@ -22,18 +22,18 @@ from typer.testing import CliRunner
 
 from refimpl import backend as backends
 from refimpl import check, examples
-from refimpl.arithmetic import ARITHMETICS, Arithmetic
+from refimpl.backend.untrusted import first_line, told
 from refimpl.cli import app
 from refimpl.conformance import messages
 from refimpl.conformance import vectors as vector_files
-from refimpl.conformance.implementations import AnswersDoor, BackendDoor, ProcessDoor
+from refimpl.conformance.doors import AnswersDoor, BackendDoor, ProcessDoor
 from refimpl.conformance.process import Program
 from refimpl.conformance.run import SKIP, ConformanceReport, conform, judge_case
 from refimpl.conformance.vectors import FOLDER, Suite, load, loads
-from refimpl.errors import BackendError, ConformanceError
-from refimpl.files import opened, read_whole, write_whole
-from refimpl.report import FAIL, PASS, apart
-from refimpl.strangers import first_line, told
+from refimpl.formats.errors import BackendError, ConformanceError
+from refimpl.formats.files import opened, read_whole, write_whole
+from refimpl.judge.report import FAIL, PASS, apart
+from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
 from refimpl_numpy import NumpyBackend
 
 SUITE = load()
@@ -529,7 +529,7 @@ def test_an_exact_case_is_decided_and_diagnosed_by_one_judge(tmp_path: Path) -> 
             return ARITHMETICS[dtype]
 
         def answer(self, case: Any, dtype: str) -> Any:
-            from refimpl.conformance.implementations import Answered
+            from refimpl.conformance.doors import Answered
 
             return Answered((loss, grads))
 

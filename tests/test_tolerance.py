@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from networks import DTYPES, judge, network, problem, verdicts
 
 from refimpl import examples
-from refimpl.arithmetic import ARITHMETICS
 from refimpl.equations import EQUATIONS, Equations
-from refimpl.functions import ACTIVATIONS, LOSSES
-from refimpl.report import FAIL, PASS, UNDETERMINED
-from refimpl.sampling import Problem, random_problem
+from refimpl.judge.report import FAIL, PASS, UNDETERMINED
+from refimpl.network.arithmetic import ARITHMETICS
+from refimpl.network.functions import ACTIVATIONS, LOSSES
+from refimpl.network.random_problems import Problem, random_problem
 from refimpl_numpy import NumpyBackend
 
 

@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 import refimpl
 from refimpl import backend as backends
 from refimpl import equations, examples, trace
-from refimpl.arithmetic import ARITHMETICS
 from refimpl.cli import app
 from refimpl.equations import EQUATIONS
-from refimpl.errors import DataError
-from refimpl.functions import ACTIVATIONS, LOSSES
-from refimpl.report import FAIL
-from refimpl.sampling import Problem, random_problem
-from refimpl.teaching.tracing import traced
+from refimpl.formats.errors import DataError
+from refimpl.judge.report import FAIL
+from refimpl.network.arithmetic import ARITHMETICS
+from refimpl.network.functions import ACTIVATIONS, LOSSES
+from refimpl.network.random_problems import Problem, random_problem
+from refimpl.teaching.record import traced
 
 SCHEMA = Path(refimpl.__file__).parent / "schemas" / "trace-1.schema.json"
 ROOT = Path(refimpl.__file__).parent.parent

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 from refimpl import backend as backends
 from refimpl import certify, examples
 from refimpl.cli import app
-from refimpl.errors import CheckpointError, DataError, RefimplError
-from refimpl.report import FAIL
-from refimpl.spec import LayerSpec, NetworkSpec
+from refimpl.formats.errors import CheckpointError, DataError, RefimplError
+from refimpl.judge.report import FAIL
+from refimpl.network.spec import LayerSpec, NetworkSpec
 from refimpl.training.checkpoints import Checkpoints
 from refimpl.training.config import TrainingConfig
 from refimpl.training.data import Dataset, Prepared, load, prepare
@@ -142,8 +142,8 @@ def test_every_backend_takes_the_same_course(update: str, digits: Prepared) -> N
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_gradient_along_the_way_is_the_certified_one(backend: str) -> None:
-    from refimpl.batch import validate
-    from refimpl.judge import Judge
+    from refimpl.judge.judge import Judge
+    from refimpl.network.batch import validate
 
     spec = examples.article()
     x, y = examples.article_batch(6)

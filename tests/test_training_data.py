@@ -15,8 +15,8 @@ from sklearn import datasets
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import StandardScaler
 
-from refimpl.errors import DataError, RefimplError
-from refimpl.spec import LayerSpec, NetworkSpec
+from refimpl.formats.errors import DataError, RefimplError
+from refimpl.network.spec import LayerSpec, NetworkSpec
 from refimpl.training.data import BUNDLED, Dataset, Preparation, columns, load, metric, prepare
 
 CSV = "a,b,kind\n1,2.5,x\n-3,4e2,y\n\n5,6,x\n"

@@ -2,12 +2,12 @@
 CPU or a CUDA device.
 
 float64 is enabled for the call alone, and matrix products run at the highest precision. XLA flushes subnormal numbers
-to zero on the CPU: that is declared (`JaxBackend.arithmetic`), so that this backend is judged by the arithmetic it
-has. `native` runs JAX's own functions in place of ours (``own_functions.py``); ask for it as ``refimpl_jax:native``.
+to zero on the CPU: that is declared (`JaxBackend.arithmetic`), so that this backend is judged by the arithmetic it has.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -17,11 +17,10 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
-from refimpl.descent import UpdateRule
-from refimpl.spec import NetworkSpec
+from refimpl import NetworkSpec
+from refimpl.backend import ARITHMETICS, FLUSHING, Arithmetic, UpdateRule, named_intermediates
 from refimpl_jax.network import cost, forward, targets
-from refimpl_jax.running import COMPILED, PlacedNetwork, compiled_gradients, loss_of
+from refimpl_jax.placed import COMPILED, PlacedNetwork, compiled_gradients
 from refimpl_jax.training import Training, compiled_forward
 
 Array = NDArray[Any]
@@ -31,8 +30,7 @@ Answer = tuple[float, dict[str, Array]]
 class JaxBackend:
     """Gradients by jax.value_and_grad under jit, float64 and float32, "cpu" and "cuda"."""
 
-    def __init__(self, name: str = "jax", native: bool = False) -> None:
-        self.name, self.native = name, native
+    name = "jax"
 
     def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
         """True for float64 and float32, on the CPU and on a CUDA device that is there."""
@@ -54,7 +52,7 @@ class JaxBackend:
         self, spec: NetworkSpec, *, dtype: str, device: str
     ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b)."""
-        compiled, names = compiled_gradients(spec, dtype, self.native), tuple(spec.parameter_shapes)
+        compiled, names = compiled_gradients(spec, dtype), tuple(spec.parameter_shapes)
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with _scope(dtype, device):
@@ -67,15 +65,13 @@ class JaxBackend:
         self, spec: NetworkSpec, *, dtype: str, device: str
     ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
         """(params, x, y) → (loss, gradients of every W and b, and of x in x's shape)."""
-        compiled = _value_and_grad_of_inputs(spec, dtype, self.native)
+        compiled, names = compiled_gradients(spec, dtype, inputs=True), tuple(spec.parameter_shapes)
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with _scope(dtype, device):
-                loss, (grads, x_grad) = compiled({name: params[name] for name in spec.parameter_shapes}, x, y)
-                return float(loss), {
-                    **{name: np.array(grads[name]) for name in spec.parameter_shapes},
-                    "x": np.array(x_grad),
-                }
+                loss, (grads, x_grad) = compiled(tuple(params[name] for name in names), x, y)
+                named = zip((*names, "x"), (*grads, x_grad), strict=True)
+                return float(loss), {name: np.array(grad) for name, grad in named}
 
         return gradients
 
@@ -89,10 +85,8 @@ class JaxBackend:
             with _scope(dtype, device):
                 shifts = [np.zeros((len(x), layer.size), dtype) for layer in spec.layers]
                 deltas, known = compiled(shifts, dict(params), x, y)
-            values: dict[str, Array] = {}
-            for layer, (z, a, delta) in enumerate(zip(known[0], known[1], deltas, strict=True), start=2):
-                values |= {f"z{layer}": np.array(z), f"a{layer}": np.array(a), f"delta{layer}": np.array(delta)}
-            return values
+            parts = ([np.array(each) for each in part] for part in (*known, deltas))
+            return named_intermediates(*parts)
 
         return intermediates
 
@@ -100,7 +94,7 @@ class JaxBackend:
         self, spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, *, device: str, learning_rate: float
     ) -> PlacedNetwork:
         """The network over arrays of its own on the device, in x's dtype, ready to be run."""
-        return PlacedNetwork(spec, params, x, y, learning_rate, partial(_scope, x.dtype.name, device), self.native)
+        return PlacedNetwork(spec, params, x, y, learning_rate, partial(_scope, x.dtype.name, device))
 
     def forward_function(
         self, spec: NetworkSpec, *, dtype: str, device: str
@@ -119,11 +113,6 @@ class JaxBackend:
     ) -> Training:
         """The network in training, over arrays of its own on the device."""
         return Training(spec, state, x, y, rule, partial(_scope, x.dtype.name, device))
-
-
-@lru_cache(maxsize=COMPILED)
-def _value_and_grad_of_inputs(spec: NetworkSpec, dtype: str, own: bool) -> Callable[..., Any]:
-    return jax.jit(jax.value_and_grad(partial(loss_of, spec, dtype, own), argnums=(0, 1)))
 
 
 @lru_cache(maxsize=COMPILED)
@@ -153,4 +142,10 @@ def _scope(dtype: str, device: str) -> Iterator[None]:
 
 
 backend = JaxBackend()
-native = JaxBackend("jax-native", native=True)
+
+
+def __getattr__(name: str) -> JaxBackend:
+    if name == "native":
+        warnings.warn("refimpl_jax:native is what refimpl_jax:backend is now", FutureWarning, stacklevel=2)
+        return backend
+    raise AttributeError(f"module 'refimpl_jax' has no attribute {name!r}")

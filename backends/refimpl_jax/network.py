@@ -6,13 +6,13 @@ automatic differentiation replaces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from refimpl.spec import NetworkSpec
+from refimpl import NetworkSpec
 from refimpl_jax.functions import ACTIVATIONS, LOSSES
 
 Array = jax.Array
@@ -28,27 +28,23 @@ class Forward:
 
 
 def targets(spec: NetworkSpec, y: Array, dtype: str) -> Array:
-    """y (N, n_out): labels become rows of zeros and a one."""
-    return (y[:, None] == jnp.arange(spec.n_out)).astype(dtype) if y.ndim == 1 else y
+    """y (N, n_out): labels become rows of zeros and a one, but for the loss that takes them as they are."""
+    if y.ndim == 2 or spec.loss.name == "cross_entropy":
+        return y
+    return (y[:, None] == jnp.arange(spec.n_out)).astype(dtype)
 
 
-def forward(
-    spec: NetworkSpec,
-    params: Parameters,
-    x: Array,
-    shifts: list[Array],
-    activations: Mapping[str, Callable[..., Array]] = ACTIVATIONS,
-) -> Forward:
-    """(E1) and (E2), layer by layer; `shifts`, where there are any, are added to the z's: the derivative by a
-    shift is the delta.
+def forward(spec: NetworkSpec, params: Parameters, x: Array, shifts: Sequence[Array] = ()) -> Forward:
+    """(E1) and (E2), layer by layer; `shifts`, where there are any, are added to the z's: the derivative by a shift is
+    the delta.
     """
-    a, zs = [x.reshape(len(x), spec.n_in)], []
-    for number, layer in enumerate(spec.layers, start=1):
-        z = a[-1] @ params[f"W{number}"].T
-        z = z + params[f"b{number}"] if layer.bias else z
-        z = z + shifts[number - 1] if shifts else z
-        zs.append(z)
-        a.append(activations[layer.activation.name](z, **layer.activation.kwargs))
+    a: list[Array] = [x.reshape(len(x), spec.n_in)]
+    zs: list[Array] = []
+    for layer, own in zip(spec.layers, spec.by_layer(params), strict=True):
+        z = a[-1] @ own["W"].T
+        z = z + own["b"] if layer.bias else z
+        zs.append(z + shifts[len(zs)] if shifts else z)
+        a.append(ACTIVATIONS[layer.activation.name](zs[-1], **layer.activation.kwargs))
     return Forward(a, zs)
 
 

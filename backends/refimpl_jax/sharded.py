@@ -20,13 +20,11 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.arithmetic import Arithmetic
-from refimpl.descent import Leg, Limits, UpdateRule
-from refimpl.errors import BackendError
-from refimpl.spec import NetworkSpec
+from refimpl import BackendError, NetworkSpec
+from refimpl.backend import Arithmetic, Leg, Limits, UpdateRule
 from refimpl_jax import JaxBackend, _scope
-from refimpl_jax.rows import filled, mesh, on_all, over_rows, placed, weighted_loss
-from refimpl_jax.running import COMPILED, Leaves
+from refimpl_jax.placed import COMPILED, Leaves
+from refimpl_jax.sharding import filled, mesh, on_all, over_rows, placed, weighted_loss
 from refimpl_jax.training import Training, compiled_measure
 
 Array = NDArray[Any]

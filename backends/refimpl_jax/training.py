@@ -15,11 +15,11 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-from refimpl.descent import CHANGE, DIVERGED, GRADIENT_NORM, TARGET_LOSS, Leg, Limits, UpdateRule
-from refimpl.spec import NetworkSpec
+from refimpl import NetworkSpec
+from refimpl.backend import CHANGE, DIVERGED, GRADIENT_NORM, TARGET_LOSS, Leg, Limits, UpdateRule
 from refimpl_jax.network import forward
-from refimpl_jax.rows import on_all, over_rows, weighted_loss
-from refimpl_jax.running import COMPILED, Leaves, loss_of
+from refimpl_jax.placed import COMPILED, Leaves, loss_of
+from refimpl_jax.sharding import on_all, over_rows, weighted_loss
 
 Array = NDArray[Any]
 
@@ -40,7 +40,7 @@ class Carried(NamedTuple):
 def _loss(spec: NetworkSpec, dtype: str, leaves: Leaves, x: jax.Array, y: jax.Array, weights: Any) -> jax.Array:
     if weights is not None:
         return weighted_loss(spec, dtype, leaves, x, y, weights)
-    return loss_of(spec, dtype, False, dict(zip(spec.parameter_shapes, leaves, strict=True)), x, y)
+    return loss_of(spec, dtype, leaves, x, y)
 
 
 def _measured(spec: NetworkSpec, dtype: str, leaves: Leaves, x: jax.Array, y: jax.Array, weights: Any) -> Any:
@@ -131,7 +131,7 @@ def compiled_measure(spec: NetworkSpec, dtype: str, over: str = "") -> Callable[
 @lru_cache(maxsize=COMPILED)
 def compiled_forward(spec: NetworkSpec) -> Callable[..., jax.Array]:
     """(leaves, x) → the outputs."""
-    return jax.jit(lambda leaves, x: forward(spec, dict(zip(spec.parameter_shapes, leaves, strict=True)), x, []).a[-1])
+    return jax.jit(lambda leaves, x: forward(spec, dict(zip(spec.parameter_shapes, leaves, strict=True)), x).a[-1])
 
 
 class Training:

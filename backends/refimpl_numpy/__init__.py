@@ -1,5 +1,5 @@
-"""refimpl's hand-derived backend: ``refimpl/equations.py`` run with NumPy, or with CuPy on a CUDA device. The only
-backend in which backpropagation is written out.
+"""refimpl's hand-derived backend: ``refimpl/equations/dense.py`` run with NumPy, or with CuPy on a CUDA device. The
+only backend in which backpropagation is written out.
 
 The equations are planned once for a spec and the shapes of a batch (``plan.py``) and then run over preallocated
 memory. Tests and lessons plant mistakes in them: `NumpyBackend(equations)` takes the equations of every layer, from
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl import BackendError, NetworkSpec
+from refimpl.backend import named_intermediates
 from refimpl.equations import EQUATIONS, Equations
-from refimpl.errors import BackendError
-from refimpl.spec import NetworkSpec
 from refimpl_numpy.network import backward, forward, targets
-from refimpl_numpy.running import PlacedNetwork, PlannedGradients, gradients_of
+from refimpl_numpy.placed import PlacedNetwork, PlannedGradients, gradients_of
 
 Array = NDArray[Any]
 Answer = tuple[float, dict[str, Array]]
@@ -109,10 +109,7 @@ class NumpyBackend:
                 there = _placed(xp, params)
                 known = forward(spec, there, xp.asarray(x), equations)
                 _, deltas = backward(spec, there, known, targets(spec, xp.asarray(y), dtype), equations)
-            values: dict[str, Array] = {}
-            for layer, (z, a, delta) in enumerate(zip(known.z, known.a[1:], deltas, strict=True), start=2):
-                values |= {f"z{layer}": z, f"a{layer}": a, f"delta{layer}": delta}
-            return _fetched(xp, values)
+            return _fetched(xp, named_intermediates(known.z, known.a[1:], deltas))
 
         return intermediates
 

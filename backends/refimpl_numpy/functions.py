@@ -2,9 +2,9 @@
 
 A forward rule maps z (N, n) to a; a slope is f'(z), from z and not from a, stated so that it keeps its relative
 accuracy where the unit saturates. A loss maps (s, y) to one number an element or a row; its slope is ∂/∂s. The
-semantics at awkward points are the catalogue's (``refimpl/functions.py``). The tables at the end are what the rest of
-the package uses; the twins in refimpl_torch and refimpl_jax have the same names in the same order, less the slopes,
-which autograd replaces.
+semantics at awkward points are the catalogue's (``refimpl/network/functions.py``). The tables at the end are what the
+rest of the package uses; the twins in refimpl_torch and refimpl_jax have the same names in the same order, less the
+slopes, which autograd replaces.
 """
 
 from __future__ import annotations

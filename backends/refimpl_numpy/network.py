@@ -1,5 +1,5 @@
-"""The network in NumPy: the forward pass, and the hand-derived backward pass that runs ``refimpl/equations.py`` layer
-by layer.
+"""The network in NumPy: the forward pass, and the hand-derived backward pass that runs ``refimpl/equations/dense.py``
+layer by layer.
 
 No tape and no graph: `backward` is the recursion as the derivation has it, from the output to the input.
 refimpl_torch and refimpl_jax have the same names in the same order up to `cost`; what stands below it here is what
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl import NetworkSpec
 from refimpl.equations import Equations, VectorJacobianProduct
-from refimpl.spec import NetworkSpec
 from refimpl_numpy.functions import ACTIVATION_SLOPES, ACTIVATION_VJPS, ACTIVATIONS, LOSS_SLOPES, LOSSES
 
 Array = NDArray[Any]
@@ -40,8 +40,8 @@ def targets(spec: NetworkSpec, y: Array, dtype: str) -> Array:
 def forward(spec: NetworkSpec, params: Parameters, x: Array, equations: Sequence[Equations]) -> Forward:
     """(E1) and (E2), layer by layer."""
     a, zs = [x.reshape(len(x), spec.n_in)], []
-    for number, (layer, equation) in enumerate(zip(spec.layers, equations, strict=True), start=1):
-        z = equation.weighted_input(a[-1], params[f"W{number}"], params[f"b{number}"] if layer.bias else None)
+    for layer, own, equation in zip(spec.layers, spec.by_layer(params), equations, strict=True):
+        z = equation.weighted_input(a[-1], own["W"], own.get("b"))
         zs.append(z)
         a.append(equation.activation(z, partial(ACTIVATIONS[layer.activation.name], **layer.activation.kwargs)))
     return Forward(a, zs)
@@ -74,18 +74,18 @@ def backward(
     """(B1) to (B4), from the output to the input: the gradients of every W and b, and the error signals of the
     layers 2 … L+1.
     """
-    vjps, last = vector_jacobian_products(spec), spec.depth - 1
-    grads: dict[str, Array] = {}
+    vjps, layers, last = vector_jacobian_products(spec), spec.by_layer(params), spec.depth - 1
+    grads: list[dict[str, Array]] = [{} for _ in layers]
     delta = equations[last].output_error(
         cost_gradient(spec, known.a[-1], y, equations), known.z[last], known.a[-1], vjps[last]
     )
     deltas = [delta]
     for index in range(last, -1, -1):
-        W = params[f"W{index + 1}"]
-        grads[f"W{index + 1}"] = equations[index].weight_gradient(delta, known.a[index])
-        if spec.layers[index].bias:
-            grads[f"b{index + 1}"] = equations[index].bias_gradient(delta)
+        grads[index]["W"] = equations[index].weight_gradient(delta, known.a[index])
+        if "b" in layers[index]:
+            grads[index]["b"] = equations[index].bias_gradient(delta)
         if index > 0:
-            delta = equations[index].hidden_error(W, delta, known.z[index - 1], known.a[index], vjps[index - 1])
+            W, before = layers[index]["W"], index - 1
+            delta = equations[index].hidden_error(W, delta, known.z[before], known.a[index], vjps[before])
             deltas.insert(0, delta)
-    return grads, deltas
+    return spec.by_name(grads), deltas

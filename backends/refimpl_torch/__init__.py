@@ -1,6 +1,5 @@
 """refimpl's PyTorch backend: the forward pass of a spec, differentiated by `torch.autograd`, on the CPU or a CUDA
-device. `native` runs PyTorch's own functions in place of ours (``own_functions.py``), `compiled` runs ours under
-`torch.compile`; ask for them as ``refimpl_torch:native`` and ``refimpl_torch:compiled``.
+device. `compiled` runs the same under `torch.compile`; ask for it as ``refimpl_torch:compiled``.
 
 Arithmetic is IEEE float64 or float32: TF32, bfloat16 and autocast are off during a call and restored after it, and
 gradients are on, whatever the caller's mode. No other global state is touched.
@@ -8,43 +7,40 @@ gradients are on, whatever the caller's mode. No other global state is touched.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from refimpl.descent import UpdateRule
-from refimpl.spec import NetworkSpec
+from refimpl import NetworkSpec
+from refimpl.backend import UpdateRule, named_intermediates
+from refimpl_torch.arrays import array, named, tensor
 from refimpl_torch.network import cost, forward, targets
-from refimpl_torch.running import PlacedNetwork, loss_of
+from refimpl_torch.placed import PlacedNetwork, loss_of
 from refimpl_torch.training import Training
 
 Array = NDArray[Any]
 Answer = tuple[float, dict[str, Array]]
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 class TorchBackend:
     """Gradients by torch autograd, float64 and float32, "cpu" and "cuda"."""
 
-    def __init__(self, name: str = "torch", native: bool = False, compiled: bool = False) -> None:
-        self.name, self.native, self.compiled = name, native, compiled
+    def __init__(self, name: str = "torch", compiled: bool = False) -> None:
+        self.name, self.compiled = name, compiled
 
     def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
         """True for float64 and float32, on the CPU and on a CUDA device that is there."""
-        if dtype not in DTYPES:
+        if dtype not in ("float64", "float32"):
             return f"dtype {dtype}: use float64 or float32"
         if device not in ("cpu", "cuda"):
             return f"device {device}: use cpu or cuda"
-        return (
-            True
-            if device == "cpu" or torch.cuda.is_available()
-            else f"device {device}: this PyTorch sees no CUDA device"
-        )
+        there = device == "cpu" or torch.cuda.is_available()
+        return there or f"device {device}: this PyTorch sees no CUDA device"
 
     def gradient_function(
         self, spec: NetworkSpec, *, dtype: str, device: str
@@ -54,8 +50,8 @@ class TorchBackend:
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with _autograd(device):
                 leaves = _leaves(spec, params, device)
-                loss = loss_of(spec, leaves, _tensor(x, device), _tensor(y, device), self.native)
-                return loss.item(), _gradients(loss, leaves)
+                loss = loss_of(spec, leaves, tensor(x, device), tensor(y, device))
+                return loss.item(), named(leaves, torch.autograd.grad(loss, list(leaves.values())))
 
         def compiled(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with self.place(spec, params, x, y, device=device, learning_rate=0.0) as placed:
@@ -70,10 +66,9 @@ class TorchBackend:
 
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with _autograd(device):
-                leaves = {**_leaves(spec, params, device), "x": _tensor(x, device).requires_grad_()}
-                known = forward(spec, leaves, leaves["x"])
-                loss = cost(spec, known.a[-1], targets(spec, _tensor(y, device), DTYPES[dtype]))
-                return loss.item(), _gradients(loss, leaves)
+                leaves = {**_leaves(spec, params, device), "x": tensor(x, device).requires_grad_()}
+                loss = loss_of(spec, leaves, leaves["x"], tensor(y, device))
+                return loss.item(), named(leaves, torch.autograd.grad(loss, list(leaves.values())))
 
         return gradients
 
@@ -84,13 +79,12 @@ class TorchBackend:
 
         def intermediates(params: Mapping[str, Array], x: Array, y: Array) -> dict[str, Array]:
             with _autograd(device):
-                known = forward(spec, _leaves(spec, params, device), _tensor(x, device))
-                loss = cost(spec, known.a[-1], targets(spec, _tensor(y, device), DTYPES[dtype]))
+                known = forward(spec, _leaves(spec, params, device), tensor(x, device))
+                s = known.a[-1]
+                loss = cost(spec, s, targets(spec, tensor(y, device), s.dtype))
                 deltas = torch.autograd.grad(loss, known.z)
-            values: dict[str, Array] = {}
-            for layer, (z, a, delta) in enumerate(zip(known.z, known.a[1:], deltas, strict=True), start=2):
-                values |= {f"z{layer}": _numpy(z), f"a{layer}": _numpy(a), f"delta{layer}": _numpy(delta)}
-            return values
+            parts = (list(map(array, part)) for part in (known.z, known.a[1:], deltas))
+            return named_intermediates(*parts)
 
         return intermediates
 
@@ -98,11 +92,9 @@ class TorchBackend:
         self, spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, *, device: str, learning_rate: float
     ) -> PlacedNetwork:
         """The network over tensors of its own on the device, in x's dtype, ready to be run."""
-        there = {name: _tensor(params[name], device) for name in spec.parameter_shapes}
-        return PlacedNetwork(
-            spec, there, _tensor(x, device), _tensor(y, device), learning_rate, partial(_autograd, device),
-            self.native, self.compiled,
-        )  # fmt: skip
+        there = {name: tensor(params[name], device) for name in spec.parameter_shapes}
+        batch, modes = (tensor(x, device), tensor(y, device)), partial(_autograd, device)
+        return PlacedNetwork(spec, there, *batch, learning_rate, modes, self.compiled)
 
     def forward_function(
         self, spec: NetworkSpec, *, dtype: str, device: str
@@ -111,8 +103,7 @@ class TorchBackend:
 
         def outputs(params: Mapping[str, Array], x: Array) -> Array:
             with _autograd(device), torch.no_grad():
-                there = {name: _tensor(params[name], device) for name in spec.parameter_shapes}
-                return _numpy(forward(spec, there, _tensor(x, device)).a[-1])
+                return array(forward(spec, _leaves(spec, params, device), tensor(x, device)).a[-1])
 
         return outputs
 
@@ -120,26 +111,12 @@ class TorchBackend:
         self, spec: NetworkSpec, state: Mapping[str, Array], x: Array, y: Array, *, rule: UpdateRule, device: str
     ) -> Training:
         """The network in training, over tensors of its own on the device."""
-        there = {name: _tensor(array, device) for name, array in state.items()}
-        return Training(spec, there, _tensor(x, device), _tensor(y, device), rule, partial(_autograd, device))
-
-
-def _gradients(loss: torch.Tensor, leaves: Mapping[str, torch.Tensor]) -> dict[str, Array]:
-    gradients = torch.autograd.grad(loss, list(leaves.values()))
-    return {name: _numpy(gradient) for name, gradient in zip(leaves, gradients, strict=True)}
+        there = {name: tensor(each, device) for name, each in state.items()}
+        return Training(spec, there, tensor(x, device), tensor(y, device), rule, partial(_autograd, device))
 
 
 def _leaves(spec: NetworkSpec, params: Mapping[str, Array], device: str) -> dict[str, torch.Tensor]:
-    return {name: _tensor(params[name], device).requires_grad_() for name in spec.parameter_shapes}
-
-
-def _tensor(array: Array, device: str) -> torch.Tensor:
-    # a copy: the caller's memory may be read-only, and must not be shared with a graph
-    return torch.tensor(np.ascontiguousarray(array).reshape(array.shape), device=device)
-
-
-def _numpy(tensor: torch.Tensor) -> Array:
-    return np.array(tensor.detach().cpu().numpy())
+    return {name: tensor(params[name], device).requires_grad_() for name in spec.parameter_shapes}
 
 
 @contextmanager
@@ -176,5 +153,11 @@ def _set_precision(product: Any, precision: str) -> None:
 
 
 backend = TorchBackend()
-native = TorchBackend("torch-native", native=True)
 compiled = TorchBackend("torch-compiled", compiled=True)
+
+
+def __getattr__(name: str) -> TorchBackend:
+    if name == "native":
+        warnings.warn("refimpl_torch:native is what refimpl_torch:backend is now", FutureWarning, stacklevel=2)
+        return backend
+    raise AttributeError(f"module 'refimpl_torch' has no attribute {name!r}")

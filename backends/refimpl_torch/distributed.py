@@ -22,11 +22,11 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refimpl.descent import UpdateRule
-from refimpl.errors import BackendError
-from refimpl.spec import NetworkSpec
-from refimpl_torch import TorchBackend, _autograd, _leaves, _numpy, _tensor
-from refimpl_torch.network import cost, forward, targets
+from refimpl import BackendError, NetworkSpec
+from refimpl.backend import UpdateRule
+from refimpl_torch import TorchBackend, _autograd, _leaves
+from refimpl_torch.arrays import named, tensor
+from refimpl_torch.placed import loss_of
 from refimpl_torch.training import Training
 
 Array = NDArray[Any]
@@ -85,8 +85,7 @@ class Shared:
         values = list(leaves.values())
         parts = [torch.zeros((), dtype=x.dtype, device=x.device), *map(torch.zeros_like, values)]
         if rows.start < rows.stop:
-            s = forward(total, leaves, x[rows]).a[-1]
-            loss = cost(total, s, targets(total, y[rows], x.dtype))
+            loss = loss_of(total, leaves, x[rows], y[rows])
             parts = [loss, *torch.autograd.grad(loss, values)]
         found = summed(parts)
         if self.spec.reduction == "mean":
@@ -125,8 +124,8 @@ class DistributedBackend:
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
             with _autograd(device):
                 leaves = _leaves(spec, params, place)
-                loss, found = shared(leaves, _tensor(x, place), _tensor(y, place))
-                return loss.item(), {name: _numpy(part) for name, part in zip(leaves, found, strict=True)}
+                loss, found = shared(leaves, tensor(x, place), tensor(y, place))
+                return loss.item(), named(leaves, found)
 
         return gradients
 
@@ -142,8 +141,8 @@ class DistributedBackend:
         """The network in training, over tensors of its own on the device."""
         join(device)
         place = _place(device)
-        there = {name: _tensor(array, place) for name, array in state.items()}
-        return DistributedTraining(spec, there, _tensor(x, place), _tensor(y, place), rule, partial(_autograd, device))
+        there = {name: tensor(each, place) for name, each in state.items()}
+        return DistributedTraining(spec, there, tensor(x, place), tensor(y, place), rule, partial(_autograd, device))
 
 
 def _place(device: str) -> str:

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from refimpl.errors import SpecError
-from refimpl.spec import Function, LayerSpec, NetworkSpec
+from refimpl import Function, LayerSpec, NetworkSpec, SpecError
 
 Array = NDArray[Any]
 # where PyTorch's softplus goes over to the identity: from here on log(1 + eᶻ) rounds to z

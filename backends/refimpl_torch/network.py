@@ -6,14 +6,14 @@ autograd replaces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from refimpl.spec import NetworkSpec
+from refimpl import NetworkSpec
 from refimpl_torch.functions import ACTIVATIONS, LOSSES
 
 Array = Tensor
@@ -29,23 +29,23 @@ class Forward:
 
 
 def targets(spec: NetworkSpec, y: Array, dtype: torch.dtype) -> Array:
-    """y (N, n_out): labels become rows of zeros and a one."""
-    return (y[:, None] == torch.arange(spec.n_out, device=y.device)).to(dtype) if y.ndim == 1 else y
+    """y (N, n_out): labels become rows of zeros and a one, but for the loss that takes them as they are."""
+    if y.ndim == 2 or spec.loss.name == "cross_entropy":
+        return y
+    return (y[:, None] == torch.arange(spec.n_out, device=y.device)).to(dtype)
 
 
-def forward(
-    spec: NetworkSpec, params: Parameters, x: Array, activations: Mapping[str, Callable[..., Array]] = ACTIVATIONS
-) -> Forward:
+def forward(spec: NetworkSpec, params: Parameters, x: Array) -> Forward:
     """(E1) and (E2), layer by layer."""
     a, zs = [x.reshape(len(x), spec.n_in)], []
-    for number, layer in enumerate(spec.layers, start=1):
-        z = linear(a[-1], params[f"W{number}"], params[f"b{number}"] if layer.bias else None)
+    for layer, own in zip(spec.layers, spec.by_layer(params), strict=True):
+        z = linear(a[-1], own["W"], own.get("b"))
         zs.append(z)
-        a.append(activations[layer.activation.name](z, **layer.activation.kwargs))
+        a.append(ACTIVATIONS[layer.activation.name](z, **layer.activation.kwargs))
     return Forward(a, zs)
 
 
 def cost(spec: NetworkSpec, s: Array, y: Array) -> Array:
     """(E3) the loss, summed over outputs and averaged or summed over the batch."""
-    total = LOSSES[spec.loss.name](s, y, **spec.loss.kwargs).sum()
+    total = LOSSES[spec.loss.name](s, y, **spec.loss.kwargs)
     return total / len(s) if spec.reduction == "mean" else total

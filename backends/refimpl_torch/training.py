@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refimpl.descent import DIVERGED, Leg, Limits, UpdateRule, reached
-from refimpl.spec import NetworkSpec
-from refimpl_torch.network import cost, forward, targets
+from refimpl import NetworkSpec
+from refimpl.backend import DIVERGED, Leg, Limits, UpdateRule, reached
+from refimpl_torch.arrays import array, named, tensor
+from refimpl_torch.network import forward
+from refimpl_torch.placed import loss_of
 
 Array = NDArray[Any]
 
@@ -64,8 +66,7 @@ class Training:
         return Leg(np.array(losses), np.array(norms), found)
 
     def _gradients(self, x: Tensor, y: Tensor) -> tuple[float, float, tuple[Tensor, ...]]:
-        params = dict(zip(self.names, self.values, strict=True))
-        loss = cost(self.spec, forward(self.spec, params, x).a[-1], targets(self.spec, y, x.dtype))
+        loss = loss_of(self.spec, dict(zip(self.names, self.values, strict=True)), x, y)
         gradients = torch.autograd.grad(loss, self.values)
         norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients]
         return loss.item(), torch.linalg.vector_norm(torch.stack(norms)).item(), gradients
@@ -85,26 +86,18 @@ class Training:
 
     def measure(self, x: Array, y: Array) -> tuple[float, float]:
         """As `Trainer.measure`."""
-        return self._gradients(self._tensor(x), self._tensor(y))[:2]
+        return self._gradients(tensor(x, self.x.device), tensor(y, self.x.device))[:2]
 
     def outputs(self, x: Array) -> Array:
         """As `Trainer.outputs`."""
         with torch.no_grad():
             params = dict(zip(self.names, self.values, strict=True))
-            return _numpy(forward(self.spec, params, self._tensor(x)).a[-1])
+            return array(forward(self.spec, params, tensor(x, self.x.device)).a[-1])
 
     def state(self) -> dict[str, Array]:
         """As `Trainer.state`."""
-        found = {name: _numpy(value) for name, value in zip(self.names, self.values, strict=True)}
+        found = named(self.names, (value.detach().clone() for value in self.values))
         for index, buffer in enumerate(self.rule.buffers):
-            found |= {
-                f"{buffer}.{name}": _numpy(kept[index]) for name, kept in zip(self.names, self.buffers, strict=True)
-            }
+            kept = (buffers[index].clone() for buffers in self.buffers)
+            found |= named((f"{buffer}.{name}" for name in self.names), kept)
         return found
-
-    def _tensor(self, array: Array) -> Tensor:
-        return torch.tensor(np.ascontiguousarray(array), device=self.x.device)
-
-
-def _numpy(tensor: Tensor) -> Array:
-    return np.array(tensor.detach().cpu().numpy())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.spec import NetworkSpec
+from refimpl import NetworkSpec
 
 
 class Floor:

@@ -10,7 +10,7 @@ import autograd.numpy as anp
 import numpy as np
 from autograd.scipy.special import erf
 
-from refimpl.spec import NetworkSpec
+from refimpl import NetworkSpec
 from refimpl_peers.placed import PlacedArrays
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refimpl.arithmetic import FLUSHING, Arithmetic
-from refimpl.spec import NetworkSpec
+from refimpl import NetworkSpec
+from refimpl.backend import FLUSHING, Arithmetic
 
 ACTIVATIONS: dict[str, Any] = {
     "identity": lambda z: z,

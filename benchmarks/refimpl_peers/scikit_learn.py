@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sklearn.neural_network import MLPRegressor
 
-from refimpl.spec import NetworkSpec
+from refimpl import NetworkSpec
 from refimpl_peers.placed import PlacedArrays
 
 HIDDEN = {"identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu": "relu"}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from refimpl.spec import NetworkSpec
+from refimpl import NetworkSpec
 
 ACTIVATIONS: dict[str, Any] = {
     "identity": nn.Identity,

@@ -20,7 +20,7 @@ from rich.console import Console
 
 import refimpl
 from refimpl.benchmark.page import COLOURS
-from refimpl.faults import FAULTS, PlantedBackend
+from refimpl.faults.catalogue import FAULTS, PlantedBackend
 
 HERE = Path(__file__).parent
 RESULT = HERE.parent.parent / "benchmarks" / "results" / "cpu.json"

@@ -7,11 +7,10 @@ from typing import cast
 
 from refimpl import backend as backends
 from refimpl.backend import Backend, PlacingBackend
-from refimpl.errors import BackendError
+from refimpl.formats.errors import BackendError
 
 GROUP = "refimpl.contenders"
 FLOOR = "floor"
-OURS = ("refimpl_numpy", "refimpl_torch", "refimpl_jax")
 
 
 class Contender(Backend, PlacingBackend):
@@ -26,11 +25,12 @@ def available() -> dict[str, str]:
 
 
 def is_ours(place: str) -> bool:
-    """Whether `module:attribute` is one of this project's backends."""
-    return place.partition(":")[0] in OURS
+    """Whether `module:attribute` is of a package that has a registered backend, and no peer."""
+    package = place.partition(":")[0]
+    return any(entry.value.partition(":")[0] == package for entry in entry_points(group=backends.GROUP))
 
 
-def load(name: str) -> Contender:
+def find(name: str) -> Contender:
     """The contender of that name, or at `module:attribute`. Raises BackendError."""
     known = available()
     if name not in known and ":" not in name:

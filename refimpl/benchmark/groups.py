@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl import examples
-from refimpl.cores import cores
-from refimpl.spec import LayerSpec, NetworkSpec
+from refimpl.judge.workers import cores
+from refimpl.network import examples
+from refimpl.network.spec import LayerSpec, NetworkSpec
 
 Array = NDArray[Any]
 LEARNING_RATE = 1e-3  # small: what is timed stays in the normal range for as long as it is timed

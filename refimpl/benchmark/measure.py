@@ -12,20 +12,20 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.backend import IntermediatesBackend, Placed, load, supported, value_and_grad
-from refimpl.batch import validate
+from refimpl.backend import IntermediatesBackend, Placed, able, supported, value_and_grad
 from refimpl.benchmark import contenders
 from refimpl.benchmark.contenders import FLOOR, Contender
 from refimpl.benchmark.groups import LEARNING_RATE, Group, classifier
-from refimpl.errors import RefimplError
-from refimpl.functions import ACTIVATIONS
-from refimpl.judge import Judge
-from refimpl.report import FAIL
+from refimpl.formats.errors import RefimplError
+from refimpl.judge.judge import Judge
+from refimpl.judge.report import FAIL
+from refimpl.network.batch import validate
+from refimpl.network.functions import ACTIVATIONS
 
 Array = NDArray[Any]
 SAMPLE = 2e-3  # seconds
@@ -48,7 +48,7 @@ def measure(group: Group, names: Sequence[str], seconds: float) -> list[dict[str
     for name in names:
         rows[name] = row = {"contender": name, "ours": contenders.is_ours(contenders.available().get(name, name))}
         try:
-            contender = contenders.load(name)
+            contender = contenders.find(name)
             reason = supported(contender, group.spec, group.dtype, group.device)
             if reason is not True:
                 row["skipped"] = str(reason)
@@ -124,7 +124,7 @@ def turned(group: Group) -> float:
     may turn that lies within four times the rounding error of its sum, u √n |a ⊙ w|₂ in the statistical form.
     """
     params, x, y = _wide(group)
-    run = cast(IntermediatesBackend, load("numpy")).intermediates_function(group.spec, dtype="float64", device="cpu")
+    run = able(IntermediatesBackend).intermediates_function(group.spec, dtype="float64", device="cpu")
     values, a, total = run(params, x, y), x.reshape(len(x), -1), 0.0
     for number, layer in enumerate(group.spec.layers, start=1):
         z, entry = values[f"z{number + 1}"], ACTIVATIONS[layer.activation.name]

@@ -6,7 +6,6 @@ Raises ImportError without matplotlib or jinja2 (the extra ``bench``).
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 from refimpl.benchmark.contenders import FLOOR
 from refimpl.benchmark.measure import QUANTITIES
 from refimpl.benchmark.report import claims, conditions, duration, gigaflops
-from refimpl.errors import DataError
 
 TEMPLATE = Path(__file__).with_name("page.html")
 BASELINE = "torch nn"  # what speed-up is measured against
@@ -152,30 +150,6 @@ def _devices(axes: Any, result: Mapping[str, Any]) -> bool:
     axes.set_xscale("log")
     axes.set_xlabel("seconds of the fastest contender's gradient (orange: CPU, green: GPU)")
     return bool(both)
-
-
-def make_writable(folder: Path) -> None:
-    """Make the folder, before anything is measured for it. Raises DataError where nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise DataError(f"cannot write to {folder}: {error.strerror}; name another folder with --out") from None
-
-
-def write(path: Path, text: str) -> None:
-    """The whole file or none of it."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as stream:
-        temporary = Path(stream.name)
-        try:
-            stream.write(text)
-            stream.close()
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def needs(names: Sequence[str] = ("jinja2", "matplotlib")) -> list[str]:

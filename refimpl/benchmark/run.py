@@ -15,8 +15,9 @@ from typing import Any
 from refimpl.benchmark.contenders import FLOOR
 from refimpl.benchmark.groups import ARTICLE, LARGE, MNIST, Group
 from refimpl.benchmark.machine import machine
-from refimpl.errors import DataError
-from refimpl.strict_json import parse
+from refimpl.formats import files
+from refimpl.formats.errors import DataError
+from refimpl.formats.strict_json import parse
 
 FORMAT = "refimpl.benchmark/1"
 MAX_BYTES = 2**24  # of a saved result
@@ -99,14 +100,9 @@ def _ask(task: Task, seconds: float) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def load(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """A saved result. Raises DataError."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is larger than {MAX_BYTES:,} bytes: no benchmark's result")
-        found = parse(path.read_bytes(), DataError, "a benchmark's result", MAX_BYTES)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    found = parse(files.read(path, MAX_BYTES, DataError, "a benchmark's result"), DataError, "JSON", MAX_BYTES)
     if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("groups"), list):
         raise DataError(
             f"{path} is no benchmark's result: it must have the format {FORMAT}; save one with refimpl bench"

@@ -46,7 +46,7 @@ def _first_call(request: dict[str, Any]) -> dict[str, Any]:
     from refimpl.benchmark.groups import LEARNING_RATE, Group
 
     group = Group.from_dict(request["group"])
-    contender = contenders.load(request["contenders"][0])
+    contender = contenders.find(request["contenders"][0])
     params, x, y = group.data()
     supports = contender.supports(group.spec, dtype=group.dtype, device=group.device)
     if supports is not True:

@@ -10,71 +10,68 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
 import threading
+from typing import Annotated
 
 import typer
 
+from refimpl import __version__
 from refimpl.cli.bench import bench
 from refimpl.cli.check import check
 from refimpl.cli.conform import WithCommand, conform
 from refimpl.cli.diagnose import diagnose
 from refimpl.cli.exercise import exercise
 from refimpl.cli.explain import explain, trace
+from refimpl.cli.interruption import interruption
 from refimpl.cli.lesson import lesson
+from refimpl.cli.predict import predict
+from refimpl.cli.schema import schema
 from refimpl.cli.soak import soak
-from refimpl.cli.train import predict, train
+from refimpl.cli.terminal import main_process
+from refimpl.cli.train import train
 from refimpl.cli.vectors import vectors
-from refimpl.cores import speaks
-from refimpl.errors import RefimplError
-from refimpl.signals import ended_by
+from refimpl.formats.errors import RefimplError
 
 BROKEN_PIPE = 128 + 13  # as shells have it
-LINGERING = 10.0  # seconds that what a stranger's code has left running has to end
-SIGNALS = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+LINGERING = 10.0  # seconds that threads which a backend has left running have to end
 
 app = typer.Typer(
-    name="refimpl", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-)
-app.command()(check)
+    name="refimpl", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+for one in (check, diagnose, trace, explain, lesson, train, predict, soak, bench, schema):
+    app.command()(one)
 app.command(cls=WithCommand)(conform)
-app.command()(diagnose)
-app.command()(trace)
-app.command()(explain)
-app.command()(lesson)
-app.command()(train)
-app.command()(predict)
-app.command()(soak)
-app.command()(bench)
 app.add_typer(vectors, name="vectors")
 app.add_typer(exercise, name="exercise")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"refimpl {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def refimpl() -> None:
+def refimpl(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """A certified reference for backpropagation: gradients held against balls that provably contain them."""
 
 
 def command() -> None:
-    """The command line as a process of its own, which ends whatever a stranger's code has left running."""
+    """The command line as a process of its own, which does not wait for threads that a backend has left running."""
     try:
         main()
     except SystemExit as end:
-        _end_in_time(end.code if isinstance(end.code, int) else 1 if end.code else 0)
+        code = end.code if isinstance(end.code, int) else 1 if end.code else 0
+        watch = threading.Timer(LINGERING, os._exit, [code])
+        watch.daemon = True
+        watch.start()
         raise
-
-
-def _end_in_time(code: int) -> None:
-    """What a stranger's code has left to be waited for, threads and what it does at exit, has a moment; then the
-    process ends without it.
-    """
-    for name in SIGNALS:
-        if signal.getsignal(getattr(signal, name)) is _end:
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
-    watch = threading.Timer(LINGERING, os._exit, [code])
-    watch.daemon = True
-    watch.start()
 
 
 def main() -> None:
@@ -83,9 +80,7 @@ def main() -> None:
     with contextlib.suppress(OSError):  # as python -m does: a backend at module:attribute may lie in the working folder
         if (here := os.getcwd()) not in sys.path:
             sys.path.append(here)
-    for name in SIGNALS:  # so that what was begun is ended; what is ignored, as under nohup, stays so
-        if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
-            signal.signal(getattr(signal, name), _end)
+    interruption.install()
     try:
         app()
         sys.stdout.flush()
@@ -96,8 +91,8 @@ def main() -> None:
     except BrokenPipeError:  # as in `refimpl vectors list | head`
         _give_up("", BROKEN_PIPE)
     except SystemExit as end:
-        if ended_by:
-            sys.exit(128 + ended_by[0])
+        if interruption.number:
+            sys.exit(128 + interruption.number)
         # the command line's library ends so on a broken pipe, with the exit code of a wrong gradient
         if end.code == 1 and type(sys.stdout).__name__ == "PacifyFlushWrapper":
             _give_up("", BROKEN_PIPE)
@@ -107,23 +102,14 @@ def main() -> None:
 
 
 def _take_stdout() -> None:
-    """Stdout for what refimpl prints: what libraries and strangers' code write there by themselves goes to stderr.
-
-    Only one process of a distributed run prints.
-    """
+    """Stdout for what refimpl prints: what libraries and backends write there by themselves goes to stderr."""
     if sys.stdout is sys.__stdout__ and sys.stdout is not None:  # nobody has put another in its place
-        own = os.dup(1) if speaks() else os.open(os.devnull, os.O_WRONLY)
+        own = os.dup(1) if main_process() else os.open(os.devnull, os.O_WRONLY)
         os.dup2(2, 1)
         sys.stdout = open(own, "w", encoding=sys.stdout.encoding, closefd=False)  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show δ or · is no reason to fail
             stream.reconfigure(errors="replace")
-
-
-def _end(number: int, frame: object) -> None:
-    """As Ctrl-C, which a stranger's code that is being run is not taken to have raised."""
-    ended_by.append(number)
-    raise KeyboardInterrupt
 
 
 def _give_up(message: str, code: int = 2) -> None:

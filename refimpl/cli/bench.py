@@ -8,6 +8,10 @@ from typing import Annotated
 
 import typer
 
+from refimpl.cli.requested import AsJson, Device
+from refimpl.cli.terminal import console, print_json, progress
+from refimpl.formats.errors import DataError
+
 
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Four groups instead of all.")] = False,
@@ -19,7 +23,7 @@ def bench(
         list[str] | None,
         typer.Option("--contender", metavar="NAME", help="Only this one, or module:attribute; may be given again."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     seconds: Annotated[
         float, typer.Option(min=0.01, max=600, help="About how long a group's quantity may take.")
     ] = 3.0,
@@ -29,24 +33,26 @@ def bench(
     compare: Annotated[
         Path | None, typer.Option(metavar="SAVED.json", help="Hold this run against a saved bench.json.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure the backends and their peers, in turns, on the same networks; every gradient is checked first."""
+    """Measure the backends beside their peers.
+
+    In turns, on the same networks; every gradient is checked first.
+    """
     from refimpl.benchmark import contenders, page, report
     from refimpl.benchmark import run as runs
     from refimpl.benchmark.contenders import FLOOR
     from refimpl.benchmark.groups import groups
-    from refimpl.cli.soak import progress
-    from refimpl.errors import DataError
+    from refimpl.formats import files
 
     if device not in ("cpu", "cuda"):
         raise DataError(f"device must be cpu or cuda; got {device!r}")
     if missing := page.needs():
         raise DataError(f"{' and '.join(missing)} must be installed for the report; pip install 'refimpl[bench]'")
-    saved = None if compare is None else runs.load(compare)
+    saved = None if compare is None else runs.read(compare)
     names = list(contender or contenders.available())
     for name in contender or ():
-        contenders.load(name)
+        contenders.find(name)
     if FLOOR not in names:
         names.append(FLOOR)
     chosen = [group for group in groups(device, quick) if not network or any(part in group.name for part in network)]
@@ -54,29 +60,19 @@ def bench(
         every = "; ".join(group.name for group in groups(device, quick))
         raise DataError(f"no group's name holds {' or '.join(network or ())!r}; there are {every}")
     folder = out.absolute()
-    page.make_writable(folder)
+    files.make_folder(folder, DataError)
     benchmark, todo = runs.Benchmark(), runs.tasks(chosen, names)
     for _ in progress(runs.run(benchmark, todo, seconds), len(todo), "groups and first calls"):
         pass
     result = benchmark.to_dict()
-    page.write(folder / "bench.json", json.dumps(result, indent=1) + "\n")
-    page.write(folder / "bench.md", report.markdown(result))
-    page.write(folder / "bench.html", page.page(result))
+    pages = {"json": json.dumps(result, indent=1) + "\n", "md": report.markdown(result), "html": page.page(result)}
+    for kind, text in pages.items():
+        files.write(folder / f"bench.{kind}", text.encode(), DataError)
     if as_json:
-        typer.echo(json.dumps(result, indent=1))
+        print_json(result)
         return
-    _show(result, saved, folder)
-
-
-def _show(result: dict[str, object], saved: dict[str, object] | None, folder: Path) -> None:
-    from rich.console import Console
-
-    from refimpl.benchmark import report, run
-
-    console = Console(width=140)
-    console.print(report.tables(result))
+    wide = console(140)
+    wide.print(report.tables(result))
     if saved is not None:
-        console.print(report.comparison(run.compare(result, saved)))
-    console.print(
-        f"{folder / 'bench.html'}, bench.md and bench.json written", soft_wrap=True, markup=False, highlight=False
-    )
+        wide.print(report.comparison(runs.compare(result, saved)))
+    typer.echo(f"{folder / 'bench.html'}, bench.md and bench.json written")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refimpl.cli.check import ALL_PASS, UNDECIDED, WRONG, Dtype
-from refimpl.errors import ConformanceError
-from refimpl.files import read_whole
+from refimpl.cli.requested import Arithmetic, AsJson, Dtype
+from refimpl.cli.terminal import ALL_PASS, UNDECIDED, WRONG, print_json
+from refimpl.formats.errors import ConformanceError
 
 if TYPE_CHECKING:
-    from refimpl.answers import Answer
     from refimpl.conformance.vectors import Case
+    from refimpl.judge.submission import Submission
 
 
 def diagnose(
@@ -24,34 +23,31 @@ def diagnose(
     answer: Annotated[
         Path, typer.Argument(metavar="ANSWER.json", help='{"loss": …, "gradients": {"W1": {"shape": …, "data": …}, …}}')
     ],
-    dtype: Annotated[Dtype, typer.Option(help="The arithmetic that the answer was computed in.")] = Dtype.float64,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    dtype: Arithmetic = Dtype.float64,
+    as_json: AsJson = False,
 ) -> None:
-    """Say which known mistake explains a wrong gradient, or which quantity is the first wrong one."""
-    from refimpl.conformance import messages
-    from refimpl.diagnosis import diagnose_answer
-    from refimpl.judge import Judge
-    from refimpl.report import FAIL, PASS
+    """Say which known mistake explains a wrong gradient.
+
+    Where none does, it says which quantity is the first wrong one, going backwards.
+    """
+    from refimpl.faults.diagnosis import diagnose_answer
+    from refimpl.judge.judge import Judge
+    from refimpl.judge.report import FAIL, PASS
 
     chosen = _case(case)
     if not chosen.fits(dtype.value):
         raise ConformanceError(f"case {chosen.id!r} has numbers that {dtype.value} has not; ask with --dtype float64")
-    raw = read_whole(answer, messages.MAX_LINE, ConformanceError, "an answer")
-    try:
-        given = _answer(raw, chosen, dtype.value)
-    except ConformanceError as error:
-        raise ConformanceError(f"{answer}: {error}") from None
-    judge, decides = Judge(chosen.spec, chosen.batch(dtype.value)), chosen.judge(dtype.value)
+    given = _answer(answer, chosen, dtype.value)
+    judge = Judge(chosen.spec, chosen.batch(dtype.value))
     if given.loss is None:
         given = given._replace(loss=judge.truth.loss.mid)
-    rows = decides.judge_answer("answer", given)
-    findings = diagnose_answer(judge, given, decides=decides)
-    failed = any(row.verdict == FAIL for row in rows)
+    rows = chosen.judge(dtype.value).judge_answer("answer", given)
+    findings = diagnose_answer(judge, given, rows)
+    failed, decided = any(row.verdict == FAIL for row in rows), all(row.verdict == PASS for row in rows)
     if as_json:
-        data = {"case": chosen.id, "ok": not failed, "findings": [finding.to_dict() for finding in findings]}
-        typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
+        print_json({"case": chosen.id, "ok": not failed, "findings": [finding.to_dict() for finding in findings]})
     elif not failed:
-        typer.echo("nothing is wrong" if all(row.verdict == PASS for row in rows) else "nothing is certainly wrong")
+        typer.echo("nothing is wrong" if decided else "nothing is certainly wrong")
     else:
         for row in (row for row in rows if row.verdict == FAIL and not findings):
             typer.echo(f"{row.quantity}: {row.remark}")
@@ -59,22 +55,24 @@ def diagnose(
             if finding.known:
                 typer.echo(f"{finding.quantity} {finding.symptom}")
             typer.echo(finding.text)
-    decided = all(row.verdict == PASS for row in rows)
     raise typer.Exit(WRONG if failed else ALL_PASS if decided else UNDECIDED)
 
 
-def _answer(raw: bytes, case: Case, dtype: str) -> Answer:
+def _answer(path: Path, case: Case, dtype: str) -> Submission:
     """The answer, without a loss where none is given."""
-    from refimpl.conformance import messages
+    from refimpl.conformance.documents import GivenAnswer
+    from refimpl.conformance.doors.program import MAX_LINE, heard
+    from refimpl.formats import files
+    from refimpl.formats.validation import checked
 
-    message = messages.heard(raw, "the answer")
-    unknown = set(message) - {"type", "id", "case", "loss", "gradients"}
-    if unknown:
-        raise ConformanceError(f"unknown key {min(unknown)[:60]!r}; known are loss, gradients and case")
-    if message.get("case", case.id) != case.id:
-        raise ConformanceError(f"it answers the case {str(message['case'])[:60]!r}, not {case.id!r}")
-    given = messages.read_answer({"loss": 0.0, **message}, dtype)
-    return given if "loss" in message else given._replace(loss=None)
+    raw = files.read(path, MAX_LINE, ConformanceError, "an answer")
+    try:
+        given = checked(GivenAnswer, heard(raw, "the answer"), ConformanceError, "the answer")
+        if given.case not in ("", case.id):
+            raise ConformanceError(f"it answers the case {given.case[:60]!r}, not {case.id!r}")
+        return given.submission(dtype)
+    except ConformanceError as error:
+        raise ConformanceError(f"{path}: {error}") from None
 
 
 def _case(name: str) -> Case:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from refimpl.cli.check import ALL_PASS, WRONG
+from refimpl.cli.terminal import ALL_PASS, WRONG, print_json
 
 exercise = typer.Typer(no_args_is_help=True, help="A backward pass to fill in, bugs to find, and their marking.")
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder.")]
@@ -32,7 +31,7 @@ def check(
     """Mark the exercises: what is right, what is wrong, and which mistake it is. Exit code 0 if all are right, 1 if
     not.
     """
-    from refimpl.report import PASS
+    from refimpl.judge.report import PASS
     from refimpl.teaching import exercise as exercises
 
     marked = []
@@ -48,7 +47,7 @@ def check(
             "format": exercises.FORMAT, "ok": right == len(marked), "score": right, "of": len(marked),
             "exercises": [mark.to_dict() for mark in marked],
         }  # fmt: skip
-        typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        print_json(report)
     else:
         typer.echo(f"{right} of {len(marked)} right")
     raise typer.Exit(ALL_PASS if right == len(marked) else WRONG)

@@ -23,7 +23,8 @@ import pytest
 
 if TYPE_CHECKING:
     from refimpl.backend import Backend
-    from refimpl.conformance.implementations import BackendDoor
+    from refimpl.conformance.doors.backend import BackendDoor
+    from refimpl.conformance.run import CaseResult
     from refimpl.conformance.vectors import Case
 
 MARKER = (
@@ -59,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
     here = str(config.invocation_params.dir)
     if here not in sys.path:
         sys.path.append(here)
-    from refimpl.errors import BackendError
+    from refimpl.formats.errors import BackendError
 
     try:
         config.stash[LOADED] = _loaded(config)
@@ -103,22 +104,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     asked = _asked(config)
     if not asked:
         return []
-    from importlib.metadata import PackageNotFoundError, version
-
-    import numpy as np
-
     import refimpl
-
-    def installed(name: str) -> str:
-        try:
-            return f"{name} {version(name)}"
-        except PackageNotFoundError:
-            return f"{name} not installed"
+    from refimpl.backend import available
+    from refimpl.backend.registry import installed
 
     dtype, device = config.getoption("--refimpl-dtype"), config.getoption("--refimpl-device")
-    versions = ", ".join(installed(name) for name in ("torch", "jax"))
+    versions = ", ".join(f"{name} {installed(name) or 'not installed'}" for name in available())
     return [
-        f"refimpl {refimpl.__version__}: numpy {np.__version__}, {versions}",
+        f"refimpl {refimpl.__version__}: {versions}",
         f"refimpl: {', '.join(asked)} in {dtype} on {device}; tolerance: worst case, as written in the vector files",
     ]
 
@@ -141,10 +134,14 @@ class Judging:
     def __call__(self, loss: Any, gradients: Mapping[str, Any]) -> None:
         """Judge an answer to the case."""
         __tracebackhide__ = True
-        from refimpl.conformance.implementations import Answered
+        from refimpl.conformance.doors import Answered
+        from refimpl.conformance.run import judge_answered
+        from refimpl.judge.submission import Submission
+        from refimpl.network.arithmetic import ARITHMETICS
 
         self.asked = True
-        _assert(_Returned(Answered((loss, gradients))), self.case, self.dtype)
+        answered, name = Answered(Submission.of((loss, gradients))), "your answer"
+        _assert(name, judge_answered(name, ARITHMETICS[self.dtype], answered, self.case, self.dtype))
 
 
 @pytest.fixture
@@ -170,44 +167,23 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[Any]:
     return result
 
 
-class _Returned:
-    """An answer that is already there, as an implementation."""
-
-    name = description = "your answer"
-
-    def __init__(self, answered: Any) -> None:
-        self.answered = answered
-
-    def arithmetic(self, dtype: str) -> Any:
-        """IEEE's."""
-        from refimpl.arithmetic import ARITHMETICS
-
-        return ARITHMETICS[dtype]
-
-    def answer(self, case: Case, dtype: str) -> Any:
-        """What was returned."""
-        return self.answered
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
 def run_case(door: BackendDoor, case: Case, config: pytest.Config) -> None:
     """One case on one backend, as a test."""
     __tracebackhide__ = True
-    _assert(door, case, config.getoption("--refimpl-dtype"))
+    from refimpl.conformance.run import judge_case
+
+    _assert(door.name, judge_case(door, case, config.getoption("--refimpl-dtype")))
 
 
-def _assert(implementation: Any, case: Case, dtype: str) -> None:
+def _assert(name: str, result: CaseResult) -> None:
     __tracebackhide__ = True
-    from refimpl.conformance.run import SKIP, judge_case
-    from refimpl.report import PASS
+    from refimpl.conformance.run import SKIP
+    from refimpl.judge.report import PASS
 
-    result = judge_case(implementation, case, dtype)
     if result.verdict == SKIP:
-        pytest.skip(f"{implementation.name}: {result.reason}")
+        pytest.skip(f"{name}: {result.reason}")
     if result.verdict != PASS:
-        pytest.fail(f"{implementation.name}: {result.verdict} in {case.id}: {result.text}", pytrace=False)
+        pytest.fail(f"{name}: {result.verdict} in {result.case}: {result.text}", pytrace=False)
 
 
 def _asked(config: pytest.Config) -> list[str]:
@@ -215,7 +191,7 @@ def _asked(config: pytest.Config) -> list[str]:
 
 
 def _suite_tests(metafunc: pytest.Metafunc) -> None:
-    from refimpl.conformance.implementations import BackendDoor
+    from refimpl.conformance.doors.backend import BackendDoor
 
     config = metafunc.config
     if not _asked(config):
@@ -257,7 +233,7 @@ def _choices(markers: Iterable[pytest.Mark], config: pytest.Config) -> dict[str,
 
 
 def _check_choice(name: str, value: Any) -> None:
-    from refimpl.arithmetic import ARITHMETICS
+    from refimpl.network.arithmetic import ARITHMETICS
 
     if name == "dtype":
         right, wanted = isinstance(value, str) and value in ARITHMETICS, f"one of {', '.join(ARITHMETICS)}"

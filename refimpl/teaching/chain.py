@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from refimpl.functions import ACTIVATIONS, LOSSES
+from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.teaching.display import value_text
 from refimpl.teaching.notation import Quantity, Symbol, derivative, number, numbers, product, slope, symbol, total
 from refimpl.teaching.trace import Trace

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refimpl.conformance.implementations import ProcessDoor
+from refimpl.conformance.doors.program import ProgramDoor
 from refimpl.conformance.run import CaseResult, judge_case
 from refimpl.conformance.vectors import Case, load
-from refimpl.errors import ConformanceError, DataError
-from refimpl.files import write_whole
-from refimpl.report import FAIL, PASS
+from refimpl.formats import files
+from refimpl.formats.errors import ConformanceError, DataError
+from refimpl.judge.report import FAIL, PASS
 
 TASKS = Path(__file__).with_name("tasks")
 FORMAT = "refimpl.exercise/1"
@@ -65,20 +65,17 @@ def new(folder: Path) -> list[Path]:
 
     Raises DataError where a file of theirs is there already, or nothing can be written.
     """
-    files = {"README.md": _task("README.md"), "backward.py": _task("backward.py")}
+    made = {"README.md": _task("README.md"), "backward.py": _task("backward.py")}
     right = _task("bug.py")
     for number, (line, wrong) in enumerate(BUGS, start=1):
-        files[f"bug_{number}.py"] = right.replace(line, wrong)
-    there = [name for name in files if (folder / name).exists()]
+        made[f"bug_{number}.py"] = right.replace(line, wrong)
+    there = [name for name in made if (folder / name).exists()]
     if there:
         raise DataError(f"{folder} holds {there[0]} already; name another folder, or begin in an empty one")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            write_whole(folder / name, text.encode())
-    except OSError as error:
-        raise DataError(f"cannot write into {folder}: {error.strerror}") from None
-    return [folder / name for name in files]
+    files.make_folder(folder, DataError)
+    for name, text in made.items():
+        files.write(folder / name, text.encode(), DataError)
+    return [folder / name for name in made]
 
 
 def _task(name: str) -> str:
@@ -131,7 +128,7 @@ def mark(name: str, path: Path, function: str, cases: list[Case]) -> Marked:
     """One exercise on these cases."""
     command = [sys.executable, "-m", "refimpl.teaching.marking", str(path), *([function] if function else [])]
     try:
-        door = ProcessDoor(command, "float64", SECONDS)
+        door = ProgramDoor(command, "float64", SECONDS)
     except ConformanceError as error:
         return Marked(name, FAIL, 0, len(cases), str(error).replace(f"{sys.executable}: ", ""))
     results: list[CaseResult] = []

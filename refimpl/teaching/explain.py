@@ -19,18 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import backend as backends
-from refimpl.arithmetic import ARITHMETICS
 from refimpl.backend import Backend, IntermediatesBackend, value_and_grad
-from refimpl.batch import Batch, validate
-from refimpl.errors import BackendError, DataError
-from refimpl.judge import Judge
-from refimpl.report import Row
-from refimpl.spec import LayerSpec, NetworkSpec
+from refimpl.formats.errors import BackendError, DataError
+from refimpl.judge.judge import Judge
+from refimpl.judge.report import Row
+from refimpl.network.arithmetic import ARITHMETICS
+from refimpl.network.batch import Batch, validate
+from refimpl.network.spec import LayerSpec, NetworkSpec
 from refimpl.teaching.chain import chain, count, forward_line, paths
 from refimpl.teaching.explanation import Explanation
 from refimpl.teaching.notation import Quantity, parse
+from refimpl.teaching.record import trace
 from refimpl.teaching.trace import Trace
-from refimpl.teaching.tracing import trace
 
 STEP = 2.0 ** (-52 / 3)  # of a central difference in float64: rounding and truncation are of one size
 
@@ -142,9 +142,7 @@ def _witnesses(problem: _Problem, judge: Judge, names: Sequence[str] | None) -> 
 def _asked(backend: Backend, problem: _Problem) -> Array:
     """A backend's array. Raises BackendError where it has none."""
     spec, batch, dtype = problem.spec, problem.batch, problem.batch.dtype
-    reason = backends.supported(backend, spec, dtype, "cpu")
-    if reason is not True:
-        raise BackendError(f"backend {backend.name!r} does not support this: {reason}")
+    backends.check_supported(backend, spec, dtype, "cpu")
     if problem.array.startswith("delta"):
         if not isinstance(backend, IntermediatesBackend):
             raise BackendError(f"backend {backend.name!r} does not show delta; leave it out")
@@ -163,7 +161,7 @@ def _quotient(found: Trace, quantity: Quantity, sample: int) -> tuple[float, flo
     else:
         spec, params, x = _behind(spec, params, found, quantity)
         arrays, name, index = {"x": x}, "x", (sample, *quantity.index)
-    run = backends.load("numpy").gradient_function(spec, dtype="float64", device="cpu")
+    run = backends.resolve().gradient_function(spec, dtype="float64", device="cpu")
 
     def loss(moved: Mapping[str, Array]) -> float:
         return run({**params, **moved}, moved.get("x", x), y)[0]

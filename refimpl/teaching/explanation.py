@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from refimpl.report import FAIL, Row
-from refimpl.strict_json import number as json_number
+from refimpl.formats.arrays import number as json_number
+from refimpl.judge.report import FAIL, Row
 from refimpl.teaching.chain import Line, Path
 from refimpl.teaching.display import mathml, value_text
 from refimpl.teaching.notation import Quantity, Symbol, derivative

@@ -1,5 +1,5 @@
-"""The equations as they are read: for every function of ``refimpl/equations.py`` its number, its name for the result,
-and what it says at a layer, for one sample and for a batch.
+"""The equations as they are read: for every function of ``refimpl/equations/dense.py`` its number, its name for the
+result, and what it says at a layer, for one sample and for a batch.
 """
 
 from __future__ import annotations
@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from refimpl.functions import ACTIVATIONS, LOSSES
-from refimpl.spec import NetworkSpec
+from refimpl.network.functions import ACTIVATIONS, LOSSES
+from refimpl.network.spec import NetworkSpec
 from refimpl.teaching.notation import Symbol, derivative, slope, symbol
 
 FORWARD, BACKWARD = "forward", "backward"

@@ -16,13 +16,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from refimpl.errors import DataError
-from refimpl.faults import places
-from refimpl.spec import NetworkSpec
+from refimpl.faults.catalogue import places
+from refimpl.formats.errors import DataError
+from refimpl.network.spec import NetworkSpec
 from refimpl.teaching.display import mathml
 from refimpl.teaching.notation import Symbol
+from refimpl.teaching.record import trace
 from refimpl.teaching.trace import Trace
-from refimpl.teaching.tracing import trace
 
 PAGE = Path(__file__).with_name("page")
 WIDEST, DEEPEST, MOST_SAMPLES, MOST_PATHS = 8, 6, 16, 4096

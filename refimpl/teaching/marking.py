@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from refimpl import backend as backends
-from refimpl.backend import EquationsBackend
+from refimpl.backend import EquationsBackend, able
+from refimpl.backend.untrusted import FAILURES, described
 from refimpl.equations import EQUATIONS, Equations
-from refimpl.spec import NetworkSpec
-from refimpl.strangers import told
-from refimpl.strict_json import number, tensor
+from refimpl.formats.arrays import number, tensor
+from refimpl.network.spec import NetworkSpec
 from refimpl.teaching.exercise import FUNCTIONS, TOGETHER
 
 
@@ -52,9 +51,7 @@ def answer(module: ModuleType, function: str, message: dict[str, Any]) -> dict[s
     params = {name: _array(item) for name, item in message["parameters"].items()}
     x, y = _array(message["x"]), _array(message["y"])
     if function:
-        numpy: Any = backends.load("numpy")
-        assert isinstance(numpy, EquationsBackend)
-        run = numpy.with_equations([equations(module, function)] * spec.depth)
+        run = able(EquationsBackend).with_equations([equations(module, function)] * spec.depth)
         loss, grads = run.gradient_function(spec, dtype="float64", device="cpu")(params, x, y)
     else:
         names = [layer.activation.name for layer in spec.layers]
@@ -95,8 +92,8 @@ def main(path: Path, function: str) -> None:
                     said = answer(module, function, message)
             except NotImplementedError:
                 said = {"type": "error", "id": message["id"], "message": "not filled in yet"}
-            except BaseException as error:  # whatever a learner's code may raise
-                said = {"type": "error", "id": message["id"], "message": f"raises {told(error)}"}
+            except FAILURES as error:
+                said = {"type": "error", "id": message["id"], "message": f"raises {described(error)}"}
         print(json.dumps(said), file=out, flush=True)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from refimpl.errors import DataError
-from refimpl.spec import NetworkSpec
+from refimpl.formats.errors import DataError
+from refimpl.network.spec import NetworkSpec
 
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LOWERED = str.maketrans("0123456789,", "₀₁₂₃₄₅₆₇₈₉,")

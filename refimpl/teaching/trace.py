@@ -1,8 +1,8 @@
 """What a forward and a backward pass consist of: `Trace`, and how it is shown in a terminal, a notebook and JSON.
 
-A `Step` is one application of one equation of ``refimpl/equations.py``, with where that stands, what it was given and
-what it made; a `Trace` is all of them in order. The JSON form is `refimpl.trace/1`
-(``refimpl/schemas/trace-1.schema.json``). Explanations, pictures and lessons are made of it.
+A `Step` is one application of one equation of ``refimpl/equations/dense.py``, with where that stands, what it was
+given and what it made; a `Trace` is all of them in order. The JSON form is `refimpl.trace/1`
+(`TraceDocument`). Explanations, pictures and lessons are made of it.
 
 Names of values: `a1` (the flattened x), `z2`, `a2` …, `C`, `da4` = ∂C/∂a⁴, `slope3` = f'(z³), `delta4`, `dW3`, `db2`,
 `dx`.
@@ -13,19 +13,62 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from refimpl.picture import network_svg
-from refimpl.spec import NetworkSpec
-from refimpl.strict_json import number, tensor
+from refimpl.formats.arrays import Number, Tensor, number, tensor
+from refimpl.formats.validation import Document
+from refimpl.network.documents import NetworkDocument
+from refimpl.network.picture import network_svg
+from refimpl.network.spec import NetworkSpec
 from refimpl.teaching.display import array_text, mathml, shape_text
 from refimpl.teaching.notation import Symbol
 
 FORMAT = "refimpl.trace/1"
 
 Array = NDArray[Any]
+
+
+class CodeDocument(Document):
+    """Where an equation stands."""
+
+    function: str
+    file: str
+    line: int
+    source: str
+
+
+class StepDocument(Document):
+    """One application of one equation."""
+
+    number: int
+    phase: Literal["forward", "backward"]
+    equation: str
+    layer: int
+    name: str
+    text: str
+    latex: str
+    latex_batch: str
+    note: str
+    code: CodeDocument
+    operands: dict[str, Tensor]
+    value: Tensor
+
+
+class TraceDocument(Document):
+    """A forward and a backward pass."""
+
+    format: Literal["refimpl.trace/1"]
+    network: NetworkDocument
+    dtype: Literal["float64", "float32"]
+    batch: int
+    parameters: dict[str, Tensor]
+    x: Tensor
+    y: Tensor
+    loss: Number
+    gradients: dict[str, Tensor]
+    steps: list[StepDocument]
 
 
 @dataclass(frozen=True)
@@ -61,20 +104,11 @@ class Step:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data; arrays flat in C order beside their shape."""
-        return {
-            "number": self.number,
-            "phase": self.phase,
-            "equation": self.equation,
-            "layer": self.layer,
-            "name": self.name,
-            "text": self.text,
-            "latex": self.latex,
-            "latex_batch": self.latex_batch,
-            "note": self.note,
-            "code": vars(self.code),
+        arrays = {
             "operands": {name: tensor(array) for name, array in self.operands.items()},
             "value": tensor(self.value),
         }
+        return {**vars(self), "code": vars(self.code), **arrays}
 
     def __str__(self) -> str:
         of = ", ".join(f"{name} {shape_text(array)}" for name, array in self.operands.items())

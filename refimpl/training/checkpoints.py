@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from refimpl.errors import CheckpointError
-from refimpl.files import Files
-from refimpl.training import archive
+from refimpl.formats import archive
+from refimpl.formats.errors import CheckpointError
 
 Array = NDArray[Any]
 KEPT = 2
@@ -23,13 +23,24 @@ LEFT_OVER = re.compile(r"\.step-\d{12}\.safetensors\.[0-9a-f]{16}\.tmp")
 class Checkpoints:
     """The checkpoints in a folder, which is made where it is not there."""
 
-    def __init__(self, folder: Path, files: Files | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         """Raises CheckpointError where the folder cannot be made."""
-        self.folder, self.files = folder, files or Files()
+        self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"cannot make the folder {folder}: {error.strerror}; name another") from None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The folder, for one training at a time: two would remove each other's files. Raises CheckpointError."""
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise CheckpointError(f"another training holds {self.folder}; wait for it, or name another") from None
+        with lock:
+            yield
 
     def paths(self) -> list[Path]:
         """The checkpoints, the newest first."""
@@ -43,7 +54,7 @@ class Checkpoints:
         there.
         """
         path = self.folder / f"step-{step:012}.safetensors"
-        archive.write(path, archive.dumps(arrays, metadata), self.files)
+        archive.save(path, arrays, metadata)
         self.tidy()
         return path
 
@@ -51,11 +62,9 @@ class Checkpoints:
         """Remove all but the last two, and what a run that was killed left half-written."""
         # what cannot be removed does no harm
         with contextlib.suppress(OSError, CheckpointError):
-            for path in self.paths()[KEPT:]:
-                self.files.remove(path)
-            for path in self.folder.iterdir():
-                if LEFT_OVER.fullmatch(path.name):
-                    self.files.remove(path)
+            left_over = [path for path in self.folder.iterdir() if LEFT_OVER.fullmatch(path.name)]
+            for path in (*self.paths()[KEPT:], *left_over):
+                path.unlink()
 
     def newest(self) -> tuple[dict[str, Array], dict[str, Any], list[str]]:
         """The newest one that is whole, and what is to be said of those that are not.
@@ -65,7 +74,7 @@ class Checkpoints:
         wrong: list[str] = []
         for path in self.paths():
             try:
-                return *archive.loads(archive.read(path)), wrong
+                return *archive.read(path), wrong
             except CheckpointError as error:
                 wrong.append(f"{path.name} cannot be used: {error}")
         told = "; ".join(wrong) or "there is none"

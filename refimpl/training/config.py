@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, field
+from typing import Annotated, Any
 
-from refimpl.arithmetic import ARITHMETICS
-from refimpl.descent import SCHEDULES, UPDATE_RULES, Limits, UpdateRule
-from refimpl.errors import DataError
-from refimpl.spec import SCHEMES
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
 
-INTEGERS = {
-    "batch_size": (1, 2**31), "seed": (0, 2**63), "max_epochs": (0, 10**12), "max_steps": (0, 10**12),
-    "patience": (1, 10**9), "report_every": (1, 10**9),
-}  # fmt: skip
-POSITIVE = ("learning_rate", "gradient_norm", "change", "max_loss")
-OPTIONAL = ("batch_size", "max_steps", "target_loss", "gradient_norm", "change", "patience", "max_loss", "report_every")
+from refimpl.backend.training import Limits, UpdateRule
+from refimpl.formats.errors import DataError
+from refimpl.formats.validation import OneOf, refusing
+from refimpl.network.arithmetic import ARITHMETICS
+from refimpl.network.parameters import SCHEMES
+from refimpl.training.optimisers import SCHEDULES, UPDATE_RULES
+
 LIMITS = (
     "max_epochs", "max_steps", "target_loss", "gradient_norm", "change", "patience", "max_loss", "report_every",
 )  # fmt: skip
+BELOW_ONE = ("momentum", "beta1", "beta2")
+
+Count = Annotated[int, Field(strict=True, ge=1, le=10**12)]
+Steps = Annotated[int, Field(strict=True, ge=0, le=10**12)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Size = Annotated[Number, Field(ge=0)]
+Numbers = Mapping[str, Size]
 
 
+@refusing(DataError)
 @dataclass(frozen=True)
 class TrainingConfig:
     """What decides a run.
@@ -34,7 +40,7 @@ class TrainingConfig:
     schedule, schedule_parameters : how ε changes with the number of steps, a name of `SCHEDULES`.
     batch_size : samples a step, drawn without replacement in an order anew each epoch; None: all of them.
     seed : of the initial values and of the order of the samples.
-    scheme : of the initial values, a name of `refimpl.spec.SCHEMES`.
+    scheme : of the initial values, a name of `refimpl.network.parameters.SCHEMES`.
     dtype : float64 or float32.
     max_epochs, max_steps : the end, whichever comes first; an epoch is one pass over the training data.
     target_loss, gradient_norm, change : stop when the loss, the 2-norm of the gradient, or the difference of two
@@ -47,48 +53,37 @@ class TrainingConfig:
     Raises DataError.
     """
 
-    update: str = "gradient_descent"
-    update_parameters: Mapping[str, float] = field(default_factory=dict)
-    learning_rate: float = 0.1
-    schedule: str = "constant"
-    schedule_parameters: Mapping[str, float] = field(default_factory=dict)
-    batch_size: int | None = None
-    seed: int = 0
-    scheme: str = "glorot_uniform"
-    dtype: str = "float64"
-    max_epochs: int = 1000
-    max_steps: int | None = None
-    target_loss: float | None = None
-    gradient_norm: float | None = None
-    change: float | None = None
-    patience: int | None = None
-    max_loss: float | None = None
-    report_every: int | None = None
+    update: Annotated[str, OneOf(tuple(UPDATE_RULES))] = "gradient_descent"
+    update_parameters: Numbers = field(default_factory=dict)
+    learning_rate: Size = 0.1
+    schedule: Annotated[str, OneOf(tuple(SCHEDULES))] = "constant"
+    schedule_parameters: Numbers = field(default_factory=dict)
+    batch_size: Count | None = None
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
+    scheme: Annotated[str, OneOf(tuple(SCHEMES))] = "glorot_uniform"
+    dtype: Annotated[str, OneOf(tuple(ARITHMETICS))] = "float64"
+    max_epochs: Steps = 1000
+    max_steps: Steps | None = None
+    target_loss: Number | None = None
+    gradient_norm: Size | None = None
+    change: Size | None = None
+    patience: Count | None = None
+    max_loss: Size | None = None
+    report_every: Count | None = None
 
-    def __post_init__(self) -> None:
-        for name, known in (
-            ("update", UPDATE_RULES), ("schedule", SCHEDULES), ("scheme", SCHEMES), ("dtype", ARITHMETICS),
-        ):  # fmt: skip
-            _choice(name, getattr(self, name), known)
-        for name, (low, high) in INTEGERS.items():
-            self._check(name, lambda value, low=low, high=high: _whole(value) and low <= value <= high, f"≥ {low}")
-        for name in POSITIVE:
-            self._check(name, lambda value: _finite(value) and value >= 0, "a finite number ≥ 0")
-        self._check("target_loss", _finite, "a finite number")
-        rule, (defaults, _) = UPDATE_RULES[self.update], SCHEDULES[self.schedule]
-        object.__setattr__(
-            self, "update_parameters", _filled(self.update_parameters, rule.parameters, self.update, "update")
-        )
-        object.__setattr__(
-            self, "schedule_parameters", _filled(self.schedule_parameters, defaults, self.schedule, "schedule")
-        )
-
-    def _check(self, name: str, right: Any, wanted: str) -> None:
-        value = getattr(self, name)
-        if (value is None and name in OPTIONAL) or right(value):
-            return
-        kind = "an integer " if name in INTEGERS else ""
-        raise DataError(f"{name} must be {kind}{wanted}, got {value!r}")
+    @model_validator(mode="after")
+    def _with_defaults(self) -> TrainingConfig:
+        defaults = {"update": UPDATE_RULES[self.update].parameters, "schedule": SCHEDULES[self.schedule][0]}
+        for what, known in defaults.items():
+            name, given = getattr(self, what), getattr(self, f"{what}_parameters")
+            for key, value in given.items():
+                if key not in known:
+                    raise ValueError(f"{what}: {name} has no parameter {key!r}; it has: {', '.join(known) or 'none'}")
+                if key in BELOW_ONE and value >= 1:
+                    raise ValueError(f"{what}: {key} of {name} must be a number ≥ 0 and < 1, got {value!r}")
+            filled = {key: float(given.get(key, default)) for key, default in known.items()}
+            object.__setattr__(self, f"{what}_parameters", filled)
+        return self
 
     @property
     def rule(self) -> UpdateRule:
@@ -98,10 +93,9 @@ class TrainingConfig:
     @property
     def limits(self) -> Limits:
         """What is looked at before every step where all samples are used at once."""
-        return Limits(
-            _or(self.target_loss, -math.inf), _or(self.gradient_norm, -math.inf), _or(self.change, -math.inf),
-            _or(self.max_loss, math.inf),
-        )  # fmt: skip
+        given = {"target_loss": self.target_loss, "gradient_norm": self.gradient_norm, "change": self.change}
+        limits = {**given, "bound": self.max_loss}
+        return Limits(**{name: limit for name, limit in limits.items() if limit is not None})
 
     def coefficients(self, done: int) -> tuple[float, ...]:
         """What the update of the step after `done` steps multiplies by."""
@@ -109,45 +103,5 @@ class TrainingConfig:
         return self.rule.coefficients(done + 1, self.learning_rate * factor, self.update_parameters)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-able data."""
+        """As JSON-able data, by which a run is told from another."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Any) -> TrainingConfig:
-        """The inverse of `to_dict`. Raises DataError."""
-        known = {entry.name for entry in fields(cls)}
-        if not isinstance(data, Mapping) or set(data) - known:
-            raise DataError(f"the configuration of a run may hold {', '.join(sorted(known))}, and nothing else")
-        return cls(**data)
-
-
-def _or(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _choice(name: str, value: Any, known: Iterable[str]) -> None:
-    if not isinstance(value, str) or value not in known:
-        raise DataError(f"{name} must be one of {', '.join(known)}; got {value!r}")
-
-
-def _filled(given: Any, defaults: Mapping[str, float], name: str, what: str) -> dict[str, float]:
-    if not isinstance(given, Mapping):
-        raise DataError(f"{what}_parameters must be numbers by name, got {given!r}")
-    for key, value in given.items():
-        if key not in defaults:
-            raise DataError(f"{what}: {name} has no parameter {key!r}; it has: {', '.join(defaults) or 'none'}")
-        if not _finite(value) or value < 0 or (key in ("momentum", "beta1", "beta2") and value >= 1):
-            raise DataError(f"{what}: {key} of {name} must be a number ≥ 0{_below_one(key)}, got {value!r}")
-    return {key: float(given.get(key, default)) for key, default in defaults.items()}
-
-
-def _below_one(key: str) -> str:
-    return " and < 1" if key in ("momentum", "beta1", "beta2") else ""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl.training import archive
-from refimpl.training.run import Report
+from refimpl.formats import files
+from refimpl.formats.errors import CheckpointError
+from refimpl.training.run import Measurement
 
 TRAINING, HELD_OUT, GRADIENT = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito 2008
 
@@ -21,16 +22,16 @@ def available() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def write(history: Sequence[Report], metric: str, title: str, folder: Path) -> list[Path]:
+def write(history: Sequence[Measurement], metric: str, title: str, folder: Path) -> list[Path]:
     """`loss.svg` and `loss.png` in the folder. Raises CheckpointError, ImportError without matplotlib."""
     with np.errstate(all="ignore"):  # the axes of a run that diverged
         pictures = _drawn(history, metric, title)
     for path in (paths := [folder / f"loss.{kind}" for kind in pictures]):
-        archive.write(path, pictures[path.suffix[1:]])
+        files.write(path, pictures[path.suffix[1:]], CheckpointError)
     return paths
 
 
-def _drawn(history: Sequence[Report], metric: str, title: str) -> dict[str, bytes]:
+def _drawn(history: Sequence[Measurement], metric: str, title: str) -> dict[str, bytes]:
     """The picture by its format."""
     from matplotlib.figure import Figure
 

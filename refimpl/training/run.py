@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.backend import Backend, Trainer
-from refimpl.descent import CHANGE, DIVERGED, GRADIENT_NORM, TARGET_LOSS, Limits, reached
-from refimpl.errors import CheckpointError, DataError
-from refimpl.spec import NetworkSpec
+from refimpl.backend.training import CHANGE, DIVERGED, GRADIENT_NORM, TARGET_LOSS, Limits, reached
+from refimpl.formats.errors import CheckpointError, DataError
+from refimpl.formats.strict_json import finite
+from refimpl.network.spec import NetworkSpec
 from refimpl.training.checkpoints import Checkpoints
 from refimpl.training.config import LIMITS, TrainingConfig
-from refimpl.training.data import Prepared, metric
-from refimpl.training.stepping import initial_state, trainer
+from refimpl.training.gradient_trainer import initial_state, trainer
+from refimpl.training.preparation import Prepared, metric
 
 Array = NDArray[Any]
 FORMAT = "refimpl.checkpoint/1"
@@ -40,7 +41,7 @@ REASONS = {
 
 
 @dataclass(frozen=True)
-class Report:
+class Measurement:
     """The state of a run after `step` steps: loss and 2-norm of the gradient over the training data, accuracy or R²,
     loss and accuracy or R² on the held-out data where there is some, and the ε of the step before.
     """
@@ -68,7 +69,7 @@ class Progress:
     best_epoch: int = 0
     waited: int = 0
     stopped: tuple[str, ...] = ()
-    history: tuple[Report, ...] = ()
+    history: tuple[Measurement, ...] = ()
 
 
 @dataclass
@@ -125,7 +126,7 @@ class Run:
 
     # The loop
 
-    def reports(self) -> Iterator[Report]:
+    def reports(self) -> Iterator[Measurement]:
         """Train, one report after the other, the first one before the first step."""
         with trainer(
             self.backend, self.spec, self.state, self.data.x, self.data.y, self.config.rule, self.device
@@ -188,7 +189,7 @@ class Run:
 
     # Reports, and what ends a run at one
 
-    def _report(self, training: Trainer, found: int) -> Report:
+    def _report(self, training: Trainer, found: int) -> Measurement:
         report, found = self._measured(training, found)
         if self.progress.history and not math.isfinite(report.loss):  # good for one batch, and not for all
             report = self.progress.history[-1]
@@ -205,7 +206,7 @@ class Run:
             self.checkpoints.save(done.step, *self.saved())
         return report
 
-    def _measured(self, training: Trainer, found: int) -> tuple[Report, int]:
+    def _measured(self, training: Trainer, found: int) -> tuple[Measurement, int]:
         """What holds at the parameters; where they have diverged, at those before."""
         before = self.progress.history[-1] if self.progress.history else None
         loss, norm = training.measure(self.data.x, self.data.y)
@@ -215,7 +216,7 @@ class Run:
             training.revert()
             loss, norm = training.measure(self.data.x, self.data.y)
         held_out = len(self.data.held_out_x) > 0
-        return Report(
+        return Measurement(
             self.progress.step, self.progress.epoch, loss, norm,
             self._metric(training, self.data.x, self.data.y),
             training.measure(self.data.held_out_x, self.data.held_out_y)[0] if held_out else None,
@@ -226,7 +227,7 @@ class Run:
     def _metric(self, training: Trainer, x: Array, y: Array) -> float:
         return metric(self.data.preparation, self.spec, training.outputs(x), y)
 
-    def _compare(self, report: Report) -> None:
+    def _compare(self, report: Measurement) -> None:
         done, loss = self.progress, report.held_out_loss
         if loss is not None and (done.best_loss is None or loss < done.best_loss):
             self.best = {name: self.state[name] for name in self.spec.parameter_shapes}
@@ -266,7 +267,7 @@ class Run:
             "preparation": self.data.preparation.to_dict(),
             "source": self.data.source,
             "digest": self.data.digest,
-            "progress": _finite(progress),
+            "progress": finite(progress),
         }
 
     def resume(self) -> None:
@@ -302,33 +303,24 @@ def _another(key: str, theirs: Any, mine: Any) -> str:
     return f"the checkpoint is of another run: its {key} is not the same{said}; resume with what it was begun with"
 
 
-def _finite(value: Any) -> Any:
-    """With None, as JSON has it, for what is not finite."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _progress(data: dict[str, Any]) -> Progress:
     return Progress(
         **{**data, "history": tuple(_report(row) for row in data["history"]), "stopped": tuple(data["stopped"])}
     )
 
 
-def _report(row: Mapping[str, Any]) -> Report:
+def _report(row: Mapping[str, Any]) -> Measurement:
     numbers: dict[str, Any] = {
         key: math.nan if value is None and not key.startswith("held_out") else value for key, value in row.items()
     }
-    return Report(**numbers)
+    return Measurement(**numbers)
 
 
 def summary(run: Run) -> dict[str, Any]:
     """What a run came to, as JSON-able data."""
     done = run.progress
     last = done.history[-1]
-    return _finite(
+    return finite(
         {
             "stopped": list(done.stopped), "steps": done.step, "epochs": done.epoch, "loss": last.loss,
             "gradient_norm": last.gradient_norm, "metric": "accuracy" if run.data.preparation.classes else "r2",

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.errors import SpecError
-from refimpl.spec import LayerSpec, NetworkSpec
+from refimpl.formats.errors import SpecError
+from refimpl.network.spec import LayerSpec, NetworkSpec
 from refimpl.training.model import Model
 
 Array = NDArray[Any]

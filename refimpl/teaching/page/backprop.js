@@ -1,5 +1,5 @@
-// Backpropagation by hand, in JavaScript: the equations of refimpl/equations.py under the same names, the functions of
-// the catalogue with f′ taken at z, and mistakes that can be planted in the equations (refimpl/faults.py).
+// Backpropagation by hand, in JavaScript: the equations of refimpl/equations/dense.py under the same names, the functions of
+// the catalogue with f′ taken at z, and mistakes that can be planted in the equations (refimpl/faults/catalogue.py).
 // A matrix is a list of rows, rows are samples; W is (n_out, n_in). No page and no module system is assumed.
 'use strict'
 

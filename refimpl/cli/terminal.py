@@ -1,0 +1,51 @@
+"""What commands print: exit codes, a console that is wide enough, a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ALL_PASS, WRONG, UNDECIDED, INTERRUPTED = 0, 1, 3, 130
+LONG = 10_000  # columns of what is no terminal, where a line is for programs to search
+
+T = TypeVar("T")
+
+
+def main_process() -> bool:
+    """Whether this process prints and writes: all do but the further ones of a run of several processes that torchrun
+    or `jax.distributed`'s environment has begun.
+    """
+    for rank, size in (("RANK", "WORLD_SIZE"), ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES")):
+        if os.environ.get(size, "1") != "1" and os.environ.get(rank, "0") != "0":
+            return False
+    return True
+
+
+def console(least: int = 0) -> Console:
+    """Standard output, at least so many columns wide. What is no terminal has no width."""
+    from rich.console import Console
+
+    found = Console()
+    return Console(width=max(found.width, least) if found.is_terminal else LONG)
+
+
+def print_json(data: Any) -> None:
+    """As JSON, to be read by people too."""
+    typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def progress(items: Iterable[T], count: int, what: str, quiet: bool = False) -> Iterator[T]:
+    """The items, with a bar on stderr that shows how many have come."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        yield from bar.track(items, total=count, description=what)

@@ -1,0 +1,131 @@
+"""A Python backend: `BackendDoor`; and `ParallelDoor`, which asks one in several processes at once where what takes
+time is its own (JAX compiles every case anew). The answers come back in the order of the cases and are judged in the
+process that asked.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.process
+import signal
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+
+from refimpl import backend as backends
+from refimpl.backend.gradients import declared_arithmetic
+from refimpl.backend.protocols import Backend
+from refimpl.backend.untrusted import FAILURES, contained, described
+from refimpl.conformance import vectors
+from refimpl.conformance.doors import Answered
+from refimpl.conformance.vectors import Case, Suite
+from refimpl.judge.submission import Submission
+from refimpl.network.arithmetic import Arithmetic
+
+CHUNK = 8  # cases that are asked here before deciding, and that a process is given at a time
+WORTHWHILE = 8.0  # seconds of work that pay for starting processes
+
+
+class BackendDoor:
+    """A Python backend."""
+
+    def __init__(self, backend: Backend, device: str = "cpu") -> None:
+        self.backend, self.device = backend, device
+        self.name = backend.name
+        self.description = f"backend {backend.name} ({type(backend).__module__.partition('.')[0]}) on {device}"
+
+    def arithmetic(self, dtype: str) -> Arithmetic:
+        """IEEE's of the dtype, or what the backend declares. Raises BackendError where that is none."""
+        return declared_arithmetic(self.backend, dtype, self.device)
+
+    def answer(self, case: Case, dtype: str) -> Answered:
+        """What the backend returns; what it raises is a failure."""
+        started = time.perf_counter()
+        answered = self._answer(case, dtype)
+        return replace(answered, seconds=time.perf_counter() - started)
+
+    def _answer(self, case: Case, dtype: str) -> Answered:
+        supported = backends.supported(self.backend, case.spec, dtype, self.device)
+        if supported is not True:
+            return Answered(skipped=str(supported))
+        try:
+            with contained():
+                run = self.backend.gradient_function(case.spec, dtype=dtype, device=self.device)
+                return Answered(Submission.of(run(*case.data(dtype))))
+        except FAILURES as error:
+            return Answered(failed=f"raised {described(error)}")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+_door: BackendDoor
+_suite: Suite
+
+
+def _begin(place: str, device: str, folder: Path | None) -> None:
+    global _door, _suite
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that asked ends this one
+    _door, _suite = BackendDoor(backends.load(place), device), vectors.load(folder)
+
+
+def _answers(names: Sequence[str], dtype: str) -> list[Answered]:
+    return [_door.answer(_suite.by_id[name], dtype) for name in names]
+
+
+class ParallelDoor(BackendDoor):
+    """`BackendDoor` for the backend at `place` (a name, or `module:attribute`), asked for `cases` of the vectors in
+    `folder`, in that order. The first few are asked here; processes are started when the rest would take long.
+    """
+
+    def __init__(
+        self, place: str, device: str, folder: Path | None, cases: Sequence[Case], dtype: str, processes: int
+    ) -> None:
+        """Loads the backend. Raises BackendError."""
+        super().__init__(backends.load(place), device)
+        self.processes, self.begin = processes, (place, device, folder)
+        self.waiting = [case.id for case in cases]
+        self.dtype, self.asked, self.seconds = dtype, 0, 0.0
+        self.pool: ProcessPoolExecutor | None = None
+        self.children: list[multiprocessing.process.BaseProcess] = []
+        self.pending: dict[str, tuple[Future[list[Answered]], int]] = {}
+
+    def answer(self, case: Case, dtype: str) -> Answered:
+        """The answer, once it has come. A process that died is a failure."""
+        if self.pool is None and self.processes > 1 and self.asked >= CHUNK and self._rest() > WORTHWHILE:
+            self._start()
+        if case.id not in self.pending:
+            answered = super().answer(case, dtype)
+            self.asked, self.seconds = self.asked + 1, self.seconds + answered.seconds
+            return answered
+        future, index = self.pending.pop(case.id)
+        try:
+            return future.result()[index]
+        except BrokenProcessPool:
+            return Answered(failed="a process that ran the backend died; --processes 1 may show why")
+
+    def _rest(self) -> float:
+        """The seconds that the remaining cases would take here."""
+        return self.seconds / self.asked * (len(self.waiting) - self.asked)
+
+    def _start(self) -> None:
+        # spawn: JAX's and PyTorch's threads do not survive a fork
+        context = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(self.processes, context, initializer=_begin, initargs=self.begin)
+        others = set(multiprocessing.active_children())
+        rest = self.waiting[self.asked :]
+        for start in range(0, len(rest), CHUNK):
+            part = rest[start : start + CHUNK]
+            future = self.pool.submit(_answers, part, self.dtype)
+            self.pending |= {name: (future, index) for index, name in enumerate(part)}
+        self.children = [child for child in multiprocessing.active_children() if child not in others]
+
+    def close(self) -> None:
+        """End the processes, whatever they are at."""
+        if self.pool is not None:
+            for child in self.children:
+                child.kill()
+            self.pool.shutdown(cancel_futures=True)

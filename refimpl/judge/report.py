@@ -1,0 +1,218 @@
+"""What `check` found: rows of verdicts, and how they are shown in a terminal, a notebook and JSON.
+
+A `Row` is the verdict on one array (the loss, a W, a b …) of one backend, with its worst element; a `Report` is all
+of them with the conditions they were found under. Nothing is judged here.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from refimpl.formats.strict_json import finite
+from refimpl.network.spec import NetworkSpec
+
+PASS, FAIL, UNDETERMINED = "PASS", "FAIL", "UNDETERMINED"
+STYLES = {PASS: "green", FAIL: "bold red", UNDETERMINED: "yellow"}
+HEADINGS = ("backend", "quantity", "verdict", "error / tolerance", "ulps", "at", "value", "truth", "remark")
+
+
+class Diagnosed(Protocol):
+    """What is wrong with a backend's answer; see :class:`refimpl.faults.diagnosis.Finding`."""
+
+    @property
+    def text(self) -> str:
+        """In one paragraph."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """The verdict on one array of one backend.
+
+    `ratio` is the largest error as a fraction of the tolerance among the elements of the worst verdict, `ulps` that
+    error in units in the last place of the true value; `index` says where (1-based; empty for a scalar), `value` and
+    `truth` what stands there and `bound` the tolerance there. `statistical` is the second verdict on what is
+    UNDETERMINED in the worst case ("" where nothing is).
+    """
+
+    backend: str
+    quantity: str
+    verdict: str
+    size: int
+    failed: int
+    undetermined: int
+    ratio: float
+    ulps: float
+    index: tuple[int, ...]
+    value: float
+    truth: float
+    bound: float
+    reason: str = ""
+    statistical: str = ""
+
+    @property
+    def place(self) -> str:
+        """The worst element as the article writes it: W2[2,1]."""
+        return f"{self.quantity}[{','.join(map(str, self.index))}]" if self.index else self.quantity
+
+    @property
+    def remark(self) -> str:
+        """How many elements are not a PASS, and why, in words."""
+        parts = []
+        if self.failed and self.size > 1 and self.index:
+            parts.append(f"{self.failed} of {self.size} wrong")
+        if self.undetermined:
+            parts.append(f"{self.undetermined} of {self.size} undetermined")
+        if self.reason:
+            parts.append(self.reason)
+        if self.statistical:
+            parts.append(f"statistically {self.statistical}")
+        return "; ".join(parts)
+
+    @property
+    def numbers(self) -> tuple[str, str]:
+        """Value and truth as text; where the verdict is FAIL, with the digits that tell them apart."""
+        return apart(self.value, self.truth) if self.verdict == FAIL else (f"{self.value:.9g}", f"{self.truth:.9g}")
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, under `HEADINGS`."""
+        numbers = (
+            ("", "", "", "", "")
+            if math.isnan(self.truth)
+            else (_ratio(self.ratio), _short(self.ulps), self.place, *self.numbers)
+        )
+        return (self.backend, self.quantity, self.verdict, *numbers, self.remark)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All verdicts of one `check`. `ok` is whether every one is PASS and there is at least one."""
+
+    spec: NetworkSpec
+    dtype: str
+    device: str
+    n: int
+    precision: int
+    rows: tuple[Row, ...]
+    unavailable: dict[str, str] = field(default_factory=dict)
+    findings: Mapping[str, Sequence[Diagnosed]] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """True if a backend ran and every verdict is PASS."""
+        return bool(self.rows) and all(row.verdict == PASS for row in self.rows)
+
+    @property
+    def failures(self) -> tuple[Row, ...]:
+        """The rows whose verdict is FAIL."""
+        return tuple(row for row in self.rows if row.verdict == FAIL)
+
+    @property
+    def title(self) -> str:
+        """The conditions in one line."""
+        loss = f"{self.spec.loss.name}, {self.spec.reduction}"
+        arithmetic = f"{self.dtype} on {self.device} · certified at {self.precision} bits"
+        return f"{self.spec.title} · {loss} · batch {self.n} · {arithmetic}"
+
+    @property
+    def summary(self) -> str:
+        """The outcome in one line."""
+        ran = list(dict.fromkeys(row.backend for row in self.rows))
+        if not ran:
+            return "no backend ran"
+        elements = sum(row.size for row in self.rows)
+        failed, undetermined = (sum(getattr(row, kind) for row in self.rows) for kind in ("failed", "undetermined"))
+        counts = f"{elements - failed - undetermined} PASS, {failed} FAIL, {undetermined} UNDETERMINED"
+        return f"{', '.join(ran)}: {counts} of {elements} elements"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-able data; numbers that JSON lacks (inf, nan) become None."""
+        return {
+            "format": "refimpl.report/1",
+            "ok": self.ok,
+            "network": self.spec.to_dict(),
+            "dtype": self.dtype,
+            "device": self.device,
+            "batch": self.n,
+            "precision": self.precision,
+            "rows": finite([asdict(row) for row in self.rows]),
+            "unavailable": dict(self.unavailable),
+            "findings": {name: [finding.to_dict() for finding in found] for name, found in self.findings.items()},
+        }
+
+    def __rich__(self) -> Group:
+        table = Table(title=Text(self.title), title_justify="left", header_style="bold", pad_edge=False, box=None)
+        remarks = any(row.remark for row in self.rows)
+        for heading in HEADINGS if remarks else HEADINGS[:-1]:
+            table.add_column(
+                heading,
+                justify="right" if heading in ("error / tolerance", "ulps", "value", "truth") else "left",
+                no_wrap=heading != "remark",
+            )
+        previous = ""
+        for row in self.rows:
+            cells: list[str | Text] = [Text(cell) for cell in row.cells()[: len(table.columns)]]
+            cells[0] = "" if row.backend == previous else Text(row.backend, style="bold")
+            cells[2] = Text(row.verdict, style=STYLES[row.verdict])
+            table.add_row(*cells)
+            previous = row.backend
+        notes = [Text(f"{name}: not run: {reason}", style="yellow") for name, reason in self.unavailable.items()]
+        causes = [Text(f"{name}: {text}", style="bold red") for name, text in self._causes()]
+        return Group(table, *notes, *causes, Text(self.summary, style=_outcome_style(self)))
+
+    def _causes(self) -> list[tuple[str, str]]:
+        return [(name, finding.text) for name, found in self.findings.items() for finding in found]
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(heading)}</th>" for heading in HEADINGS)
+        colours = {PASS: "#1a7f37", FAIL: "#cf222e", UNDETERMINED: "#9a6700"}
+        body = "".join(
+            "<tr>" + "".join(f"<td{_colour(colours, cell)}>{html.escape(cell)}</td>" for cell in row.cells()) + "</tr>"
+            for row in self.rows
+        )
+        notes = "".join(
+            f"<p>{html.escape(name)}: not run: {html.escape(reason)}</p>" for name, reason in self.unavailable.items()
+        )
+        notes += "".join(f"<p>{html.escape(name)}: {html.escape(text)}</p>" for name, text in self._causes())
+        table = f"<caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+        return f"<table>{table}</table>{notes}<p>{html.escape(self.summary)}</p>"
+
+    def __repr__(self) -> str:
+        return f"<Report {self.title}: {self.summary}>"
+
+
+def apart(value: float, truth: float) -> tuple[str, str]:
+    """Two numbers as text, with as many digits, nine at least, as it takes to tell them apart."""
+    for digits in (9, 12, 15, 17):
+        shown = f"{value:.{digits}g}", f"{truth:.{digits}g}"
+        if shown[0] != shown[1]:
+            break
+    return shown
+
+
+def _outcome_style(report: Report) -> str:
+    return STYLES[PASS if report.ok else FAIL if report.failures else UNDETERMINED]
+
+
+def _colour(colours: dict[str, str], cell: str) -> str:
+    return f' style="color:{colours[cell]};font-weight:bold"' if cell in colours else ""
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.2%}" if ratio < 10 else f"{ratio:.3g} ×"
+
+
+def _short(number: float) -> str:
+    return f"{number:.2f}" if number < 1000 else f"{number:.2e}"

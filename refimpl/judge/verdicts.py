@@ -1,0 +1,99 @@
+"""The verdict on every element of one array, summed up in a `Row`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.judge.report import FAIL, PASS, UNDETERMINED, Row
+from refimpl.judge.tolerance import Tolerance
+from refimpl.truth.certification import Balls
+
+DECISIVE = 0.01  # a bound above this share of an array's largest element decides nothing
+
+Array = NDArray[Any]
+Bools = NDArray[np.bool_]
+
+
+def largest_element(mid: Array, all_of_a_kind: Mapping[str, Balls]) -> float:
+    """What a bound on an array is held against: its largest element, or where it is zero throughout, the largest of
+    all arrays of its kind.
+    """
+    own = float(np.max(np.abs(mid), initial=0.0))
+    if own > 0:
+        return own
+    return max((float(np.max(np.abs(balls.mid), initial=0.0)) for balls in all_of_a_kind.values()), default=0.0)
+
+
+def refused(name: str, key: str, reason: str, size: int = 1) -> Row:
+    """FAIL for something that no number can be compared with."""
+    nan = float("nan")
+    return Row(
+        backend=name, quantity=key, verdict=FAIL, size=size, failed=size, undetermined=0,
+        ratio=float("inf"), ulps=float("inf"),
+        index=(), value=nan, truth=nan, bound=nan, reason=reason,
+    )  # fmt: skip
+
+
+@np.errstate(all="ignore")  # an answer may hold anything
+def judged(name: str, key: str, values: Array, truth: Balls, bounds: Tolerance, dtype: str, largest: float) -> Row:
+    """`values` against the truth and the bounds of that key; `largest` as by `largest_element`."""
+    worst, across = bounds.worst_case[key], bounds.across_kinks[key]
+    distance, slack = truth.distance(values), 2 * truth.tail_rad
+    limit = DECISIVE * max(largest, bounds.arithmetic.smallest_normal)
+    within = distance <= worst + slack
+    failed = ~(within | (distance <= across + slack) | np.isinf(across))
+    passed = within & np.isfinite(worst) & (worst + slack <= limit)
+    undetermined = ~(passed | failed)
+    ratio = np.maximum(distance - slack, 0.0) / worst
+    ratio = np.asarray(np.where(np.isnan(ratio), np.where(np.isfinite(values), 0.0, np.inf), ratio))
+    # the element to show: the worst among the worst verdict's
+    group = failed if failed.any() else undetermined if undetermined.any() else passed
+    at = np.unravel_index(int(np.argmax(np.where(group, ratio, -np.inf))), ratio.shape)
+    off = np.where(values == truth.mid, np.abs(truth.tail), distance)
+    kinked = bool((~within & ~failed & np.isfinite(worst)).any())
+    # the statistical form takes every kink from the truth's side: it says nothing where a kink may matter
+    statistical = np.where(across == worst, bounds.statistical[key] + slack, np.inf)
+    return Row(
+        backend=name,
+        quantity=key,
+        verdict=FAIL if failed.any() else UNDETERMINED if undetermined.any() else PASS,
+        size=int(ratio.size),
+        failed=int(failed.sum()),
+        undetermined=int(undetermined.sum()),
+        ratio=float(ratio[at]),
+        ulps=float((off / np.spacing(np.abs(truth.mid).astype(dtype)))[at]),
+        index=tuple(int(i) + 1 for i in at),
+        value=float(values[at]),
+        truth=float(truth.mid[at]),
+        bound=float(worst[at]),
+        reason=_failure(float(values[at])) if failed.any() else _doubt(worst[undetermined], kinked),
+        statistical=_statistical(distance[undetermined], statistical[undetermined], limit),
+    )
+
+
+def _failure(value: float) -> str:
+    return "" if np.isfinite(value) else f"{value} where the truth is finite"
+
+
+def _doubt(worst: Array, kinked: bool) -> str:
+    """Why the elements of these bounds are undetermined; "" where there are none."""
+    if not worst.size:
+        return ""
+    if np.isinf(worst).any():
+        return "an intermediate value may overflow, or its derivative is unbounded, within the rounding errors"
+    if kinked:
+        return "a kink lies within the rounding errors"
+    return f"the worst-case bound exceeds {DECISIVE:.0%} of the largest element"
+
+
+def _statistical(distance: Array, bound: Array, limit: float) -> str:
+    """The second verdict, on the elements that the worst case leaves open; "" where there are none."""
+    if not distance.size:
+        return ""
+    if (distance > bound).any():
+        return FAIL
+    return PASS if (bound <= limit).all() and np.isfinite(limit) else UNDETERMINED
