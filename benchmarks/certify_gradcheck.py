@@ -16,7 +16,7 @@ from rich.progress import track
 
 from refimpl import certify
 from refimpl.benchmark.groups import MNIST, Group
-from refimpl_torch.running import loss_of
+from refimpl_torch.placed import loss_of
 
 PERTURBED = ("b1", "b2", "b3")
 

@@ -73,7 +73,7 @@ MODULES = {
         "refimpl/judge/tolerance.py",
         ("test_reference_tolerance.py", "test_tolerance.py"),
     ),
-    "refimpl_numpy.running": ("backends/refimpl_numpy/running.py", PLAN),
+    "refimpl_numpy.placed": ("backends/refimpl_numpy/running.py", PLAN),
     "refimpl_numpy.plan": ("backends/refimpl_numpy/plan.py", PLAN),
 }
 # "module: the line as it is -> the line as it is mutated": why no test can tell

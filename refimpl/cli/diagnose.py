@@ -60,8 +60,8 @@ def diagnose(
 
 def _answer(path: Path, case: Case, dtype: str) -> Submission:
     """The answer, without a loss where none is given."""
-    from refimpl.conformance.documents import GivenAnswer
     from refimpl.conformance.doors.program import MAX_LINE, heard
+    from refimpl.conformance.messages import GivenAnswer
     from refimpl.formats import files
     from refimpl.formats.validation import checked
 
@@ -82,7 +82,7 @@ def _case(name: str) -> Case:
     if not file.endswith(".json"):
         cases, wanted = list(load().cases), name
     else:
-        cases, _ = load_file(Path(file))
+        cases = list(load_file(Path(file)).cases)
         if not wanted and len(cases) == 1:
             return cases[0]
         if not wanted:

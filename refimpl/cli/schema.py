@@ -29,7 +29,8 @@ def schema(
 
 def made(name: Name) -> dict[str, Any]:
     """The schema of a format, from the statement by which refimpl reads it."""
-    from refimpl.conformance.documents import AnswersLine, ProcessMessage, VectorFile
+    from refimpl.conformance.messages import AnswersLine, ProcessMessage
+    from refimpl.conformance.vectors import VectorFile
     from refimpl.formats.validation import schema
     from refimpl.network.documents import NetworkDocument
     from refimpl.teaching.trace import TraceDocument

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.backend import EquationsBackend, able
-from refimpl.conformance.documents import ARITHMETIC_NAMES
 from refimpl.conformance.drafts import FLAGS, Draft, drafts, draw
-from refimpl.conformance.vectors import Case, Expected, Place, Real
+from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case, Expected
 from refimpl.faults.ball_equations import Exact
 from refimpl.faults.catalogue import FAULTS, Mistaken, PlantedBackend, places
 from refimpl.faults.diagnosis import diagnose_answer
@@ -41,6 +40,8 @@ KILL = 100.0
 ATTEMPTS = 30
 
 Array = NDArray[Any]
+Real = NDArray[np.float64]
+Place = tuple[str, int]
 
 
 def admit(draft: Draft) -> Case:
@@ -69,8 +70,10 @@ def admit(draft: Draft) -> Case:
         if weak:
             reason = f"{weak[0][0]} at layer {weak[0][1]} is missed by less than {KILL:g} times the tolerance"
             continue
-        loss = expected.pop("loss")
-        return Case(draft.name, draft.flags, drawn.spec, drawn.params, drawn.x, drawn.y, loss, expected, tuple(kills))
+        return Case.model_construct(
+            id=draft.name, flags=draft.flags, spec=drawn.spec, params=drawn.params, x=drawn.x, y=drawn.y,
+            loss=expected.pop("loss"), grads=expected, kills=tuple(kills),
+        )  # fmt: skip
     raise ConformanceError(f"draft {draft.name!r}: no attempt of {ATTEMPTS} was admitted; the last: {reason}")
 
 

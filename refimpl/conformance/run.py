@@ -14,9 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from refimpl.backend.untrusted import printable
-from refimpl.conformance.documents import ARITHMETIC_NAMES
 from refimpl.conformance.doors import Answered, Door
-from refimpl.conformance.vectors import Case, Suite
+from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case, Suite
 from refimpl.faults.common_causes import Wrong
 from refimpl.faults.diagnosis import MAX_SUSPECTS, Finding, diagnose_answer
 from refimpl.formats import files

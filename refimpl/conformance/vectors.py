@@ -1,7 +1,8 @@
-"""The vector files: cases with their certified answers, in JSON that any language reads
-(:mod:`refimpl.conformance.documents`). `load` reads those that come with refimpl, or somebody else's.
+"""The vector files, `refimpl.vectors/1`: cases with their certified answers, in JSON that any language reads. `load`
+reads those that come with refimpl, or somebody else's; they are made by :mod:`refimpl.conformance.generate`.
 
-They are made by :mod:`refimpl.conformance.generate`.
+A number stands there twice: as a C99 hexadecimal float, which is what counts, and as a decimal. A tolerance is the
+largest |g − value| that passes, the radius of the certified ball included; null where nothing can be decided.
 """
 
 from __future__ import annotations
@@ -10,22 +11,25 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from refimpl.conformance.documents import CaseDocument, Certified, VectorFile, WrongDocument
 from refimpl.faults.catalogue import FAULTS
 from refimpl.formats import files
-from refimpl.formats.errors import ConformanceError, RefimplError
+from refimpl.formats.arrays import Shape
+from refimpl.formats.errors import ConformanceError
 from refimpl.formats.strict_json import parse
-from refimpl.formats.validation import checked
+from refimpl.formats.validation import Document, Name, OneOf, Whole, checked
 from refimpl.judge.judge import Judge
 from refimpl.judge.tolerance import Tolerance
-from refimpl.network.arithmetic import Arithmetic
+from refimpl.network.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
 from refimpl.network.batch import Batch, validate
+from refimpl.network.documents import NetworkDocument
 from refimpl.network.spec import NetworkSpec
 from refimpl.truth.certification import Balls, Certificate
 
@@ -33,10 +37,54 @@ FOLDER = Path(__file__).parent / "vectors"
 MAX_FILE_BYTES = 2**20
 MAX_FOLDER_BYTES = 2**26
 MAX_VALUES = 100_000  # weighted inputs and activations of one case: its certificate takes some 10 kB for each
+ARITHMETIC_NAMES = {a.name: a for a in (*ARITHMETICS.values(), *FLUSHING.values())}
 
 Array = NDArray[Any]
-Real = NDArray[np.float64]
-Place = tuple[str, int]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Bound = Annotated[Real, Field(ge=0)]
+Hexadecimal = Annotated[str, Field(strict=True, pattern=r"^-?0x[01](\.[0-9a-f]{1,13})?p[+-][0-9]{1,4}$")]
+Place = tuple[Annotated[str, OneOf(tuple(FAULTS))], Annotated[Whole, Field(ge=0)]]
+
+
+class Numbers(Document):
+    """An array: flat, in C order."""
+
+    shape: Shape
+    hex: list[Hexadecimal]
+    decimal: list[Real]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Numbers:
+        if not len(self.hex) == len(self.decimal) == math.prod(self.shape):
+            raise ValueError(f": hex and decimal must hold {math.prod(self.shape)} numbers each")
+        for text, decimal in zip(self.hex, self.decimal, strict=True):
+            if _value(text) != decimal:
+                raise ValueError(f": {text} is {_value(text)!r} and not {decimal!r}, as decimal says; correct one")
+        return self
+
+    @property
+    def array(self) -> NDArray[np.float64]:
+        """The numbers in their shape."""
+        return np.array([_value(text) for text in self.hex], dtype=np.float64).reshape(self.shape)
+
+
+def _value(text: str) -> float:
+    try:
+        return float.fromhex(text)
+    except OverflowError:
+        raise ValueError(f": {text} is too large for float64") from None
+
+
+class Labels(Document):
+    """The class of every sample, from 0."""
+
+    shape: Annotated[Shape, Field(min_length=1, max_length=1)]
+    integers: list[Annotated[Whole, Field(ge=0, lt=10**7)]]
+
+    @property
+    def array(self) -> NDArray[np.int64]:
+        """The labels (N,)."""
+        return np.array(self.integers, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -45,9 +93,9 @@ class Expected:
     (inf: nothing can be decided). All of one shape.
     """
 
-    value: Real
-    radius: Real
-    tolerance: Mapping[str, Real]
+    value: NDArray[np.float64]
+    radius: NDArray[np.float64]
+    tolerance: Mapping[str, NDArray[np.float64]]
 
     @property
     def balls(self) -> Balls:
@@ -56,21 +104,69 @@ class Expected:
         return Balls(self.value, self.radius, zeros, zeros)
 
 
-@dataclass(frozen=True)
-class Case:
+class Certified(Numbers):
+    """A certified array: its value, the radius around it, and by arithmetic how far an answer may lie from it."""
+
+    radius: list[Bound]
+    tolerance: dict[Annotated[str, OneOf(tuple(ARITHMETIC_NAMES))], list[Bound | None]]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Certified:
+        if not set(ARITHMETICS) <= set(self.tolerance):
+            raise ValueError(f": tolerance must have the keys {', '.join(ARITHMETICS)}")
+        if {len(self.radius), *map(len, self.tolerance.values())} != {len(self.hex)}:
+            raise ValueError(f": radius and tolerances must hold {len(self.hex)} numbers each")
+        return self
+
+    @property
+    def expected(self) -> Expected:
+        """As arrays."""
+
+        def bounds(values: Sequence[float | None]) -> NDArray[np.float64]:
+            return np.array([math.inf if v is None else v for v in values], dtype=np.float64).reshape(self.shape)
+
+        return Expected(self.array, bounds(self.radius), {name: bounds(v) for name, v in self.tolerance.items()})
+
+
+if TYPE_CHECKING:
+    RealArray = NDArray[np.float64]
+    LabelArray = NDArray[np.int64]
+    CertifiedArray = Expected
+    Spec = NetworkSpec
+    Hex = float
+else:
+    RealArray = Annotated[Numbers, AfterValidator(attrgetter("array"))]
+    LabelArray = Annotated[Labels, AfterValidator(attrgetter("array"))]
+    CertifiedArray = Annotated[Certified, AfterValidator(attrgetter("expected"))]
+    Spec = Annotated[NetworkDocument, AfterValidator(NetworkSpec.of)]
+    Hex = Annotated[Hexadecimal, AfterValidator(_value)]
+
+
+class Case(Document):
     """A network with numbers and its certified loss and gradients. `kills`: faults, and the layers they were planted
-    at, that this case tells from the truth.
+    at (0: the whole network), that this case tells from the truth.
     """
 
-    id: str
-    flags: tuple[str, ...]
-    spec: NetworkSpec
-    params: Mapping[str, Array]
-    x: Array
-    y: Array
-    loss: Expected
-    grads: Mapping[str, Expected]
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    id: Name
+    flags: tuple[Name, ...]
+    spec: Annotated[Spec, Field(alias="network")]
+    params: Annotated[Mapping[str, RealArray], Field(alias="parameters")]
+    x: RealArray
+    y: RealArray | LabelArray
+    loss: CertifiedArray
+    grads: Annotated[Mapping[str, CertifiedArray], Field(alias="gradients")]
     kills: tuple[Place, ...] = ()
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Case:
+        if len(self.x) * sum(self.spec.sizes) > MAX_VALUES:
+            raise ValueError(f"is too large: at most {MAX_VALUES:,} units over all samples and layers")
+        validate(self.spec, dict(self.params), self.x, self.y)
+        shapes = {"loss": (), **self.spec.parameter_shapes}
+        if {name: e.value.shape for name, e in {"loss": self.loss, **self.grads}.items()} != shapes:
+            raise ValueError(f": the loss and the gradients must have the shapes {shapes}")
+        return self
 
     def data(self, dtype: str) -> tuple[dict[str, Array], Array, Array]:
         """Fresh copies of the parameters, x and y, in a dtype; labels stay int64."""
@@ -122,15 +218,31 @@ def _written(expected: Mapping[str, Expected], arithmetic: Arithmetic) -> Tolera
     return Tolerance(bounds, bounds, unknown, arithmetic)
 
 
-@dataclass(frozen=True)
-class WrongAnswer:
+class WrongAnswer(Document):
     """An answer to a case that is wrong on purpose, and the explanations of which one must be named."""
 
-    id: str
-    case: str
-    loss: float
-    grads: Mapping[str, Real]
+    id: Name
+    case: Name
+    loss: Hex
+    grads: Annotated[Mapping[Name, RealArray], Field(alias="gradients")]
     diagnosis: tuple[tuple[Place, ...], ...]
+
+
+class VectorFile(Document):
+    """A file of cases and of wrong answers, with what the flags of its cases mean."""
+
+    format: Literal["refimpl.vectors/1"]
+    flags: dict[Name, str]
+    cases: tuple[Case, ...] = ()
+    wrong: tuple[WrongAnswer, ...] = ()
+
+    @model_validator(mode="after")
+    def _explained(self) -> VectorFile:
+        for case in self.cases:
+            for flag in case.flags:
+                if flag not in self.flags:
+                    raise ValueError(f": case {case.id!r} has the flag {flag!r}, which flags lacks; add it there")
+        return self
 
 
 @dataclass(frozen=True)
@@ -166,76 +278,24 @@ def load(folder: Path | str | None = None) -> Suite:
     cases: list[Case] = []
     wrong: list[WrongAnswer] = []
     for path in paths:
-        found, answers = load_file(path)
-        cases += found
-        wrong += answers
+        file = load_file(path)
+        cases += file.cases
+        wrong += file.wrong
     if not cases:
         raise ConformanceError(f"{home} holds no case; name a folder of vector files")
     return Suite.of(cases, wrong)
 
 
-def load_file(path: Path | str) -> tuple[list[Case], list[WrongAnswer]]:
-    """The cases and the wrong answers of one vector file of at most 1 MiB. Raises ConformanceError, with its name."""
+def load_file(path: Path | str) -> VectorFile:
+    """One vector file of at most 1 MiB. Raises ConformanceError, with its name."""
     raw = files.read(path, MAX_FILE_BYTES, ConformanceError, "a vector file")
     try:
         return loads(raw)
-    except RefimplError as error:
+    except ConformanceError as error:
         raise ConformanceError(f"{path}: {error}") from None
 
 
-def loads(text: str | bytes) -> tuple[list[Case], list[WrongAnswer]]:
-    """The cases and the wrong answers of the text of a vector file. Raises ConformanceError."""
+def loads(text: str | bytes) -> VectorFile:
+    """The text of a vector file. Raises ConformanceError."""
     data = parse(text, ConformanceError, "a vector file", MAX_FILE_BYTES)
-    file = checked(VectorFile, data, ConformanceError, "the file")
-    return [_case(case, file.flags) for case in file.cases], [_wrong(wrong) for wrong in file.wrong]
-
-
-def _case(given: CaseDocument, flags: Mapping[str, str]) -> Case:
-    where = f"case {given.id!r}"
-    unexplained = [flag for flag in given.flags if flag not in flags]
-    if unexplained:
-        raise ConformanceError(
-            f"{where} has the flag {unexplained[0]!r}, which the file does not explain; add it there"
-        )
-    try:
-        spec = NetworkSpec.of(given.network)
-        n = given.x.shape[0] if given.x.shape else 0
-        if n * sum(spec.sizes) > MAX_VALUES:
-            raise ConformanceError(f"is too large: at most {MAX_VALUES:,} units over all samples and layers")
-        params = {name: numbers.array for name, numbers in given.parameters.items()}
-        x, y = given.x.array, given.y.array
-        validate(spec, params, x, y)
-        shapes = {"loss": (), **spec.parameter_shapes}
-        certified = {"loss": given.loss, **given.gradients}
-        if {name: tuple(array.shape) for name, array in certified.items()} != shapes:
-            raise ConformanceError(f"the loss and the gradients must have the shapes {shapes}")
-        _check_places(given.kills)
-    except RefimplError as error:
-        raise ConformanceError(f"{where}: {error}") from None
-    grads = {name: _expected(given.gradients[name]) for name in spec.parameter_shapes}
-    ordered = {name: params[name] for name in spec.parameter_shapes}
-    flags_of = tuple(given.flags)
-    return Case(given.id, flags_of, spec, ordered, x, y, _expected(given.loss), grads, tuple(given.kills))
-
-
-def _expected(given: Certified) -> Expected:
-    def bounds(values: Sequence[float | None]) -> Real:
-        return np.array([math.inf if v is None else v for v in values], dtype=np.float64).reshape(given.shape)
-
-    tolerance = {name: bounds(values) for name, values in given.tolerance.items()}
-    return Expected(given.array, bounds(given.radius), tolerance)
-
-
-def _wrong(given: WrongDocument) -> WrongAnswer:
-    for explanation in given.diagnosis:
-        _check_places(explanation)
-    grads = {name: numbers.array for name, numbers in given.gradients.items()}
-    return WrongAnswer(
-        given.id, given.case, float.fromhex(given.loss), grads, tuple(tuple(causes) for causes in given.diagnosis)
-    )
-
-
-def _check_places(places: Sequence[Place]) -> None:
-    for fault, _ in places:
-        if fault not in FAULTS:
-            raise ConformanceError(f"there is no fault {fault!r}; known are {', '.join(FAULTS)}")
+    return checked(VectorFile, data, ConformanceError, "the file")

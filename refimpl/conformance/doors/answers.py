@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from refimpl.conformance.documents import AnswersHead, CaseAnswer, CaseUnsupported
 from refimpl.conformance.doors import Answered
 from refimpl.conformance.doors.program import heard
+from refimpl.conformance.messages import AnswersHead, CaseAnswer, CaseUnsupported
 from refimpl.conformance.vectors import Case
 from refimpl.formats import files
 from refimpl.formats.errors import ConformanceError

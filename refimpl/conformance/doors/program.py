@@ -30,8 +30,8 @@ from typing import Any
 
 import psutil
 
-from refimpl.conformance.documents import (
-    ARITHMETIC_NAMES,
+from refimpl.conformance.doors import Answered
+from refimpl.conformance.messages import (
     Answer,
     Error,
     Hello,
@@ -39,8 +39,7 @@ from refimpl.conformance.documents import (
     ProgramAnswer,
     Unsupported,
 )
-from refimpl.conformance.doors import Answered
-from refimpl.conformance.vectors import Case
+from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case
 from refimpl.faults.common_causes import NOT_ASKED
 from refimpl.formats.arrays import tensor
 from refimpl.formats.errors import ConformanceError

@@ -25,7 +25,7 @@ from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.network.random_problems import Problem, random_problem
 from refimpl_numpy import NumpyBackend, backend, plan
 from refimpl_numpy.network import targets
-from refimpl_numpy.running import PlannedGradients, gradients_of, plan_gradients
+from refimpl_numpy.placed import PlannedGradients, gradients_of, plan_gradients
 
 ELEMENTWISE = [name for name, activation in ACTIVATIONS.items() if activation.elementwise]
 

@@ -18,7 +18,7 @@ from refimpl.conformance.run import conform
 from refimpl.conformance.vectors import load
 from refimpl.judge.report import FAIL, PASS
 from refimpl.network.random_problems import Problem
-from refimpl_torch.running import loss_of
+from refimpl_torch.placed import loss_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 BACKENDS = ("numpy", "torch", "jax")

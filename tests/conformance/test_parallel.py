@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from refimpl.conformance import parallel
-from refimpl.conformance.parallel import CHUNK, ParallelDoor
+from refimpl.conformance.doors.backend import CHUNK, ParallelDoor
 from refimpl.conformance.run import conform
 from refimpl.conformance.vectors import Suite, load
 from refimpl.judge.report import FAIL, PASS

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 from refimpl.cli import app
 from refimpl.conformance import descendants, process
-from refimpl.conformance.doors import MAX_STARTS, ProcessDoor
-from refimpl.conformance.process import Program
+from refimpl.conformance.doors import MAX_STARTS, ProgramDoor
+from refimpl.conformance.doors.program import Program
 from refimpl.conformance.run import ConformanceReport, conform, judge_case
 from refimpl.conformance.vectors import Suite, load
 from refimpl.formats.errors import ConformanceError
@@ -58,7 +58,7 @@ def started() -> Iterator[list[int]]:
 
 
 def run(command: list[str], suite: Suite, count: int, seconds: float = DEADLINE) -> ConformanceReport:
-    door = ProcessDoor(command, "float64", seconds)
+    door = ProgramDoor(command, "float64", seconds)
     report = ConformanceReport(door.name, door.description, "float64", "float64")
     try:
         report.results = list(conform(door, Suite.of(suite.cases[:count]), "float64"))
@@ -174,13 +174,13 @@ def test_memory_stays_bounded(suite: Suite) -> None:
 )
 def test_a_program_that_does_not_say_hello_is_a_wrong_request(command: list[str], message: str) -> None:
     with pytest.raises(ConformanceError) as caught:
-        ProcessDoor(command, "float64", DEADLINE)
+        ProgramDoor(command, "float64", DEADLINE)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_the_cost_of_a_process_is_small(suite: Suite) -> None:
-    door = ProcessDoor([*PROGRAM, "none"], "float64", 10.0)
+    door = ProgramDoor([*PROGRAM, "none"], "float64", 10.0)
     try:
         for case in suite.cases[:20]:
             assert judge_case(door, case, "float64").verdict == PASS
@@ -214,7 +214,7 @@ def test_without_adopting_orphans_only_what_descends_from_the_program_is_ended(
     monkeypatch.setattr(descendants, "_adopting", False)
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     before = subprocess.Popen(sleep, start_new_session=True)
-    door = ProcessDoor([*PROGRAM, "grandchild"], "float64", DEADLINE)
+    door = ProgramDoor([*PROGRAM, "grandchild"], "float64", DEADLINE)
     after = subprocess.Popen(sleep, start_new_session=True)
     try:
         results = list(conform(door, Suite.of(suite.cases[:3]), "float64"))

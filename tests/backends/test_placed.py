@@ -18,7 +18,7 @@ from refimpl.backend import PlacingBackend, value_and_grad
 from refimpl.judge.report import FAIL, PASS
 from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.network.random_problems import random_problem
-from refimpl_jax.running import compiled_gradients
+from refimpl_jax.placed import compiled_gradients
 
 EAGER: dict[str, Any] = {
     "numpy": refimpl_numpy.backend,

@@ -26,8 +26,8 @@ from refimpl.backend.untrusted import first_line, told
 from refimpl.cli import app
 from refimpl.conformance import messages
 from refimpl.conformance import vectors as vector_files
-from refimpl.conformance.doors import AnswersDoor, BackendDoor, ProcessDoor
-from refimpl.conformance.process import Program
+from refimpl.conformance.doors import AnswersDoor, BackendDoor, ProgramDoor
+from refimpl.conformance.doors.program import Program
 from refimpl.conformance.run import SKIP, ConformanceReport, conform, judge_case
 from refimpl.conformance.vectors import FOLDER, Suite, load, loads
 from refimpl.formats.errors import BackendError, ConformanceError
@@ -852,4 +852,4 @@ def test_vectors_are_written_all_or_none(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_program_that_babbles_is_refused_at_once() -> None:
     with pytest.raises(ConformanceError, match="must be its hello"):
-        ProcessDoor(["yes"], "float64", 5.0)
+        ProgramDoor(["yes"], "float64", 5.0)

@@ -1,143 +1,33 @@
-"""The JSON of the suite: `refimpl.vectors/1`, `refimpl.process/1` and `refimpl.answers/1`, as their fields and limits.
-
-A number of a vector file stands there twice: as a C99 hexadecimal float, which is what counts, and as a decimal. A
-tolerance is the largest |g − value| that passes, the radius of the certified ball included; null where nothing can be
-decided.
+"""What refimpl and others say to each other about cases: `refimpl.process/1` and `refimpl.answers/1`, as their fields
+and limits.
 """
 
 from __future__ import annotations
 
-import math
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
     ConfigDict,
-    Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
-    model_validator,
 )
 
-from refimpl.formats.arrays import Number, Shape, Tensor
+from refimpl.conformance.vectors import ARITHMETIC_NAMES
+from refimpl.formats.arrays import Number, Tensor
 from refimpl.formats.validation import Document, Line, Name, OneOf, Whole, sentence
 from refimpl.judge.submission import Submission, Unusable
-from refimpl.network.arithmetic import ARITHMETICS, FLUSHING
+from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.documents import NetworkDocument
 from refimpl.network.functions import ACTIVATIONS, LOSSES, REDUCTIONS
 
 Array = NDArray[Any]
-ARITHMETIC_NAMES = {a.name: a for a in (*ARITHMETICS.values(), *FLUSHING.values())}
 
 
 ArithmeticName = Annotated[str, OneOf(tuple(ARITHMETIC_NAMES))]
 Dtype = Annotated[str, OneOf(tuple(ARITHMETICS))]
-
-# Vector files
-
-Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Bound = Annotated[Real, Field(ge=0)]
-Hexadecimal = Annotated[str, Field(strict=True, pattern=r"^-?0x[01](\.[0-9a-f]{1,13})?p[+-][0-9]{1,4}$")]
-Place = tuple[Name, Annotated[Whole, Field(ge=0)]]
-
-
-class Numbers(Document):
-    """An array: flat, in C order."""
-
-    shape: Shape
-    hex: list[Hexadecimal]
-    decimal: list[Real]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Numbers:
-        if not len(self.hex) == len(self.decimal) == math.prod(self.shape):
-            raise ValueError(f": hex and decimal must hold {math.prod(self.shape)} numbers each")
-        for text, value, decimal in zip(self.hex, self._values, self.decimal, strict=True):
-            if value != decimal:
-                raise ValueError(f": {text} is {value!r} and not {decimal!r}, as decimal says; correct one")
-        return self
-
-    @cached_property
-    def _values(self) -> list[float]:
-        try:
-            return [float.fromhex(text) for text in self.hex]
-        except OverflowError:
-            raise ValueError(": a number is too large for float64") from None
-
-    @property
-    def array(self) -> NDArray[np.float64]:
-        """The numbers in their shape."""
-        return np.array(self._values, dtype=np.float64).reshape(self.shape)
-
-
-class Labels(Document):
-    """The class of every sample, from 0."""
-
-    shape: Annotated[Shape, Field(min_length=1, max_length=1)]
-    integers: list[Annotated[Whole, Field(ge=0, lt=10**7)]]
-
-    @property
-    def array(self) -> NDArray[np.int64]:
-        """The labels (N,)."""
-        return np.array(self.integers, dtype=np.int64)
-
-
-class Certified(Numbers):
-    """A certified array: its value, the radius around it, and by arithmetic how far an answer may lie from it."""
-
-    radius: list[Bound]
-    tolerance: dict[ArithmeticName, list[Bound | None]]
-
-    @model_validator(mode="after")
-    def _complete(self) -> Certified:
-        missing = [name for name in ARITHMETICS if name not in self.tolerance]
-        if missing:
-            raise ValueError(f": tolerance lacks the key {missing[0]!r}; add it")
-        lengths = {len(self.radius), *map(len, self.tolerance.values())}
-        if lengths != {len(self.hex)}:
-            raise ValueError(f": radius and tolerances must hold {len(self.hex)} numbers each")
-        return self
-
-
-class CaseDocument(Document):
-    """A network with numbers and its certified loss and gradients. `kills`: faults, and the layers they were planted
-    at (0: the whole network), that the case tells from the truth.
-    """
-
-    id: Name
-    flags: list[Name]
-    network: NetworkDocument
-    parameters: dict[str, Numbers]
-    x: Numbers
-    y: Labels | Numbers
-    loss: Certified
-    gradients: dict[str, Certified]
-    kills: tuple[Place, ...] = ()
-
-
-class WrongDocument(Document):
-    """An answer that is wrong on purpose, and the explanations of which one must be named."""
-
-    id: Name
-    case: Name
-    loss: Hexadecimal
-    gradients: dict[Name, Numbers]
-    diagnosis: list[list[Place]]
-
-
-class VectorFile(Document):
-    """A file of cases and of wrong answers, with what the flags of its cases mean."""
-
-    format: Literal["refimpl.vectors/1"]
-    flags: dict[Name, str]
-    cases: tuple[CaseDocument, ...] = ()
-    wrong: tuple[WrongDocument, ...] = ()
-
-
-# Messages
 
 
 def _or_unusable(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
