@@ -15,6 +15,8 @@ import random
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from refimpl import moved
+
 if TYPE_CHECKING:
     from refimpl.backend import Backend, value_and_grad
     from refimpl.checking import check
@@ -77,6 +79,8 @@ _HOME = {
     "refimpl.teaching.record": ("trace",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:
