@@ -16,10 +16,7 @@ from refimpl.benchmark.report import claims
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
 BEGIN, END = "<!-- results: written by make bench-save -->\n", "<!-- end of results -->\n"
-COLUMNS = (
-    "numpy", "jax", "jax-native", "torch", "torch-native", "torch-compiled", "jax jit", "torch nn", "scikit-learn",
-    "autograd",
-)  # fmt: skip
+COLUMNS = ("numpy", "jax", "torch", "torch-compiled", "jax jit", "torch nn", "scikit-learn", "autograd")
 
 
 def summary(result: Mapping[str, Any]) -> str:

@@ -17,16 +17,18 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from networks import diagnosed
 from rich.progress import track
 
 from refimpl.faults.catalogue import FAULTS, Fault, PlantedBackend
-from refimpl.faults.diagnosis import diagnose_answer
+from refimpl.faults.diagnosis import Finding
 from refimpl.formats.errors import CertificationError
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL
 from refimpl.network.batch import validate
 from refimpl.network.random_problems import random_batch
 from refimpl.network.spec import LayerSpec, NetworkSpec
+from refimpl_numpy import NumpyBackend
 
 ACTIVATIONS = (
     "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "gelu_tanh", "softplus", "silu",
@@ -35,7 +37,7 @@ ACTIVATIONS = (
 LOSSES = (
     "squared_error", "mean_squared_error", "huber", "cross_entropy", "binary_cross_entropy", "negative_log_likelihood",
 )  # fmt: skip
-KILL = 100.0
+CLEARLY = 100.0  # tolerances
 ATTEMPTS = 400
 
 Planting = tuple[Fault, int, float]
@@ -49,6 +51,21 @@ class Planted:
     loss: float
     grads: dict[str, np.ndarray]
     plantings: tuple[Planting, ...]
+
+    @property
+    def name(self) -> str:
+        """What was planted, and where."""
+        return planted_backend(*self.plantings).name
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What it is said to be."""
+        return diagnosed(self.judge, (self.loss, self.grads))
+
+
+def planted_backend(*plantings: Planting) -> PlantedBackend:
+    """The NumPy backend with faults in it."""
+    return PlantedBackend(plantings, NumpyBackend())
 
 
 def random_network(rng: np.random.Generator) -> tuple[NetworkSpec, int]:
@@ -81,15 +98,13 @@ def random_judge(rng: np.random.Generator, spec: NetworkSpec, n: int, kinks: boo
 
 def plant(judge: Judge, plantings: tuple[Planting, ...]) -> Planted | None:
     """The wrong answer, if it is one by far."""
-    backend = PlantedBackend(plantings)
-    b = judge.batch
     try:
         with np.errstate(all="ignore"):
-            run = backend.gradient_function(judge.spec, dtype="float64", device="cpu")
-            loss, grads = run(b.params, b.x.reshape(-1, *judge.spec.input_shape), b.y)
+            run = planted_backend(*plantings).gradient_function(judge.spec, dtype="float64", device="cpu")
+            loss, grads = run(*judge.batch.copies(judge.spec))
     except ValueError:  # this code would not have run
         return None
-    rows = [row for row in judge.judge_answer("planted", (loss, grads)) if row.verdict == FAIL and row.ratio >= KILL]
+    rows = [row for row in judge.judge_answer("planted", (loss, grads)) if row.verdict == FAIL and row.ratio >= CLEARLY]
     return Planted(judge, loss, grads, plantings) if rows else None
 
 
@@ -146,15 +161,15 @@ def _differ(one: Planted, other: Planted) -> bool:
     )
 
 
-def strangers() -> dict[str, Callable[[np.random.Generator, dict[str, np.ndarray]], dict[str, np.ndarray]]]:
+def other_mistakes() -> dict[str, Callable[[np.random.Generator, dict[str, np.ndarray]], dict[str, np.ndarray]]]:
     """Ways to be wrong that are nobody's known mistake."""
 
     def one(change: Callable[[np.random.Generator, np.ndarray], np.ndarray]) -> Any:
-        def stranger(rng: np.random.Generator, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def in_one_array(rng: np.random.Generator, grads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             name = str(rng.choice(list(grads)))
             return {**grads, name: change(rng, grads[name])}
 
-        return stranger
+        return in_one_array
 
     def element(rng: np.random.Generator, array: np.ndarray) -> np.ndarray:
         wrong = array.copy()
@@ -189,10 +204,10 @@ def strangers() -> dict[str, Callable[[np.random.Generator, dict[str, np.ndarray
     }
 
 
-def stranger(seed: int, number: int) -> tuple[str, Judge, dict[str, np.ndarray]]:
+def other_mistake(seed: int, number: int) -> tuple[str, Judge, dict[str, np.ndarray]]:
     """A wrong gradient that is no fault of the catalogue."""
     rng = np.random.default_rng([seed, number, 3])
-    kinds = strangers()
+    kinds = other_mistakes()
     kind = list(kinds)[number % len(kinds)]
     while True:
         spec, n = random_network(rng)
@@ -207,7 +222,7 @@ def stranger(seed: int, number: int) -> tuple[str, Judge, dict[str, np.ndarray]]
 
 def names(planted: Planted) -> bool:
     """Whether the first finding holds what was planted, at its layers."""
-    findings = diagnose_answer(planted.judge, (planted.loss, planted.grads))
+    findings = planted.findings
     wanted = sorted((fault.name, layer) for fault, layer, _ in planted.plantings)
     return bool(findings) and any(
         sorted((cause.fault.name, cause.layer) for cause in explanation) == wanted
@@ -218,21 +233,18 @@ def names(planted: Planted) -> bool:
 def measure_single(seed: int, task: tuple[str, int]) -> tuple[str, list[bool], list[int]]:
     fault, number = task
     planted = singles(seed, FAULTS[fault], number)
-    alternatives = [
-        len(findings[0].explanations) if (findings := diagnose_answer(p.judge, (p.loss, p.grads))) else 0
-        for p in planted
-    ]
+    alternatives = [len(findings[0].explanations) if (findings := p.findings) else 0 for p in planted]
     return fault, [names(p) for p in planted], alternatives
 
 
 def measure_pair(seed: int, number: int) -> str:
     planted = pair(seed, number)
-    return "" if names(planted) else f"{number}: {PlantedBackend(planted.plantings).name}"
+    return "" if names(planted) else f"{number}: {planted.name}"
 
 
-def measure_stranger(seed: int, number: int) -> str:
-    kind, judge, wrong = stranger(seed, number)
-    findings = diagnose_answer(judge, (None, wrong))
+def measure_other_mistake(seed: int, number: int) -> str:
+    kind, judge, wrong = other_mistake(seed, number)
+    findings = diagnosed(judge, (None, wrong))
     named = [finding.text for finding in findings if finding.known]
     return f"{number}: {kind}: {named[0]}" if named else ""
 
@@ -247,7 +259,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--networks", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=500)
-    parser.add_argument("--strangers", type=int, default=2000)
+    parser.add_argument("--others", type=int, default=2000)
     options = parser.parse_args()
     with multiprocessing.get_context("spawn").Pool() as pool:
         right, total, told = Counter[str](), Counter[str](), []
@@ -257,8 +269,8 @@ def main() -> None:
             total[fault] += len(outcomes)
             told += alternatives
         pairs = list(_tracked(pool, partial(measure_pair, options.seed), list(range(options.pairs)), "pairs"))
-        tasks = list(range(options.strangers))
-        wrong = [name for name in _tracked(pool, partial(measure_stranger, options.seed), tasks, "strangers") if name]
+        tasks = list(range(options.others))
+        wrong = [name for name in _tracked(pool, partial(measure_other_mistake, options.seed), tasks, "others") if name]
     for fault in FAULTS:
         if right[fault] < total[fault]:
             print(f"{fault}: {right[fault]} of {total[fault]}")
@@ -270,7 +282,7 @@ def main() -> None:
     missed = [planted for planted in pairs if planted]
     print(f"pairs: {len(pairs) - len(missed)} of {len(pairs)} ({1 - len(missed) / len(pairs):.1%}) named first")
     print(*missed, sep="\n")
-    print(f"gradients of no known fault: {len(wrong)} of {options.strangers} were given a name")
+    print(f"gradients of no known fault: {len(wrong)} of {options.others} were given a name")
     print(*wrong, sep="\n")
     sys.exit(
         0 if sum(right.values()) >= 0.99 * sum(total.values()) and len(missed) <= 0.1 * len(pairs) and not wrong else 1

@@ -1,5 +1,5 @@
-"""Runs that are killed: for every operation of the file system a child that dies before it, or half-way through a
-write. Started by tests/test_checkpoints.py in a process of its own, in which no framework with threads is loaded.
+"""Runs that are killed: for every operation on files a child that dies before it, or half-way through a write. Started
+by tests/training/test_checkpoints.py in a process of its own, in which no framework with threads is loaded.
 
 Prints a line a child: the operation's number and how the child ended.
 """
@@ -10,36 +10,33 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
-from small_runs import Counting, finish, operations, run
-
-from refimpl.formats.files import Files
+from small_runs import finish, operations, run, watched
 
 
-class Dying(Counting):
-    """The process is killed before the operation of that number, or half-way through a write."""
+def dies(folder: Path, at: int) -> None:
+    """Run until the operation of that number."""
+    count = 0
 
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.at = at
-
-    def before(self, operation: str) -> None:
-        super().before(operation)
-        if self.count == self.at:
+    def before(operation: str, *arguments: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            if operation == "write":
+                handle, data = arguments
+                os.write(handle, data[: len(data) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def write(self, handle: int, data: memoryview) -> int:
-        if self.count + 1 == self.at:
-            Files.write(self, handle, data[: len(data) // 2])
-        self.before("write")
-        return Files.write(self, handle, data)
+    with watched(before):
+        finish(run(folder))
 
 
 def main(folder: Path) -> None:
-    for at in range(1, operations(folder / "counted") + 1):
+    for at in range(1, len(operations(folder / "counted")) + 1):
         child = os.fork()
         if child == 0:
-            finish(run(folder / str(at), Dying(at)))
+            dies(folder / str(at), at)
             os._exit(0)
         print(at, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 

@@ -10,17 +10,27 @@ import multiprocessing
 import random
 import resource
 import sys
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import numpy as np
 from rich.progress import track
 
-from refimpl.conformance.messages import heard, read_answer, read_hello, say
+from refimpl.conformance.doors.program import heard, say
+from refimpl.conformance.messages import Hello, ProgramAnswer
 from refimpl.conformance.vectors import FOLDER, Case, loads
 from refimpl.formats.errors import ConformanceError
+from refimpl.formats.validation import checked
+from refimpl.judge.submission import Submission, Unusable
 
 PIECES = (
-    b"null", b"[[", b'{"a":', b"1e999", b"-1", b'"', b"true", b"NaN", b"\\ud800", b"9" * 30, b"0x1p+0", b"]", b"}",
+    b"null", b"[[", b'{"a":', b"1e999", b"-1", b'"', b"true", b"NaN", b"\\ud800", b"9" * 30, b"9" * 5000, b"0x1p+0",
+    b"]", b"}",
 )  # fmt: skip
+HELLO = say({"type": "hello", "format": "refimpl.process/1", "name": "x", "dtypes": ["float64"], "losses": ["huber"]})
+GRADIENTS = {"W1": {"shape": [2, 2], "data": [1, 2.5, "NaN", -1e-3]}, "b1": {}}
+ANSWER = say({"type": "answer", "id": 1, "loss": 0.5, "gradients": GRADIENTS})
 
 
 def small_file() -> str:
@@ -29,13 +39,8 @@ def small_file() -> str:
     return json.dumps({**data, "cases": data["cases"][:1]})
 
 
-HELLO = say({"type": "hello", "format": "refimpl.process/1", "name": "x", "dtypes": ["float64"], "losses": ["huber"]})
-ANSWER = say({"loss": 0.5, "gradients": {"W1": {"shape": [2, 2], "data": [1, 2.5, "NaN", -1e-3]}, "b1": {}}})
-
-
-def mutated(seed: int, text: bytes) -> bytes:
+def mutated(rng: random.Random, text: bytes) -> bytes:
     """A text with some of its bytes, numbers, keys or brackets changed."""
-    rng = random.Random(seed)
     data = bytearray(text)
     for _ in range(rng.randint(1, 4)):
         at, kind = rng.randrange(len(data)), rng.randrange(5)
@@ -54,28 +59,43 @@ def mutated(seed: int, text: bytes) -> bytes:
     return bytes(data)
 
 
+def read_file(text: bytes) -> bool:
+    """Whether all that was read are cases."""
+    return all(isinstance(case, Case) for case in loads(text).cases)
+
+
+def read_hello(text: bytes) -> bool:
+    """Whether a hello was read."""
+    return bool(checked(Hello, heard(text, "the hello"), ConformanceError, "the hello").name)
+
+
+def read_answer(text: bytes) -> bool:
+    """Whether all that was read can be judged, or is refused by itself."""
+    message = checked(ProgramAnswer, heard(text, "the answer"), ConformanceError, "the answer")
+    found: Submission = message.submission("float64")
+    values: list[Any] = [*found.gradients.values(), *(() if found.loss is None else (found.loss,))]
+    return all(isinstance(value, np.ndarray | Unusable) for value in values)
+
+
+READERS: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
+    ("file", read_file), ("hello", read_hello), ("answer", read_answer),
+)  # fmt: skip
+
+
 def outcome(seed: int, text: str) -> str:
-    """What becomes of three mutated texts: "read", "refused", or what went wrong."""
-    found = set()
-    for kind, reader in (("file", _file), ("hello", read_hello), ("answer", _answer)):
-        given = mutated(seed, {"file": text.encode(), "hello": HELLO, "answer": ANSWER}[kind])
+    """What went wrong with three mutated texts, or ""."""
+    wrong = []
+    for (kind, reader), original in zip(READERS, (text.encode(), HELLO, ANSWER), strict=True):
+        given = mutated(random.Random(f"{seed} {kind}"), original)
         try:
-            reader(given)
-            found.add("read")
+            if not reader(given):
+                wrong.append(f"{seed}: {kind}: was read as something else")
         except ConformanceError as error:
-            found.add("refused" if len(str(error).splitlines()) == 1 else f"{seed}: {kind}: many lines: {error!r}")
+            if len(str(error).splitlines()) != 1:
+                wrong.append(f"{seed}: {kind}: many lines: {error!r}")
         except Exception as error:  # what the fuzzing is for
-            found.add(f"{seed}: {kind}: {type(error).__name__}: {error!r}")
-    return "; ".join(sorted(found - {"read", "refused"}))
-
-
-def _file(text: bytes) -> None:
-    if not all(isinstance(case, Case) for case in loads(text)[0]):
-        raise TypeError("not a case")
-
-
-def _answer(text: bytes) -> None:
-    read_answer(heard(text, "the answer"), "float64")
+            wrong.append(f"{seed}: {kind}: {type(error).__name__}: {error!r}")
+    return "; ".join(wrong)
 
 
 def main() -> None:

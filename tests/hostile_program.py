@@ -40,7 +40,7 @@ def write(text: str) -> None:
     sys.stdout.flush()
 
 
-def sleep_on(*ignored: Any) -> None:
+def sleep_on() -> None:
     while True:
         time.sleep(60)
 
@@ -48,59 +48,37 @@ def sleep_on(*ignored: Any) -> None:
 def misbehave(how: str, right: dict[str, Any]) -> None:
     first = next(iter(right["gradients"]))
     edits: dict[str, Any] = {
-        "wrong shape": lambda r: r["gradients"][first].update(shape=[1, len(r["gradients"][first]["data"])]),
-        "data too short": lambda r: r["gradients"][first]["data"].pop(),
-        "no tensor": lambda r: r["gradients"].update({first: r["gradients"][first]["data"]}),
-        "missing key": lambda r: r["gradients"].pop(first),
-        "extra key": lambda r: r["gradients"].update(W99={"shape": [1], "data": [0.0]}),
-        "NaN": lambda r: r["gradients"][first]["data"].__setitem__(0, float("nan")),
-        "named NaN": lambda r: r["gradients"][first]["data"].__setitem__(0, "NaN"),
-        "strings": lambda r: r["gradients"][first]["data"].__setitem__(0, "0.5"),
-        "booleans": lambda r: r["gradients"][first]["data"].__setitem__(0, True),
-        "no loss": lambda r: r.pop("loss"),
-        "loss a string": lambda r: r.update(loss="much"),
-        "gradients a list": lambda r: r.update(gradients=[]),
-        "wrong id": lambda r: r.update(id=r["id"] + 1),
-        "out of order": lambda r: r.update(id=r["id"] - 1),
-        "wrong type": lambda r: r.update(type="reply"),
-        "error": lambda r: r.update(type="error", message="I give\nup"),
-        "wrong number": lambda r: r["gradients"][first]["data"].__setitem__(0, 123.0),
+        "wrong number": lambda: right["gradients"][first]["data"].__setitem__(0, 123.0),
+        "wrong shape": lambda: right["gradients"][first].update(shape=[1, len(right["gradients"][first]["data"])]),
+        "no array": lambda: right["gradients"].update({first: "much"}),
+        "no loss": lambda: right.pop("loss"),
+        "wrong id": lambda: right.update(id=right["id"] + 1),
+        "wrong type": lambda: right.update(type="reply"),
+        "error": lambda: right.update(type="error", message="I give\nup"),
+        "unsupported": lambda: right.update(type="unsupported", reason="not today\x1b"),
     }
     if how in edits:
-        edits[how](right)
+        edits[how]()
         write(json.dumps(right) + "\n")
     elif how == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
-    elif how == "exit 3":
-        os._exit(3)
+    elif how.startswith("exit "):
+        os._exit(int(how.removeprefix("exit ")))
     elif how == "hang":
-        sleep_on()
-    elif how == "ignores SIGTERM":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("hangs", file=sys.stderr, flush=True)
+        sys.stdin.readline()
+        print("stays after bye", file=sys.stderr, flush=True)
         sleep_on()
-    elif how in ("grandchild", "daemon"):
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=how == "daemon")
-        sleep_on()
-    elif how == "stranger":  # neither our group nor our environment, and its parent gone
-        sleep = "import time; time.sleep(600)"
-        middle = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}], start_new_session=True)"
-        for _ in range(3):
-            subprocess.run([sys.executable, "-c", middle], env={}, start_new_session=True, check=True)
-        sleep_on()
-    elif how == "orphans":  # while it is being ended, more of them
-        code = (
-            "import os, time\nwhile True:\n    if os.fork():\n        time.sleep(0.002); os._exit(0)\n    os.setsid()"
-        )
-        subprocess.Popen([sys.executable, "-c", code], env={}, start_new_session=True)
+    elif how in ("child", "child in a session of its own"):
+        sleep = [sys.executable, "-c", "import time; time.sleep(600)", os.environ["REFIMPL_TEST_CHILD"]]
+        subprocess.Popen(sleep, start_new_session=how != "child")
         sleep_on()
     elif how == "closes early":
-        sys.stdout.flush()
         os.close(1)
         sleep_on()
     elif how == "garbage":
         write("Segmentation fault (core dumped)\n")
-    elif how == "not an object":
-        write("[1, 2, 3]\n")
     elif how == "1 GB":
         for _ in range(1024):
             write("x" * 2**20)

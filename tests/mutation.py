@@ -43,6 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
 OPTIONS = (  # the first failure is enough, and nobody reads it: no rewritten assertions, no traceback, no plug-ins
     *("-x", "-q", "--assert=plain", "--tb=no", "-o", "addopts=--import-mode=importlib"),
+    *("-m", "not (compiled or distributed or kills or soak)"),
     *(
         f"-pno:{plugin}"
         for plugin in ("cacheprovider", "unraisableexception", "threadexception", "junitxml", "doctest")
@@ -51,31 +52,29 @@ OPTIONS = (  # the first failure is enough, and nobody reads it: no rewritten as
 SECONDS = 600  # that the tests without any mutant may take; a mutant may take five times what they took, and a minute
 
 # The quickest first: most mutants do not survive it.
-SUITE = "test_conformance.py::test_a_built_in_backend_passes_every_case[{}-numpy]"
-NUMPY = (
-    "test_equations.py",
-    SUITE.format("float64"),
-    "test_awkward_points.py",
-    "test_backends.py",
-    SUITE.format("float32"),
-    "test_plan.py",
-)
-PLAN = ("test_equations.py", "test_plan.py", "test_awkward_points.py", SUITE.format("float64"), "test_backends.py")
+SUITE = "conformance/test_run.py::test_a_built_in_backend_passes_every_case[{}-numpy]"
+EQUATIONS, FUNCTIONS = "equations/test_equations.py", "backends/test_numpy_functions.py"
+AWKWARD, AGREEMENT = "backends/test_awkward_points.py", "backends/test_agreement.py"
+PROGRAMS = "backends/test_plan.py"
+NUMPY = (EQUATIONS, SUITE.format("float64"), AWKWARD, AGREEMENT, SUITE.format("float32"), PROGRAMS)
+PLAN = (EQUATIONS, PROGRAMS, AWKWARD, SUITE.format("float64"), AGREEMENT)
+CHECKING = "test_checking.py"  # the only tests here that need more than one backend
 MODULES = {
-    "refimpl.equations": ("refimpl/equations/dense.py", NUMPY),
+    "refimpl.equations.dense": ("refimpl/equations/dense.py", NUMPY),
     "refimpl_numpy.network": ("backends/refimpl_numpy/network.py", NUMPY),
-    "refimpl_numpy": ("backends/refimpl_numpy/__init__.py", (*NUMPY, "test_faults.py")),
-    "refimpl_numpy.functions": ("backends/refimpl_numpy/functions.py", ("test_numpy_functions.py", *NUMPY[1:])),
-    "refimpl.checking": ("refimpl/checking.py", ("test_check.py", "test_agreement.py", "test_cli.py")),
-    "refimpl.judge.submission": ("refimpl/judge/submission.py", ("test_answers.py",)),
-    "refimpl.judge.judge": ("refimpl/judge/judge.py", ("test_judge.py", "test_agreement.py")),
+    "refimpl_numpy": ("backends/refimpl_numpy/__init__.py", (*NUMPY, "faults/test_catalogue.py")),
+    "refimpl_numpy.functions": ("backends/refimpl_numpy/functions.py", (FUNCTIONS, *NUMPY[1:])),
+    "refimpl.checking": ("refimpl/checking.py", (CHECKING, "cli/test_cli.py")),
+    "refimpl.judge.submission": ("refimpl/judge/submission.py", ("judge/test_submission.py",)),
+    "refimpl.judge.judge": ("refimpl/judge/judge.py", ("judge/test_judge.py", CHECKING)),
+    "refimpl.judge.verdicts": ("refimpl/judge/verdicts.py", ("judge/test_verdicts.py", "judge/test_judge.py")),
     "refimpl.judge.tolerance": (
-        "refimpl/judge/tolerance.py",
-        ("test_reference_tolerance.py", "test_tolerance.py"),
+        "refimpl/judge/tolerance.py", ("judge/test_reference_tolerance.py", "judge/test_tolerance.py"),
     ),
-    "refimpl_numpy.placed": ("backends/refimpl_numpy/running.py", PLAN),
+    "refimpl_numpy.placed": ("backends/refimpl_numpy/placed.py", PLAN),
+    "refimpl_numpy.noting": ("backends/refimpl_numpy/noting.py", PLAN),
     "refimpl_numpy.plan": ("backends/refimpl_numpy/plan.py", PLAN),
-}
+}  # fmt: skip
 # "module: the line as it is -> the line as it is mutated": why no test can tell
 EQUIVALENT: dict[str, str] = json.loads((TESTS / "mutation_equivalent.json").read_text())
 
@@ -266,7 +265,7 @@ def _run_tests(mutant: Mutant) -> None:
         import networks
 
         tests = MODULES[mutant.module][1]
-        if "test_agreement.py" not in tests:  # the others do not run what is mutated, and take seconds to import
+        if CHECKING not in tests:  # the others do not run what is mutated, and take seconds to import
             networks.BACKENDS = ("numpy",)
         for test in tests:
             selected = [] if "::" in test else ["-k", "not jax and not torch"]

@@ -1,4 +1,4 @@
-"""Small networks and ways to judge an answer, shared by the tests."""
+"""Small networks, and ways to judge and diagnose an answer, shared by the tests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from refimpl.faults.diagnosis import Finding, diagnose_answer
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import Row
+from refimpl.judge.submission import Submission
+from refimpl.network import examples
 from refimpl.network.batch import validate
+from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.network.random_problems import Problem, random_batch
 from refimpl.network.spec import LayerSpec, NetworkSpec
 
@@ -37,6 +41,23 @@ def problem(spec: NetworkSpec, n: int = 5, seed: int = 0, dtype: str = "float64"
     return Problem(spec, params, x, y, seed, 0)
 
 
+def article(n: int = 1, seed: int = 0) -> Problem:
+    """The article's network as it is initialised, and n samples."""
+    spec = examples.article()
+    return Problem(spec, spec.init(seed), *examples.article_batch(n, seed), seed, 0)
+
+
+def one_of_each(index: int, dtype: str) -> Problem:
+    """Small networks over all activations and losses in turn."""
+    rng = np.random.default_rng(index)
+    loss, names = list(LOSSES)[index % len(LOSSES)], list(ACTIVATIONS)
+    sizes = [int(size) for size in rng.integers(1, 5, 4)]
+    last = "softmax" if loss == "negative_log_likelihood" else names[(index * 7) % len(names)]
+    activations = [names[index % len(names)], names[(index * 3 + 1) % len(names)], last]
+    spec = network(sizes, activations, loss, ("mean", "sum")[index % 2], bias=bool(index % 3))
+    return problem(spec, int(rng.integers(1, 5)), seed=index, dtype=dtype)
+
+
 def judge(p: Problem) -> Judge:
     """The truth about a problem."""
     return Judge(p.spec, validate(p.spec, p.params, p.x, p.y))
@@ -45,3 +66,9 @@ def judge(p: Problem) -> Judge:
 def verdicts(rows: Sequence[Row]) -> dict[str, str]:
     """Quantity to verdict."""
     return {row.quantity: row.verdict for row in rows}
+
+
+def diagnosed(judge: Judge, answer: Any, **options: Any) -> list[Finding]:
+    """What is wrong with an answer (loss, gradients)."""
+    given = Submission.of(answer)
+    return diagnose_answer(judge, given, judge.judge_answer("answer", given), **options)

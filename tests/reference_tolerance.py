@@ -1,8 +1,7 @@
 """The tolerance a second time: what the docstring of refimpl/judge/tolerance.py says, in loops over plain floats.
 
 Slow and without a matrix. It shares with the module it is held against only the catalogue of functions (definitions on
-power series, scales, roundings granted) and the certificate; nothing of refimpl.tolerance is imported. Whatever is not
-finite on the way counts as unbounded.
+power series, scales, roundings granted) and the certificate. Whatever is not finite on the way counts as unbounded.
 """
 
 from __future__ import annotations

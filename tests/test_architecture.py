@@ -17,10 +17,11 @@ import refimpl
 ROOT = Path(__file__).resolve().parent.parent
 # a room may import from the floors before its own, and from no other room of its floor
 FLOORS = (
-    {"formats"}, {"network"}, {"backend", "equations", "truth"}, {"judge"}, {"faults"}, {"checking"},
-    {"conformance", "training", "benchmark", "teaching"}, {"cli"},
+    {"formats"}, {"network"}, {"backend", "equations", "truth"}, {"judge"}, {"faults"}, {"checking"}, {"conformance"},
+    {"training", "benchmark", "teaching"}, {"cli"},
 )  # fmt: skip
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+OUTSIDE = {"__init__", "__main__", "moved"}  # the contents page, the door, and where modules were before
 FRAMEWORKS = {"refimpl_numpy": set(), "refimpl_torch": {"torch"}, "refimpl_jax": {"jax"}}
 # what a backend may know of refimpl, ours like a third party's
 FOR_BACKENDS = {"refimpl", "refimpl.backend", "refimpl.equations"}
@@ -46,7 +47,7 @@ def files(folder: str) -> list[Path]:
 @pytest.mark.parametrize("path", files("refimpl"), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_run_one_way(path: Path) -> None:
     room = path.relative_to(ROOT / "refimpl").with_suffix("").parts[0]
-    if room in ("__init__", "__main__"):  # the table of contents, which imports lazily, and the door
+    if room in OUTSIDE:
         return
     for module in imported(path):
         top, _, other = module.partition(".")
@@ -55,12 +56,14 @@ def test_imports_run_one_way(path: Path) -> None:
             assert there == room or FLOOR[there] < FLOOR[room], f"{room} imports {module}"
 
 
-def test_at_most_three_modules_stand_outside_the_rooms() -> None:
-    assert {path.stem for path in (ROOT / "refimpl").glob("*.py")} == {"__init__", "__main__", "checking"}
+def test_only_check_stands_outside_the_rooms() -> None:
+    assert {path.stem for path in (ROOT / "refimpl").glob("*.py")} == {*OUTSIDE, "checking"}
 
 
 @pytest.mark.parametrize("path", files("refimpl"), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_core_names_none_of_our_backends(path: Path) -> None:
+    if path.parent.name == "benchmark" and path.stem in ("machine", "page"):  # versions, and colours
+        return
     strings = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
     assert not strings & {"numpy", "torch", "jax", *FRAMEWORKS}
 

@@ -20,7 +20,7 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 
 
-@pytest.mark.parametrize("module", ["refimpl.equations", "refimpl_numpy.network", "refimpl.checking"])
+@pytest.mark.parametrize("module", ["refimpl.equations.dense", "refimpl_numpy.network", "refimpl.checking"])
 def test_the_mutants_of_a_module_parse_and_differ(module: str) -> None:
     made, source = mutation.mutants(module), mutation.unchanged(module).source
     trees = {ast.dump(ast.parse(mutant.source)) for mutant in made}
@@ -41,7 +41,7 @@ def test_every_module_is_there_and_its_tests_too() -> None:
 
 
 def test_our_own_operators_are_among_them() -> None:
-    changes = {(mutant.before, mutant.after) for mutant in mutation.mutants("refimpl.equations")}
+    changes = {(mutant.before, mutant.after) for mutant in mutation.mutants("refimpl.equations.dense")}
     assert {
         ("z = a @ W.T  # (N, out) = (N, in)(in, out)", "z = W.T @ a  # (N, out) = (N, in)(in, out)"),
         ("z = a @ W.T  # (N, out) = (N, in)(in, out)", "z = a @ W  # (N, out) = (N, in)(in, out)"),
@@ -65,8 +65,8 @@ def test_what_is_listed_as_equivalent_is_still_a_mutant_and_says_why(module: str
 PROGRAM = """
 import mutation
 mutation._prepare()
-module = "refimpl.equations"
-mutation.MODULES[module] = (mutation.MODULES[module][0], ("test_equations.py",))
+module = "refimpl.equations.dense"
+mutation.MODULES[module] = (mutation.MODULES[module][0], ("equations/test_equations.py",))
 killed = next(mutant for mutant in mutation.mutants(module) if "return W @ delta" in mutant.source)
 print(mutation.survives(mutation.unchanged(module)), mutation.survives(killed))
 """

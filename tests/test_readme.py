@@ -10,9 +10,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from test_causes import Everywhere
-from test_conformance import report
-from test_explain import article
+from networks import article
+from planted import Everywhere, report
 
 import refimpl
 from refimpl import examples, explain

@@ -18,7 +18,7 @@ LOAD_ALL = """
 import refimpl, refimpl.backend as b
 assert "site-packages" in refimpl.__file__ and ROOT not in refimpl.__file__, refimpl.__file__
 names = list(b.available())
-assert names == ["numpy", "torch", "jax"], names
+assert names == ["numpy", "jax", "torch"], names
 for name in names:
     backend = b.load(name)
     assert backend.name == name

@@ -7,21 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from networks import judge, network, problem, verdicts
+from networks import BACKENDS, judge, network, problem, verdicts
 
 import refimpl_torch
 from refimpl import backend as backends
 from refimpl import check, examples
 from refimpl.benchmark.groups import MNIST, Group
-from refimpl.conformance.doors import BackendDoor
+from refimpl.conformance.doors.backend import BackendDoor
 from refimpl.conformance.run import conform
-from refimpl.conformance.vectors import load
+from refimpl.conformance.vectors import Suite, load
 from refimpl.judge.report import FAIL, PASS
 from refimpl.network.random_problems import Problem
 from refimpl_torch.placed import loss_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-BACKENDS = ("numpy", "torch", "jax")
 
 
 def usable(name: str, dtype: str = "float64") -> Any:
@@ -37,12 +36,12 @@ def usable(name: str, dtype: str = "float64") -> Any:
 def test_a_backend_passes_on_the_gpu(name: str, dtype: str) -> None:
     door = BackendDoor(usable(name, dtype), "cuda")
     suite = load()
-    part = type(suite).of(suite.cases if name == "torch" else suite.cases[::16])
+    part = Suite.of(suite.cases if name == "torch" else suite.cases[::16])
     wrong = [result for result in conform(door, part, dtype) if result.verdict == FAIL]
     assert wrong == []
 
 
-@pytest.mark.parametrize("name", [*BACKENDS, "refimpl_torch:native", "refimpl_torch:compiled", "refimpl_jax:native"])
+@pytest.mark.parametrize("name", [*BACKENDS, pytest.param("refimpl_torch:compiled", marks=pytest.mark.compiled)])
 def test_a_placed_network_is_right_on_the_gpu(name: str) -> None:
     backend: Any = usable(name)
     p = problem(examples.article(), 6)
@@ -74,7 +73,7 @@ def test_undeclared_tf32_fails(tf32: None) -> None:
     params, x, y = Group(MNIST, 64, "float32").data()
     p = Problem(MNIST, params, x, y, 0, 0)
     tensors = {name: torch.tensor(array, device="cuda", requires_grad=True) for name, array in params.items()}
-    loss = loss_of(MNIST, tensors, torch.tensor(x, device="cuda"), torch.tensor(y, device="cuda"), True)
+    loss = loss_of(MNIST, tensors, torch.tensor(x, device="cuda"), torch.tensor(y, device="cuda"))
     loss.backward()  # type: ignore[no-untyped-call]
     grads = {name: tensor.grad.cpu().numpy() for name, tensor in tensors.items() if tensor.grad is not None}
     assert FAIL in verdicts(judge(p).judge_answer("TF32", (loss.item(), grads))).values()

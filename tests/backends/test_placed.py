@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import jax
@@ -20,30 +19,23 @@ from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.network.random_problems import random_problem
 from refimpl_jax.placed import compiled_gradients
 
-EAGER: dict[str, Any] = {
-    "numpy": refimpl_numpy.backend,
-    "torch": refimpl_torch.backend,
-    "torch-native": refimpl_torch.native,
-    "jax": refimpl_jax.backend,
-    "jax-native": refimpl_jax.native,
-}
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-ALL = [*EAGER, pytest.param("torch-compiled", marks=needs_compiler)]
-
-
-def backend(name: str) -> Any:
-    return {**EAGER, "torch-compiled": refimpl_torch.compiled}[name]
+BACKENDS: dict[str, Any] = {
+    "numpy": refimpl_numpy.backend, "torch": refimpl_torch.backend, "jax": refimpl_jax.backend,
+    "torch-compiled": refimpl_torch.compiled,
+}  # fmt: skip
+EAGER = ["numpy", "torch", "jax"]
+ALL = [*EAGER, pytest.param("torch-compiled", marks=pytest.mark.compiled)]
 
 
 def place(name: str, p: Any, learning_rate: float = 0.1) -> Any:
-    return backend(name).place(p.spec, p.params, p.x, p.y, device="cpu", learning_rate=learning_rate)
+    return BACKENDS[name].place(p.spec, p.params, p.x, p.y, device="cpu", learning_rate=learning_rate)
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_placed_network_gives_the_certified_gradient_again_and_again(name: str, dtype: str) -> None:
     p = problem(examples.article(), 4, dtype=dtype)
-    assert isinstance(backend(name), PlacingBackend)
+    assert isinstance(BACKENDS[name], PlacingBackend)
     with place(name, p) as placed:
         for _ in range(2):
             answer = placed.answer()
@@ -53,8 +45,9 @@ def test_a_placed_network_gives_the_certified_gradient_again_and_again(name: str
             assert all(array.dtype == dtype for array in answer[1].values())
 
 
-@pytest.mark.parametrize("name", EAGER)
-@pytest.mark.parametrize("index", range(20))
+@pytest.mark.parametrize(
+    ("name", "index"), [(name, i) for name, count in (("numpy", 20), ("torch", 20), ("jax", 4)) for i in range(count)]
+)
 def test_random_networks_are_placed_rightly(name: str, index: int) -> None:
     p = random_problem(7, index, "float64")
     with place(name, p) as placed:
@@ -62,27 +55,24 @@ def test_random_networks_are_placed_rightly(name: str, index: int) -> None:
         assert FAIL not in verdicts(judged).values()
 
 
-@pytest.mark.parametrize("name", ["torch-native", "jax-native"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_the_frameworks_own_activations_pass(activation: str, name: str) -> None:
+def test_torch_s_leaner_forward_pass_has_every_activation(activation: str) -> None:
+    """What JAX runs when it is placed is the program that the suite judges."""
     p = problem(network([3, 4, 2], [activation, "identity"]), 5)
-    with place(name, p) as placed:
-        assert set(verdicts(judge(p).judge_answer(name, placed.answer())).values()) == {PASS}
+    with place("torch", p) as placed:
+        assert set(verdicts(judge(p).judge_answer("torch", placed.answer())).values()) == {PASS}
 
 
-@pytest.mark.parametrize("name", ["torch-native", "jax-native"])
+@pytest.mark.parametrize("name", ["torch", "jax"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_the_frameworks_own_losses_pass(loss: str, reduction: str, name: str) -> None:
+def test_the_placed_loss_is_that_of_the_gradients(loss: str, reduction: str, name: str) -> None:
     last = "softmax" if loss == "negative_log_likelihood" else "identity"
     p = problem(network([3, 4, 2], ["tanh", last], loss, reduction), 5)
-    judged = judge(p)
     with place(name, p) as placed:
         answer = placed.answer()
-        assert set(verdicts(judged.judge_answer(name, answer)).values()) == {PASS}
+        assert set(verdicts(judge(p).judge_answer(name, answer)).values()) == {PASS}
         assert placed.loss().item() == pytest.approx(answer[0], rel=1e-15)
-    answer = value_and_grad(p.spec, p.params, p.x, p.y, backend=backend(name))
-    assert set(verdicts(judged.judge_answer(name, answer)).values()) == {PASS}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -112,13 +102,13 @@ def test_what_a_network_was_placed_with_is_not_touched(name: str) -> None:
 
 def test_jax_compiles_once_for_a_spec_and_shapes() -> None:
     p = problem(network([5, 3, 2], ["silu", "identity"]), 4)
-    program: Any = compiled_gradients(p.spec, "float64", False)
+    program: Any = compiled_gradients(p.spec, "float64")
     for _ in range(2):
         with place("jax", p) as placed:
             placed.answer()
             placed.answer()
         value_and_grad(p.spec, p.params, p.x, p.y, backend=refimpl_jax.backend)
-    assert program is compiled_gradients(p.spec, "float64", False)
+    assert program is compiled_gradients(p.spec, "float64")
     assert program._cache_size() <= 2  # arrays of JAX's and of NumPy's
 
 
@@ -130,7 +120,7 @@ def test_jax_gives_the_parameters_memory_away() -> None:
         assert all(leaf.is_deleted() for leaf in before)
 
 
-@needs_compiler
+@pytest.mark.compiled
 def test_more_networks_can_be_compiled_than_torch_keeps_programs_for_one_function() -> None:
     for size in range(2, 12):
         p = problem(network([3, size, 2], ["tanh", "identity"]), 2)
@@ -138,7 +128,7 @@ def test_more_networks_can_be_compiled_than_torch_keeps_programs_for_one_functio
             assert set(verdicts(judge(p).judge_answer("torch-compiled", placed.answer())).values()) == {PASS}
 
 
-@needs_compiler
+@pytest.mark.compiled
 def test_many_parameters_are_compiled_as_they_are() -> None:
     p = problem(network([64, 70, 3], ["relu", "identity"]), 4)
     with place("torch-compiled", p) as placed:

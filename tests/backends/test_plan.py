@@ -25,6 +25,7 @@ from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.network.random_problems import Problem, random_problem
 from refimpl_numpy import NumpyBackend, backend, plan
 from refimpl_numpy.network import targets
+from refimpl_numpy.noting import Unplanned
 from refimpl_numpy.placed import PlannedGradients, gradients_of, plan_gradients
 
 ELEMENTWISE = [name for name, activation in ACTIVATIONS.items() if activation.elementwise]
@@ -505,7 +506,7 @@ def test_long_sums_are_not_made_by_products_with_ones(
     ],
 )
 def test_what_a_plan_does_not_know_is_unplanned(function: Any) -> None:
-    with pytest.raises(plan.Unplanned, match="plan"):
+    with pytest.raises(Unplanned, match="plan"):
         plan.Plan(lambda x: (x.sum(), {"y": function(x)}), {"x": np.ones((3, 2))})
 
 

@@ -16,12 +16,11 @@ import pytest
 from networks import BACKENDS, network, problem
 
 from refimpl import backend as backends
-from refimpl import equations
-from refimpl.equations import EQUATIONS, Equations
+from refimpl.equations import EQUATIONS, Equations, dense
 from refimpl.formats.errors import BackendError
 from refimpl_numpy import NumpyBackend
 
-ROOT = Path(__file__).resolve().parent.parent
+DERIVED = Path(__file__).resolve().parents[2] / "docs" / "equations.md"
 N, IN, OUT = 5, 3, 4
 
 
@@ -39,12 +38,12 @@ def by_index(shape: tuple[int, ...], element: Callable[..., float]) -> list[Any]
 def test_E1_weighted_input(layer: dict[str, Any]) -> None:
     a, W, b = layer["a"], layer["W"], layer["b"]
     without = by_index((N, OUT), lambda n, j: sum(W[j, k] * a[n, k] for k in range(IN)))
-    assert equations.weighted_input(a, W, None).tolist() == without
-    assert equations.weighted_input(a, W, b).tolist() == by_index((N, OUT), lambda n, j: without[n][j] + b[j])
+    assert dense.weighted_input(a, W, None).tolist() == without
+    assert dense.weighted_input(a, W, b).tolist() == by_index((N, OUT), lambda n, j: without[n][j] + b[j])
 
 
 def test_E2_activation(layer: dict[str, Any]) -> None:
-    assert equations.activation(layer["z"], lambda z: z * z).tolist() == by_index(
+    assert dense.activation(layer["z"], lambda z: z * z).tolist() == by_index(
         (N, OUT), lambda n, j: layer["z"][n, j] ** 2
     )
 
@@ -53,19 +52,19 @@ def test_E2_activation(layer: dict[str, Any]) -> None:
     "losses", [np.array([1.0, 2.0, 6.0, 3.0]), np.array([[0.5, 0.5], [1.0, 1.0], [2.0, 4.0], [3.0, 0.0]])]
 )
 def test_E3_cost_is_the_sum_or_its_mean_over_samples_not_outputs(losses: Any) -> None:
-    assert equations.cost(losses, "sum") == 12
-    assert equations.cost(losses, "mean") == 3
+    assert dense.cost(losses, "sum") == 12
+    assert dense.cost(losses, "mean") == 3
 
 
 def test_E3_the_gradient_of_the_cost_divides_by_N_once(layer: dict[str, Any]) -> None:
-    assert equations.cost_gradient(layer["delta"], "sum").tolist() == layer["delta"].tolist()
-    assert equations.cost_gradient(layer["delta"], "mean").tolist() == (layer["delta"] / N).tolist()
+    assert dense.cost_gradient(layer["delta"], "sum").tolist() == layer["delta"].tolist()
+    assert dense.cost_gradient(layer["delta"], "mean").tolist() == (layer["delta"] / N).tolist()
 
 
 def test_B1_output_error_gives_the_vjp_z_a_and_dC_ds_in_this_order(layer: dict[str, Any]) -> None:
     z, a, dC_ds = layer["z"], layer["z"] + 100, layer["dC_da"]
     assert (
-        equations.output_error(dC_ds, z, a, lambda z, a, dC_da: z + 10 * a + 1000 * dC_da).tolist()
+        dense.output_error(dC_ds, z, a, lambda z, a, dC_da: z + 10 * a + 1000 * dC_da).tolist()
         == (z + 10 * a + 1000 * dC_ds).tolist()
     )
 
@@ -74,26 +73,26 @@ def test_B2_hidden_error(layer: dict[str, Any]) -> None:
     W, delta, z = layer["W"], layer["delta"], layer["a"]
     a = z + 100
     dC_da = by_index((N, IN), lambda n, k: sum(delta[n, j] * W[j, k] for j in range(OUT)))
-    found = equations.hidden_error(W, delta, z, a, lambda z, a, dC_da: z + 10 * a + 1000 * dC_da)
+    found = dense.hidden_error(W, delta, z, a, lambda z, a, dC_da: z + 10 * a + 1000 * dC_da)
     assert found.tolist() == (z + 10 * a + 1000 * np.array(dC_da)).tolist()
 
 
 def test_B3_weight_gradient(layer: dict[str, Any]) -> None:
     a, delta = layer["a"], layer["delta"]
-    assert equations.weight_gradient(delta, a).tolist() == by_index(
+    assert dense.weight_gradient(delta, a).tolist() == by_index(
         (OUT, IN), lambda j, k: sum(delta[n, j] * a[n, k] for n in range(N))
     )
 
 
 def test_B4_bias_gradient(layer: dict[str, Any]) -> None:
-    assert equations.bias_gradient(layer["delta"]).tolist() == by_index(
+    assert dense.bias_gradient(layer["delta"]).tolist() == by_index(
         (OUT,), lambda j: sum(layer["delta"][n, j] for n in range(N))
     )
 
 
 def test_B5_input_gradient(layer: dict[str, Any]) -> None:
     W, delta = layer["W"], layer["delta"]
-    assert equations.input_gradient(delta, W).tolist() == by_index(
+    assert dense.input_gradient(delta, W).tolist() == by_index(
         (N, IN), lambda n, k: sum(delta[n, j] * W[j, k] for j in range(OUT))
     )
 
@@ -111,20 +110,20 @@ def test_the_worked_example_of_the_article() -> None:
 def test_every_equation_is_an_entry_and_cites_its_number() -> None:
     functions = {
         name: value
-        for name, value in vars(equations).items()
-        if inspect.isfunction(value) and value.__module__ == equations.__name__
+        for name, value in vars(dense).items()
+        if inspect.isfunction(value) and value.__module__ == dense.__name__
     }
     assert [field.name for field in fields(Equations)] == list(functions)
     for name, function in functions.items():
         assert getattr(EQUATIONS, name) is function
         assert (function.__doc__ or "").startswith(("(E", "(B")), name
-    text = (ROOT / "docs/equations.md").read_text()
+    text = DERIVED.read_text()
     assert all(f"({(function.__doc__ or '')[1:3]})" in text for function in functions.values())
 
 
 def test_the_equations_import_nothing_but_types() -> None:
     """No framework, no autodiff, no backend: printed, the file is complete."""
-    tree = ast.parse((ROOT / "refimpl/equations/dense.py").read_text())
+    tree = ast.parse(inspect.getsource(dense))
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert modules == {"__future__", "collections.abc", "dataclasses", "typing", "numpy.typing"}
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
@@ -168,17 +167,13 @@ def test_a_layer_without_bias_has_no_bias_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    ("equation", "wrong", "factor"),
-    [
-        ("cost_gradient", lambda slopes, reduction: slopes, N),
-        ("cost_gradient", lambda slopes, reduction: slopes / len(slopes) ** 2, 1 / N),
-    ],
+    ("wrong", "factor"),
+    [(lambda slopes, reduction: slopes, N), (lambda slopes, reduction: slopes / len(slopes) ** 2, 1 / N)],
+    ids=["forgotten", "repeated"],
 )
-def test_a_forgotten_or_repeated_division_by_N_scales_every_gradient(
-    equation: str, wrong: Callable[..., Any], factor: float
-) -> None:
+def test_a_forgotten_or_repeated_division_by_N_scales_every_gradient(wrong: Callable[..., Any], factor: float) -> None:
     p = problem(network((3, 2, 2), ["tanh", "identity"]), n=N)
-    planted = NumpyBackend([EQUATIONS, replace(EQUATIONS, **{equation: wrong})])
+    planted = NumpyBackend([EQUATIONS, replace(EQUATIONS, cost_gradient=wrong)])
     loss, grads = planted.gradient_function(p.spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
     right_loss, right = NumpyBackend().gradient_function(p.spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
     assert loss == right_loss

@@ -6,12 +6,12 @@ import re
 
 import numpy as np
 import pytest
-from diagnosis_measure import singles
+from diagnosis_measure import planted_backend, singles
 from networks import BACKENDS, judge, network, problem, verdicts
 
 from refimpl import backend as backends
 from refimpl.equations import EQUATIONS, Equations
-from refimpl.faults.catalogue import FAULTS, WHOLE, Mistaken, PlantedBackend, places
+from refimpl.faults.catalogue import FAULTS, WHOLE, Mistaken, places
 from refimpl.judge.report import FAIL, PASS
 from refimpl_numpy import NumpyBackend
 
@@ -49,7 +49,7 @@ def test_the_layers_of_a_fault_are_the_networks(name: str) -> None:
 
 def test_nothing_planted_is_the_right_backend() -> None:
     p = problem(network((3, 3, 2), ["sigmoid", "identity"]))
-    assert set(verdicts(judge(p).rows(PlantedBackend(()))).values()) == {PASS}
+    assert set(verdicts(judge(p).rows(planted_backend())).values()) == {PASS}
 
 
 def test_planting_leaves_the_right_equations_alone() -> None:
@@ -65,20 +65,6 @@ def test_a_mistake_at_one_layer_leaves_the_layers_after_it_right() -> None:
     equations = [EQUATIONS, Equations(weight_gradient=lambda delta, a: -delta.T @ a), EQUATIONS]
     found = verdicts(judge(p).rows(NumpyBackend(equations)))
     assert found == {"loss": PASS, "W1": PASS, "b1": PASS, "W2": FAIL, "b2": PASS, "W3": PASS, "b3": PASS}
-
-
-def test_a_hand_derived_backend_that_runs_no_equations_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Closed:
-        name = "numpy"
-
-        def supports(self, spec: object, *, dtype: str, device: str) -> bool:
-            return True
-
-    monkeypatch.setattr(backends, "load", lambda name: Closed())
-    p = problem(network((2, 1), ["identity"]))
-    row = judge(p).rows(PlantedBackend(((FAULTS["wrong_sign"], WHOLE, 0.0),)))[0]
-    assert row.verdict == FAIL
-    assert "does not run given equations" in row.reason
 
 
 def test_the_backends_that_are_checked_have_no_fault_in_them() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_conformance import Wrong as WrongBackend
-from test_conformance import report
+from planted import Everywhere, report
+from rich.console import Console
 
-from refimpl.conformance.run import ConformanceReport
+from refimpl.conformance.report import ConformanceReport
 from refimpl.conformance.vectors import Suite, load
-from refimpl.faults.catalogue import FAULTS, PlantedBackend
+from refimpl.faults.catalogue import FAULTS
 from refimpl.faults.common_causes import CommonCause, Wrong, _fewest, common_causes
 from refimpl.faults.diagnosis import Cause, Finding
 from refimpl.judge.report import FAIL
@@ -25,29 +25,6 @@ NAMES = ("wrong_sign", "not_averaged", "slope_dropped", "accumulated_twice", "we
 SETS = st.frozensets(st.sampled_from(NAMES), min_size=1, max_size=2)
 
 
-class Everywhere:
-    """Faults planted at all layers where they can act."""
-
-    name = "everywhere"
-
-    def __init__(self, *faults: str) -> None:
-        self.faults = faults
-
-    def supports(self, spec: Any, *, dtype: str, device: str) -> bool:
-        return True
-
-    def gradient_function(self, spec: Any, *, dtype: str, device: str) -> Any:
-        def run(params: Any, x: Any, y: Any) -> Any:
-            plantings = tuple(
-                (FAULTS[name], layer, FAULTS[name].example)
-                for name in self.faults
-                for layer in FAULTS[name].where(spec, len(x))
-            )
-            return PlantedBackend(plantings).gradient_function(spec, dtype=dtype, device=device)(params, x, y)
-
-        return run
-
-
 def some(count: int) -> Suite:
     """The basic cases, from which one learns, and others drawn at random."""
     basic = [case for case in SUITE.cases if case.flags[0] == "Basic"]
@@ -56,8 +33,6 @@ def some(count: int) -> Suite:
 
 
 def shown(found: ConformanceReport) -> str:
-    from rich.console import Console
-
     console = Console(width=1000)
     with console.capture() as captured:
         console.print(found)
@@ -88,20 +63,22 @@ def test_what_was_made_wrong_everywhere_leads_the_report(faults: tuple[str, ...]
     assert [cause["cases"] for cause in found.to_dict()["causes"]] == [cause.cases for cause in causes]
 
 
-def test_a_mistake_in_one_activation_is_told_by_what_the_cases_have_in_common() -> None:
-    def half_slope(spec: Any, *, dtype: str, device: str) -> Any:
-        faulty = any(layer.activation.name == "tanh" for layer in spec.layers)
-        right = NumpyBackend().gradient_function(spec, dtype=dtype, device=device)
+class WrongForTanh(NumpyBackend):
+    """Every gradient times a number that is no known fault's, of networks with a tanh."""
+
+    def gradient_function(self, spec: Any, *, dtype: str, device: str) -> Any:
+        right = super().gradient_function(spec, dtype=dtype, device=device)
+        factor = 0.37 if any(layer.activation.name == "tanh" for layer in spec.layers) else 1.0
 
         def run(*data: Any) -> Any:
             loss, grads = right(*data)
-            return loss, {name: grad * 0.37 if faulty else grad for name, grad in grads.items()}
+            return loss, {name: grad * factor for name, grad in grads.items()}
 
         return run
 
-    backend = WrongBackend(lambda loss, grads: (loss, grads))
-    backend.gradient_function = half_slope  # type: ignore[method-assign]
-    found = report(backend, some(60))
+
+def test_a_mistake_in_one_activation_is_told_by_what_the_cases_have_in_common() -> None:
+    found = report(WrongForTanh(), some(60))
     (cause,) = [cause for cause in found.causes() if len(cause.cases) > 2]
     assert cause.traits[0] == "the activation tanh"
     assert "the activation tanh" in cause.text

@@ -73,11 +73,11 @@ EXTREMES: dict[str, Callable[[], Problem]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", EXTREMES)
-def test_no_backend_fails_at_the_ends_of_the_range(name: str, backend: str) -> None:
-    p = EXTREMES[name]()
-    assert FAIL not in verdicts(judge(p).rows(backends.load(backend))).values()
+def test_no_backend_fails_at_the_ends_of_the_range(name: str) -> None:
+    j = judge(EXTREMES[name]())
+    for backend in BACKENDS:
+        assert FAIL not in verdicts(j.rows(backends.load(backend))).values(), backend
 
 
 def test_a_division_by_n_at_the_end_may_overflow_before() -> None:
@@ -137,19 +137,3 @@ def test_the_slope_of_elu_from_its_value(z: float) -> None:
     a = float(mpmath.expm1(z)) * (1 - 8 * 2.0**-53)
     assert slope_answer("elu", z, a + 1.0) != FAIL
     assert slope_answer("elu", z, a + 1.0 + 1e-13) == FAIL
-
-
-@pytest.mark.parametrize(
-    "loss", ["0.5", b"0.5", 0.5 + 3j, np.complex128(0.5 + 3j), np.array(0.5 + 0j), np.ma.masked_array(0.5, True), None]
-)
-def test_a_loss_that_is_no_real_number_fails(loss: Any) -> None:
-    p = case(one("identity", loss="squared_error"), [[1]], [[0]], np.float64, W1=[[1]])
-    assert verdicts(judge(p).judge_answer("answer", (loss, {"W1": np.ones((1, 1))})))["loss"] == FAIL
-
-
-def test_a_masked_gradient_fails_and_another_byte_order_does_not() -> None:
-    p = case(one("identity", loss="squared_error"), [[1]], [[0]], np.float64, W1=[[1]])
-    j = judge(p)
-    masked = np.ma.masked_array(np.ones((1, 1)), True)
-    assert verdicts(j.judge_answer("answer", (0.5, {"W1": masked})))["W1"] == FAIL
-    assert verdicts(j.judge_answer("answer", (0.5, {"W1": np.ones((1, 1), ">f8")})))["W1"] != FAIL

@@ -18,14 +18,9 @@ from refimpl.network.random_problems import random_problem
 from refimpl_numpy import NumpyBackend
 
 
-def targets(p: Any) -> np.ndarray:
-    y = p.y if p.y.ndim == 2 else np.eye(p.spec.n_out)[p.y]
-    return y.astype(np.float64)
-
-
 def right(p: Any, j: Judge, dtype: str) -> Pass:
     equations, functions = [EQUATIONS] * p.spec.depth, Functions(ARITHMETICS[dtype])
-    known = forward(p.spec, j.batch.params, j.batch.x, targets(p), equations, functions)
+    known = forward(p.spec, j.batch.params, j.batch.x, j.batch.targets(p.spec.n_out), equations, functions)
     return propagate(p.spec, known, equations, functions)
 
 

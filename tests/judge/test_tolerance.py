@@ -9,20 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import DTYPES, judge, network, problem, verdicts
+from networks import DTYPES, article, judge, network, problem, verdicts
 
-from refimpl import examples
 from refimpl.equations import EQUATIONS, Equations
 from refimpl.judge.report import FAIL, PASS, UNDETERMINED
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.network.random_problems import Problem, random_problem
 from refimpl_numpy import NumpyBackend
-
-
-def article(n: int, seed: int) -> Problem:
-    x, y = examples.article_batch(n, seed)
-    return Problem(examples.article(), examples.article().init(seed), x, y, seed, 0)
 
 
 def test_median_tolerance_on_the_article_is_below_1e_14() -> None:

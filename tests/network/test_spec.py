@@ -1,26 +1,26 @@
-"""Specs: round trips, initial values, the published schema, and everything that can be wrong with one."""
+"""Specs: round trips, parameters, initial values, the schema, and everything that can be wrong with one."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from refimpl import Function, LayerSpec, NetworkSpec, SpecError, examples
+from refimpl.cli.schema import Name, made
 from refimpl.network.functions import ACTIVATIONS, LOSSES
-from refimpl.network.parameters import SCHEMES
+from refimpl.network.parameters import SCHEMES, Parameter
 from refimpl.network.random_problems import random_problem
-from refimpl.network.spec import MAX_FILE_BYTES, json_schema
+from refimpl.network.spec import MAX_FILE_BYTES
 
-ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = jsonschema.Draft202012Validator(made(Name.network))
 ARTICLE = {
     "format": "refimpl.network/1",
     "name": "article",
@@ -85,84 +85,72 @@ def with_layer(**changes: Any) -> str:
     return changed(layers=[{"size": 2, "activation": "relu"}, {"size": 1, **changes}])
 
 
-WRONG = [
-    ("", "not JSON"),
-    ("{", "not JSON: .* at line 1, column"),
-    ("[]", "the network must be a JSON object, got list"),
-    ("null", "the network must be a JSON object"),
+# what the schema says too
+STATED = [
+    ("[]", "the network must be a JSON object.*got list"),
+    ("null", "the network must be a JSON object.*got NoneType"),
     (changed(colour=1), "unknown key 'colour'; known are format"),
-    (json.dumps({k: v for k, v in ARTICLE.items() if k != "loss"}), "lacks the key 'loss'"),
-    (changed()[:-1] + ', "loss": "huber"}', "the key 'loss' is given twice"),
-    (changed(format="refimpl.network/2"), "format must be one of refimpl.network/1"),
-    (changed(format=1), "format must be one of"),
-    (changed(name="a\nb"), "name must be one line"),
-    (changed(name="x" * 300), "name must be one line of at most 200"),
-    (changed(input_shape=4), "input_shape must be a list"),
-    (changed(input_shape=[4.0]), r"input_shape\[0\] must be an integer ≥ 1, got float 4.0"),
-    (changed(input_shape=[0]), r"input_shape\[0\] must be an integer ≥ 1 .* got 0"),
-    (changed(input_shape=[1] * 40), "40 dimensions; at most 32"),
-    (changed(input_shape=[10**6, 10**6]), "at most 10,000,000 are allowed"),
-    (changed(layers=[]), "layers must hold at least one layer"),
-    (changed(layers={}), "layers must be a list"),
-    (changed(layers=[3]), r"layers\[0\] must be a JSON object, got int 3"),
-    (changed(layers=[{"size": 1}] * 10_001), "at most 10,000 are allowed"),
-    (with_layer(size=0), r"layers\[1\].size must be an integer ≥ 1 .* got 0"),
-    (with_layer(size=-3), r"layers\[1\].size must be an integer ≥ 1 .* got -3"),
-    (with_layer(size=True), r"layers\[1\].size must be an integer ≥ 1, got bool True"),
-    (with_layer(size="2"), r"layers\[1\].size must be an integer"),
-    (with_layer(size=10**15), r"layers\[1\].size must be an integer"),
-    (changed(layers=[{"size": 10**7}, {"size": 10**7}]), "at most 100,000,000 are allowed"),
-    (with_layer(bias=1), r"layers\[1\].bias must be true or false, got int 1"),
-    (with_layer(activation="swish"), r"layers\[1\].activation must be one of identity, relu.*got str 'swish'"),
-    (with_layer(activation=None), r"layers\[1\].activation must be one of"),
+    (json.dumps({key: value for key, value in ARTICLE.items() if key != "loss"}), "lacks the key 'loss'; add it"),
+    (changed(format="refimpl.network/2"), "format must be 'refimpl.network/1'.*'refimpl.network/2'"),
+    (changed(name="x" * 300), "name .*at most 200"),
+    (changed(input_shape=4), "input_shape must be a list.*int 4"),
+    (changed(input_shape=[4.5]), r"input_shape\[0\] must be .*integer.*float 4\.5"),
+    (changed(input_shape=[2, 0]), r"input_shape\[1\] must be ≥ 1.*int 0"),
+    (changed(input_shape=[1] * 40), "input_shape .*at most 32.*40"),
+    (changed(layers=[]), "layers .*at least 1"),
+    (changed(layers={}), "layers must be a list.*dict"),
+    (changed(layers=[3]), r"layers\[0\] must be a JSON object.*int 3"),
+    (changed(layers=[{"size": 1}] * 10_001), "layers .*at most 10000.*10001"),
+    (with_layer(size=-3), r"layers\[1\]\.size must be ≥ 1.*int -3"),
+    (with_layer(size=True), r"layers\[1\]\.size must be .*integer.*bool True"),
+    (with_layer(size="2"), r"layers\[1\]\.size must be .*integer.*str '2'"),
+    (with_layer(size=10**15), r"layers\[1\]\.size must be ≤ 10000000.*int 1000000000000000"),
+    (with_layer(bias=1), r"layers\[1\]\.bias must be .*boolean.*int 1"),
+    (with_layer(activation="swish"), r"layers\[1\]\.activation must be one of identity, relu.*'swish'"),
+    (with_layer(activation=None), r"layers\[1\]\.activation must be one of"),
     (
         with_layer(activation={"name": "leaky_relu", "slope": 0.1}),
-        "leaky_relu has no parameter 'slope'; it has: negative_slope",
+        r"layers\[1\]\.activation leaky_relu has no parameter 'slope'; it has: negative_slope",
     ),
     (with_layer(activation={"name": "relu", "slope": 0.1}), "relu has no parameter 'slope'; it has: none"),
     (
         with_layer(activation={"name": "leaky_relu", "negative_slope": "0.1"}),
-        "negative_slope of leaky_relu must be a number ≥ 0",
+        "negative_slope of leaky_relu must be a number ≥ 0.*got str",
     ),
     (
         with_layer(activation={"name": "leaky_relu", "negative_slope": -1}),
-        "negative_slope of leaky_relu must be a number ≥ 0",
+        "negative_slope of leaky_relu must be a number ≥ 0.*got -1",
     ),
     (with_layer(activation={"negative_slope": 0.1}), "activation lacks the key 'name'"),
     (with_layer(weights=[1]), r"layers\[1\] has the unknown key 'weights'"),
-    (changed(loss="mse"), "loss must be one of squared_error"),
-    (changed(loss={"name": "huber", "delta": 0}), "delta of huber must be a number > 0"),
-    (changed(reduction="max"), "reduction must be one of mean, sum"),
+    (changed(loss="mse"), "loss must be one of squared_error.*'mse'"),
+    (changed(loss={"name": "huber", "delta": 0}), "delta of huber must be a number > 0.*got 0"),
+    (changed(reduction="max"), "reduction must be 'mean' or 'sum'.*'max'"),
+]
+UNSTATED: list[tuple[str | bytes, str]] = [
+    ("", "not JSON"),
+    (changed()[:-1] + ', "loss": "huber"}', "the key 'loss' is given twice"),
+    (changed(name="a\nb"), "name must be one line"),
+    (changed(input_shape=[10**6, 10**6]), "input_shape.*at most 10,000,000 are allowed"),
+    (changed(layers=[{"size": 10**7}, {"size": 10**7}]), "parameters; at most 100,000,000 .*make the layers smaller"),
     ('{"format": NaN}', "NaN is not a JSON number"),
-    ('{"format": -Infinity}', "-Infinity is not a JSON number"),
     (changed(loss={"name": "huber", "delta": 1}).replace("1}", "1e400}"), "1e400 is too large for float64"),
-    ('{"input_shape": [' + "9" * 5000 + "]}", "is too large"),
     ("[" * 100_000, "nested too deeply"),
-    ('{"a":' * 50_000, "nested too deeply|not JSON"),
     (b"\xff\xfe{}", "not UTF-8"),
+    (" " * (MAX_FILE_BYTES + 1), "1,048,576 bytes"),
 ]
 
 
-@pytest.mark.parametrize(("text", "message"), WRONG)
-def test_a_wrong_file_names_the_field_and_the_remedy(text: str | bytes, message: str, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=message) as caught:
-        NetworkSpec.loads(text)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 400
+@pytest.mark.parametrize(("text", "message"), [*STATED, *UNSTATED])
+def test_a_wrong_file_names_itself_the_field_and_the_remedy(text: str | bytes, message: str, tmp_path: Path) -> None:
     file = tmp_path / "net.json"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(SpecError, match=r"net\.json: "):
-        NetworkSpec.load(file)
-
-
-def test_a_hundred_megabytes_are_refused_without_being_read(tmp_path: Path) -> None:
-    huge = tmp_path / "huge.json"
-    with open(huge, "wb") as file:
-        file.truncate(100 * 2**20)
-    with pytest.raises(SpecError, match="larger than 1,048,576 bytes"):
-        NetworkSpec.load(huge)
-    with pytest.raises(SpecError, match="longer than 1,048,576 bytes"):
-        NetworkSpec.loads(" " * (MAX_FILE_BYTES + 1))
+    for read in (lambda: NetworkSpec.loads(text), lambda: NetworkSpec.load(file)):
+        with pytest.raises(SpecError, match=message) as caught:
+            read()
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 400
+    assert str(file) in str(caught.value)
 
 
 @pytest.mark.parametrize("path", [None, 1, [], b"net.json"])
@@ -172,32 +160,11 @@ def test_a_path_that_is_none_is_refused(path: Any) -> None:
             call()
 
 
-def test_special_files_are_left_alone(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    for call in (lambda: NetworkSpec.load(fifo), lambda: examples.article().save(fifo)):
-        with pytest.raises(SpecError, match="is no regular file"):
-            call()
-    assert stat.S_ISFIFO(fifo.stat().st_mode)
-
-
-def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"cannot read .*none\.json: No such file"):
         NetworkSpec.load(tmp_path / "none.json")
-    with pytest.raises(SpecError, match="is no regular file"):
-        NetworkSpec.load(tmp_path)
-    with pytest.raises(SpecError, match=r"cannot write .*choose a folder that exists"):
+    with pytest.raises(SpecError, match=r"cannot write .*none/net\.json: No such file.*name a file in a folder"):
         examples.article().save(tmp_path / "none" / "net.json")
-
-
-@pytest.mark.parametrize("path", ["a\0b", "\ud800", "no\nfile", "x" * 300])
-def test_names_that_no_file_has_are_one_clear_line(path: str, tmp_path: Path) -> None:
-    name = str(tmp_path / "none" / path)
-    for use in (NetworkSpec.load, examples.article().save):
-        with pytest.raises(SpecError, match=r"^cannot (read|write) ") as caught:
-            use(name)
-        assert str(caught.value).isprintable()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_spec_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
@@ -208,39 +175,11 @@ def test_a_spec_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_saved_file_has_the_permissions_of_any_other_and_links_stay(tmp_path: Path) -> None:
-    plain, target, link = (tmp_path / name for name in ("plain", "net.json", "link.json"))
-    plain.touch()
-    examples.article().save(target)
-    assert target.stat().st_mode == plain.stat().st_mode
-    target.chmod(0o640)
-    link.symlink_to(target)
-    examples.digits().save(link)
-    assert link.is_symlink()
-    assert NetworkSpec.load(target) == examples.digits()
-    assert stat.S_IMODE(target.stat().st_mode) == 0o640
-
-
 def test_any_depth_of_nesting_is_a_spec_error() -> None:
     # the parser's limit and that of printing the value differ, so every depth near them is tried
     for depth in range(800, 1100):
         with pytest.raises(SpecError):
             NetworkSpec.loads(changed(loss=0).replace('"loss": 0', '"loss": ' + "[" * depth + "]" * depth))
-
-
-def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "net.json"
-    examples.article().save(target)
-    before = target.read_bytes()
-
-    def fails(*args: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(SpecError, match="No space left"):
-        examples.digits().save(target)
-    assert target.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_save_and_load(tmp_path: Path) -> None:
@@ -260,29 +199,27 @@ def test_save_and_load(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: LayerSpec(2.5), "size must be an integer"),  # type: ignore[arg-type]
-        (lambda: LayerSpec(np.ones((9, 9))), "size must be an integer ≥ 1, got ndarray"),  # type: ignore[arg-type]
-        (
-            lambda: LayerSpec(2, {"name": "elu", "alpha": 10**5000}),
-            "alpha of elu must be a number .* got int too large to show",
-        ),
+        (lambda: LayerSpec(2.5), "size must be .*integer.*float 2.5"),  # type: ignore[arg-type]
+        (lambda: LayerSpec(np.ones((9, 9))), "size must be .*integer.*ndarray"),  # type: ignore[arg-type]
+        (lambda: LayerSpec(2, {"name": "elu", "alpha": 10**5000}), "alpha of elu must be a number .* got int"),
         (lambda: LayerSpec(2, Function("nothing")), "activation must be one of"),
-        (lambda: LayerSpec(2, Function("elu", 5)), "activation: the parameters of a Function are pairs"),  # type: ignore[arg-type]
-        (lambda: LayerSpec(2, Function("elu", (("alpha", 1.0), ("alpha", 2.0)))), "each name once"),
+        (lambda: LayerSpec(2, Function("elu", 5)), "activation.*elu"),  # type: ignore[arg-type]
+        (lambda: LayerSpec(2, Function("elu", (("alpha", 1.0), ("alpha", 2.0)))), "activation.*alpha"),
         (lambda: NetworkSpec.loads(None), "must be str or bytes, got NoneType"),  # type: ignore[arg-type]
-        (lambda: NetworkSpec((4,), [], "huber"), "at least one layer"),
-        (lambda: NetworkSpec((4,), [3], "huber"), r"layers\[0\] must be a LayerSpec"),  # type: ignore[list-item]
+        (lambda: NetworkSpec((4,), [], "huber"), "layers .*at least 1"),
+        (lambda: NetworkSpec((4,), [3], "huber"), r"layers\[0\] must be .*int 3"),  # type: ignore[list-item]
         (lambda: NetworkSpec("4", [LayerSpec(1)], "huber"), "input_shape must be a list"),  # type: ignore[arg-type]
-        (lambda: NetworkSpec((4,), [LayerSpec(1)] * 10_001, "huber"), "at most 10,000"),
+        (lambda: NetworkSpec((4,), [LayerSpec(1)] * 10_001, "huber"), "layers .*at most 10000"),
         (lambda: examples.article().init(-1), "seed must be an integer ≥ 0"),
         (lambda: examples.article().init(0, "float16"), "dtype must be one of float64, float32"),
         (lambda: examples.article().init(0, "float64", "best"), "scheme must be one of glorot_uniform"),
     ],
 )
-def test_wrong_arguments(build: Any, message: str) -> None:
+def test_wrong_arguments_are_refused_with_their_name(build: Any, message: str) -> None:
     with pytest.raises(SpecError, match=message) as caught:
         build()
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
 
 
 def test_numpy_integers_are_integers() -> None:
@@ -322,11 +259,29 @@ def test_initial_values_are_a_function_of_the_seed_and_the_same_in_both_dtypes()
     assert list(first) == list(spec.parameter_shapes)
 
 
-def test_the_published_schema_is_the_generated_one() -> None:
-    published = json.loads((ROOT / "refimpl/schemas/network-1.schema.json").read_text())
-    assert published == json_schema()
-    names = published["properties"]["loss"]["anyOf"][0]["enum"]
-    assert names == list(LOSSES)
-    assert published["properties"]["layers"]["items"]["properties"]["activation"]["anyOf"][0]["enum"] == list(
-        ACTIVATIONS
-    )
+def test_parameters_know_their_layer_and_role() -> None:
+    spec = examples.article()
+    assert spec.parameters == (
+        Parameter("W1", 1, "W", (2, 4)), Parameter("b1", 1, "b", (2,)),
+        Parameter("W2", 2, "W", (2, 2)), Parameter("b2", 2, "b", (2,)),
+        Parameter("W3", 3, "W", (1, 2)),
+    )  # fmt: skip
+    arrays = {name: name.lower() for name in ("b2", "W3", "W1", "b1", "W2")}
+    layers = spec.by_layer(arrays)
+    assert layers == [{"W": "w1", "b": "b1"}, {"W": "w2", "b": "b2"}, {"W": "w3"}]
+    assert list(spec.by_name(layers).items()) == [(name, name.lower()) for name in spec.parameter_shapes]
+
+
+@pytest.mark.parametrize("index", range(0, 600, 30))
+def test_the_schema_accepts_every_spec_that_is_written(index: int) -> None:
+    SCHEMA.validate(random_problem(7, index, "float64").spec.to_dict())
+
+
+@pytest.mark.parametrize("text", [text for text, _ in STATED])
+def test_the_schema_refuses_what_is_refused_when_it_is_read(text: str) -> None:
+    assert not SCHEMA.is_valid(json.loads(text))
+
+
+def test_the_schema_names_every_activation_and_loss() -> None:
+    published = json.dumps(made(Name.network))
+    assert [name for name in (*ACTIVATIONS, *LOSSES) if f'"const": "{name}"' not in published] == []

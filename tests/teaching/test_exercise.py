@@ -111,8 +111,13 @@ def test_a_mistake_is_named_and_nothing_breaks(folder: Path, few: Any, function:
     marked = exercises.mark(function, path, function, few)
     assert marked.verdict == (PASS if message == "" else FAIL)
     assert message in marked.message
-    other = "bias_gradient" if function != "bias_gradient" else "output_error"
-    assert exercises.mark(other, path, other, few).verdict == PASS
+
+
+def test_a_mistake_in_one_function_is_no_other_s(folder: Path, few: Any) -> None:
+    path = folder / "backward.py"
+    path.write_text(filled(path.read_text(), **{**SOLUTION, "weight_gradient": "return 1 / 0"}))
+    found = {function: exercises.mark(function, path, function, few).verdict for function in exercises.FUNCTIONS}
+    assert found == {**dict.fromkeys(exercises.FUNCTIONS, PASS), "weight_gradient": FAIL}
 
 
 def test_what_never_ends_is_ended(folder: Path, few: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,15 +126,11 @@ def test_what_never_ends_is_ended(folder: Path, few: Any, monkeypatch: pytest.Mo
     path.write_text(path.read_text().replace("    gradients = {}", "    while True: pass\n    gradients = {}"))
     marked = exercises.mark("bug_1.py", path, "", few)
     assert (marked.verdict, marked.passed) == (FAIL, 0)
-    assert "no answer within 1.5 s" in marked.message
+    assert "no answer in time" in marked.message
 
 
 def test_a_file_that_is_no_python_is_said(folder: Path, few: Any) -> None:
-    for text, message in (
-        ("def (", "raises SyntaxError"),
-        ("", "raises AttributeError"),
-        ("import nothing_such", "raises ModuleNotFoundError"),
-    ):
+    for text, message in (("def (", "raises SyntaxError"), ("", "raises AttributeError")):
         (folder / "bug_1.py").write_text(text)
         marked = exercises.mark("bug_1.py", folder / "bug_1.py", "", few)
         assert marked.verdict == FAIL
@@ -154,7 +155,7 @@ def test_a_wrong_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused = run("new", str(tmp_path / "file"))
     assert isinstance(refused.exception, DataError)
-    assert "cannot write into" in str(refused.exception)
+    assert "cannot write" in str(refused.exception)
 
 
 def test_each_bug_changes_one_line_of_a_right_program(folder: Path) -> None:

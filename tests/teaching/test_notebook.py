@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_a_spec_is_its_network() -> None:
     assert {"4 in", "2 sigmoid", "1 identity"} <= {text.text for text in elements(shown, "text")}
 
 
-def test_a_name_from_a_stranger_is_text() -> None:
+def test_markup_in_a_name_is_text() -> None:
     spec = refimpl.NetworkSpec((2,), [refimpl.LayerSpec(1)], "squared_error", name="<script>alert(1)</script>&")
     p = problem(spec, 1)
     for shown in (spec._repr_html_(), trace(spec, p.params, p.x, p.y)._repr_html_()):
@@ -97,8 +98,6 @@ def test_numbers_that_are_none_are_drawn_too() -> None:
 
 
 def test_without_latex2mathml_equations_are_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "latex2mathml.converter", None)
     p = problem(examples.article(), 1)
     shown = trace(p.spec, p.params, p.x, p.y)._repr_html_()

@@ -6,41 +6,35 @@ import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
-from networks import judge, network, problem
+from networks import DTYPES, judge, network, one_of_each, problem
 from typer.testing import CliRunner
 
 import refimpl
 from refimpl import backend as backends
-from refimpl import equations, examples, trace
+from refimpl import examples, trace
 from refimpl.cli import app
-from refimpl.equations import EQUATIONS
+from refimpl.cli.schema import Name, made
+from refimpl.equations import EQUATIONS, dense
 from refimpl.formats.errors import DataError
 from refimpl.judge.report import FAIL
 from refimpl.network.arithmetic import ARITHMETICS
-from refimpl.network.functions import ACTIVATIONS, LOSSES
-from refimpl.network.random_problems import Problem, random_problem
+from refimpl.network.random_problems import random_batch, random_problem
 from refimpl.teaching.record import traced
 
-SCHEMA = Path(refimpl.__file__).parent / "schemas" / "trace-1.schema.json"
 ROOT = Path(refimpl.__file__).parent.parent
 
 
-def one_of_each(index: int, dtype: str) -> Problem:
-    """Small networks over all activations and losses in turn."""
-    rng = np.random.default_rng(index)
-    loss, names = list(LOSSES)[index % len(LOSSES)], list(ACTIVATIONS)
-    sizes = [int(size) for size in rng.integers(1, 5, 4)]
-    last = "softmax" if loss == "negative_log_likelihood" else names[(index * 7) % len(names)]
-    activations = [names[index % len(names)], names[(index * 3 + 1) % len(names)], last]
-    spec = network(sizes, activations, loss, ("mean", "sum")[index % 2], bias=bool(index % 3))
-    return problem(spec, int(rng.integers(1, 5)), seed=index, dtype=dtype)
+@pytest.fixture(scope="module")
+def published() -> Any:
+    return Draft202012Validator(made(Name.trace))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("index", range(39))
 def test_its_values_are_the_backend_s_bit_for_bit(index: int, dtype: str) -> None:
     for p in (one_of_each(index, dtype), random_problem(0, 4 * index, dtype)):
@@ -98,30 +92,29 @@ def test_its_code_lines_stand_there() -> None:
         shown = step.code.source.splitlines()
         there = lines[step.code.line - 1 : step.code.line - 1 + len(shown)]
         assert [line.strip() for line in there] == [line.strip() for line in shown]
-        source, first = inspect.getsourcelines(getattr(equations, step.code.function))
+        source, first = inspect.getsourcelines(getattr(dense, step.code.function))
         assert first < step.code.line < first + len(source)
         functions.add(step.code.function)
     assert functions == set(vars(EQUATIONS))
 
 
 @pytest.mark.parametrize("index", range(0, 40, 5))
-def test_its_json_has_the_published_form_and_all_digits(index: int) -> None:
-    validator = Draft202012Validator(json.loads(SCHEMA.read_text()))
+def test_its_json_has_the_published_form_and_all_digits(published: Any, index: int) -> None:
     p = one_of_each(index, ("float64", "float32")[index % 2])
     found = trace(p.spec, p.params, p.x, p.y)
     written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    validator.validate(written)
+    published.validate(written)
     for step, read in zip(found.steps, written["steps"], strict=True):
         array = np.array(read["value"]["data"], dtype=found.dtype).reshape(read["value"]["shape"])
         assert array.tobytes() == step.value.tobytes()
 
 
-def test_what_overflows_is_written_in_words() -> None:
+def test_what_overflows_is_written_in_words(published: Any) -> None:
     p = problem(network([2, 2, 1], ["identity", "identity"]), 1)
     big = {name: array * 1e300 for name, array in p.params.items()}
     written = json.dumps(trace(p.spec, big, p.x, p.y).to_dict(), allow_nan=False)
     assert '"Infinity"' in written
-    Draft202012Validator(json.loads(SCHEMA.read_text())).validate(json.loads(written))
+    published.validate(json.loads(written))
 
 
 def test_a_planted_mistake_shows_where_it_is() -> None:
@@ -169,8 +162,8 @@ def test_the_command() -> None:
     run = CliRunner().invoke(app, ["trace", "--json", "--batch", "2", "--seed", "3"])
     assert run.exit_code == 0
     written = json.loads(run.stdout)
-    x, y = refimpl.sampling.random_batch(examples.article(), np.random.default_rng(3), 2, "float64")  # type: ignore[attr-defined]
-    params = examples.article().init(seed=3)
-    assert written == json.loads(json.dumps(trace(examples.article(), params, x, y).to_dict()))
+    spec = examples.article()
+    found = trace(spec, spec.init(seed=3), *random_batch(spec, np.random.default_rng(3), 2, "float64"))
+    assert written == json.loads(json.dumps(found.to_dict()))
     text = CliRunner().invoke(app, ["trace"]).stdout
     assert text.startswith("article 4-2-2-1 · squared_error, mean · batch 1 · float64")

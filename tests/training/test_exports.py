@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from refimpl.network.batch import validate
 from refimpl.network.functions import ACTIVATIONS
 from refimpl.network.random_problems import random_problem
 from refimpl.network.spec import LayerSpec, NetworkSpec
-from refimpl.training.data import load, prepare
+from refimpl.training.datasets import read
 from refimpl.training.model import Model
+from refimpl.training.preparation import prepare
 from refimpl.training.scikit_learn import from_scikit_learn, to_scikit_learn
 from refimpl_torch.modules import MODULES, from_sequential, to_sequential
 
@@ -75,7 +77,7 @@ def test_a_module_that_no_spec_describes_is_refused(module: nn.Sequential, messa
 
 
 def fitted(name: str, spec: NetworkSpec, **options: Any) -> Model:
-    prepared = prepare(load(name), spec, standardise=True, **options)
+    prepared = prepare(read(name), spec, standardise=True, **options)
     return Model(spec, spec.init(4), prepared.preparation)
 
 
@@ -96,7 +98,7 @@ def fitted(name: str, spec: NetworkSpec, **options: Any) -> Model:
     ],
 )
 def test_a_model_goes_to_scikit_learn_and_back(name: str, spec: NetworkSpec, options: dict[str, Any]) -> None:
-    model, dataset = fitted(name, spec, **options), load(name)
+    model, dataset = fitted(name, spec, **options), read(name)
     mlp = to_scikit_learn(model)
     x = model.preparation.inputs(dataset, spec, "float64")
     if isinstance(mlp, MLPRegressor):
@@ -111,10 +113,8 @@ def test_a_model_goes_to_scikit_learn_and_back(name: str, spec: NetworkSpec, opt
 
 
 def test_a_fitted_mlp_becomes_a_network() -> None:
-    dataset = load("iris")
+    dataset = read("iris")
     mlp = MLPClassifier((6,), activation="logistic", max_iter=5, random_state=0)
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged
         mlp.fit(dataset.x, dataset.y)
@@ -143,7 +143,7 @@ def test_a_fitted_mlp_becomes_a_network() -> None:
 )
 def test_a_network_that_scikit_learn_has_not_is_refused(spec: NetworkSpec, message: str) -> None:
     model = Model(
-        spec, spec.init(), prepare(load("iris"), NetworkSpec((4,), (LayerSpec(3),), "cross_entropy")).preparation
+        spec, spec.init(), prepare(read("iris"), NetworkSpec((4,), (LayerSpec(3),), "cross_entropy")).preparation
     )
     with pytest.raises(SpecError) as caught:
         to_scikit_learn(model)

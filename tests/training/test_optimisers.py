@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from refimpl import backend as backends
 from refimpl import examples
 from refimpl.backend import CHANGE, DIVERGED, GRADIENT_NORM, TARGET_LOSS, Limits, norm_of, reached
-from refimpl.training.optimisers import SCHEDULES, UPDATE_RULES
 from refimpl.training.gradient_trainer import GradientTrainer, initial_state, trainer
+from refimpl.training.optimisers import SCHEDULES, UPDATE_RULES
 
 STEPS = 50
 OTHERS: dict[str, dict[str, float]] = {

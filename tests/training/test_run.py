@@ -1,50 +1,41 @@
-"""Training runs: what they learn, how they stop, that they are the same on every backend, and what a person sees."""
+"""Training runs: what they learn, how they stop, and that they are the same on every backend."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
-import signal
-import time
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from killing import kills, start
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from typer.testing import CliRunner
+from small_runs import finish
 
 from refimpl import backend as backends
 from refimpl import certify, examples
-from refimpl.cli import app
-from refimpl.formats.errors import CheckpointError, DataError, RefimplError
+from refimpl.formats.errors import DataError
+from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL
+from refimpl.network.batch import validate
 from refimpl.network.spec import LayerSpec, NetworkSpec
-from refimpl.training.checkpoints import Checkpoints
 from refimpl.training.config import TrainingConfig
-from refimpl.training.data import Dataset, Prepared, load, prepare
-from refimpl.training.model import Model
+from refimpl.training.datasets import Dataset, read
+from refimpl.training.preparation import Prepared, prepare
 from refimpl.training.run import Run, summary
 
 BACKENDS = ("numpy", "torch", "jax")
 DIGITS = TrainingConfig(update="adam", learning_rate=0.003, batch_size=32, max_epochs=25)
 
 
-def finished(spec: NetworkSpec, data: Prepared, config: TrainingConfig, backend: str = "numpy", **options: Any) -> Run:
-    run = Run(spec, data, config, backends.load(backend), **options)
-    for _ in run.reports():
-        pass
-    return run
+def finished(spec: NetworkSpec, data: Prepared, config: TrainingConfig, backend: str = "numpy") -> Run:
+    return finish(Run(spec, data, config, backends.load(backend)))
 
 
 @pytest.fixture(scope="module")
 def digits() -> Prepared:
-    return prepare(load("digits"), examples.digits(), validation=0.2, seed=0)
+    return prepare(read("digits"), examples.digits(), validation=0.2, seed=0)
 
 
 def table(x: Any, y: Any) -> Dataset:
@@ -55,7 +46,6 @@ def table(x: Any, y: Any) -> Dataset:
 BITS = np.array([[i >> k & 1 for k in range(4)] for i in range(16)], float)
 
 
-# --------------------------------------------------------------------------------------------------------------
 # What is learned
 
 
@@ -80,7 +70,7 @@ def test_the_digits_are_learned(backend: str, digits: Prepared) -> None:
 
 def against_scikit_learn(name: str, estimator: Any, spec: NetworkSpec, target: dict[str, Any]) -> tuple[float, float]:
     """Our metric and scikit-learn's on held-out data, from one start, with all samples in every step."""
-    data = prepare(load(name), spec, validation=0.25, standardise=True, **target)
+    data = prepare(read(name), spec, validation=0.25, standardise=True, **target)
     run = finished(spec, data, TrainingConfig(update="adam", learning_rate=0.01, max_epochs=150, report_every=150))
     y = data.y.ravel()
     mlp = estimator(
@@ -114,7 +104,6 @@ def test_breast_cancer_is_within_one_percent_of_scikit_learn() -> None:
     assert ours > 0.9
 
 
-# --------------------------------------------------------------------------------------------------------------
 # One run, three backends
 
 
@@ -130,8 +119,7 @@ def test_every_backend_takes_the_same_course(update: str, digits: Prepared) -> N
     moved.state = {
         name: np.nextafter(array, np.inf) if "." not in name else array for name, array in moved.state.items()
     }
-    for _ in moved.reports():
-        pass
+    finish(moved)
     steps = courses["numpy"].progress.step
     for name in spec.parameter_shapes:
         numpy = courses["numpy"].params[name]
@@ -142,9 +130,6 @@ def test_every_backend_takes_the_same_course(update: str, digits: Prepared) -> N
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_gradient_along_the_way_is_the_certified_one(backend: str) -> None:
-    from refimpl.judge.judge import Judge
-    from refimpl.network.batch import validate
-
     spec = examples.article()
     x, y = examples.article_batch(6)
     data = prepare(table(x, y), spec)
@@ -188,13 +173,12 @@ def test_every_sample_is_taken_once_an_epoch(digits: Prepared) -> None:
     assert not np.array_equal(first[0], second[0])
 
 
-# --------------------------------------------------------------------------------------------------------------
 # How runs stop
 
 
 def small(**options: Any) -> tuple[NetworkSpec, Prepared, TrainingConfig]:
     spec = NetworkSpec((4,), (LayerSpec(5, "tanh"), LayerSpec(3, "identity")), "cross_entropy", name="iris")
-    data = prepare(load("iris"), spec, validation=0.3, standardise=True)
+    data = prepare(read("iris"), spec, validation=0.3, standardise=True)
     return spec, data, TrainingConfig(**{"learning_rate": 0.3, "max_epochs": 400, **options})
 
 
@@ -241,7 +225,7 @@ def test_patience_keeps_the_best_parameters() -> None:
     loss, _ = backends.value_and_grad(spec, run.params, data.held_out_x, data.held_out_y)
     assert loss == pytest.approx(best, rel=1e-12)
     with pytest.raises(DataError, match="patience needs held-out data"):
-        Run(spec, prepare(load("iris"), spec), config, backends.load("numpy"))
+        Run(spec, prepare(read("iris"), spec), config, backends.load("numpy"))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -253,192 +237,3 @@ def test_a_diverging_run_keeps_the_last_finite_parameters(backend: str, batch: i
     assert run.progress.stopped == ("diverged",)
     assert all(np.isfinite(array).all() for array in run.params.values())
     assert math.isfinite(run.progress.history[-1].loss)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"update": "sgd"}, "update must be one of gradient_descent, momentum, nesterov, adam; got 'sgd'"),
-        ({"schedule": "linear"}, "schedule must be one of constant"),
-        ({"batch_size": 0}, "batch_size must be an integer ≥ 1, got 0"),
-        ({"batch_size": 2.5}, "batch_size must be an integer"),
-        ({"seed": -1}, "seed must be an integer ≥ 0"),
-        ({"learning_rate": math.nan}, "learning_rate must be a finite number ≥ 0, got nan"),
-        ({"learning_rate": -0.1}, "learning_rate must be a finite number ≥ 0"),
-        ({"target_loss": math.inf}, "target_loss must be a finite number"),
-        ({"patience": True}, "patience must be an integer"),
-        ({"update_parameters": {"momentum": 0.9}}, "gradient_descent has no parameter 'momentum'; it has: none"),
-        ({"update": "momentum", "update_parameters": {"momentum": 1.0}}, "must be a number ≥ 0 and < 1"),
-        ({"update": "adam", "update_parameters": 3}, "update_parameters must be numbers by name"),
-        ({"dtype": "float16"}, "dtype must be one of"),
-        ({"scheme": "xavier"}, "scheme must be one of"),
-        ({"max_epochs": None}, "max_epochs must be an integer"),
-    ],
-)
-def test_a_wrong_configuration_is_said(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError) as caught:
-        TrainingConfig(**options)
-    assert message in str(caught.value)
-
-
-def test_a_configuration_reads_back() -> None:
-    config = TrainingConfig(update="adam", schedule="cosine", batch_size=3, patience=2)
-    assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    with pytest.raises(DataError, match="nothing else"):
-        TrainingConfig.from_dict({"rate": 1})
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Models
-
-
-def test_a_model_reads_back_and_predicts(tmp_path: Path) -> None:
-    spec, data, config = small(max_epochs=200)
-    run = finished(spec, data, config)
-    model = Model(spec, run.params, data.preparation, {"summary": summary(run)})
-    model.save(tmp_path / "model")
-    again = Model.load(tmp_path / "model")
-    assert again.spec == spec
-    assert again.preparation == data.preparation
-    assert again.trained["summary"]["stopped"] == ["max_epochs"]
-    dataset = load("iris")
-    for backend in BACKENDS:
-        predicted = again.predict(dataset, backend)
-        assert np.mean(predicted == dataset.y) > 0.93
-        np.testing.assert_allclose(again.outputs(dataset, backend), model.outputs(dataset), rtol=1e-12)
-
-
-@pytest.mark.parametrize("at", [0, 9, 200, -1])
-def test_a_damaged_model_is_refused(tmp_path: Path, at: int) -> None:
-    spec, data, _ = small()
-    path = tmp_path / "model"
-    Model(spec, spec.init(), data.preparation).save(path)
-    raw = bytearray(path.read_bytes())
-    raw[at] ^= 64
-    path.write_bytes(bytes(raw))
-    with pytest.raises(CheckpointError, match="model"):
-        Model.load(path)
-
-
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
-    spec, data, config = small(max_epochs=1)
-    finished(spec, data, config, checkpoints=Checkpoints(tmp_path))
-    with pytest.raises(CheckpointError, match=r"it is no model: its format is 'refimpl.checkpoint/1'"):
-        Model.load(next(tmp_path.iterdir()))
-    with pytest.raises(CheckpointError, match="there is no such file"):
-        Model.load(tmp_path / "none")
-
-
-# --------------------------------------------------------------------------------------------------------------
-# The command line
-
-
-def refimpl(*arguments: str) -> Any:
-    return CliRunner().invoke(app, list(arguments))
-
-
-def train(folder: Path, *arguments: str) -> Any:
-    return refimpl("train", "--example", "digits", "--data", "digits", "--out", str(folder), *arguments)
-
-
-QUICK = ("--update", "adam", "--learning-rate", "0.003", "--batch", "32", "--epochs", "3", "--validation", "0.2")
-
-
-def test_train_and_predict(tmp_path: Path) -> None:
-    outcome = train(tmp_path, *QUICK)
-    assert outcome.exit_code == 0, outcome.output
-    assert "stopped: the last epoch is done" in outcome.output
-    assert "on 359 held-out samples" in outcome.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "checkpoints", "history.jsonl", "loss.png", "loss.svg", "model.safetensors",
-    ]  # fmt: skip
-    assert (tmp_path / "loss.png").read_bytes()[:4] == b"\x89PNG"
-    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
-    again = train(tmp_path, *QUICK)
-    assert isinstance(again.exception, CheckpointError)
-    assert "--resume goes on with it" in str(again.exception)
-    assert train(tmp_path, *QUICK, "--resume").exit_code == 0
-    predicted = refimpl("predict", str(tmp_path / "model.safetensors"), "--data", "digits")
-    lines = predicted.stdout.splitlines()
-    assert lines[0] == "class"
-    truth = load("digits").y
-    assert np.mean(np.array(lines[1:]) == truth) > 0.8
-    as_json = refimpl(
-        "predict", str(tmp_path / "model.safetensors"), "--data", "digits", "--json", "--backend", "torch"
-    )
-    assert [json.loads(line)["class"] for line in as_json.stdout.splitlines()] == lines[1:]
-
-
-def test_json_lines(tmp_path: Path) -> None:
-    outcome = train(tmp_path, *QUICK, "--json")
-    lines = [json.loads(line) for line in outcome.stdout.splitlines()]
-    assert [line["epoch"] for line in lines[:-1]] == [0, 1, 2, 3]
-    assert lines[-1]["summary"]["stopped"] == ["max_epochs"]
-
-
-def test_a_diverging_run_is_exit_code_1(tmp_path: Path) -> None:
-    path = tmp_path / "data.csv"
-    x, y = examples.article_batch(10)
-    path.write_text(
-        "a,b,c,d,y\n" + "".join(",".join(map(repr, map(float, [*r, *t]))) + "\n" for r, t in zip(x, y, strict=True))
-    )
-    outcome = refimpl("train", "--data", str(path), "--learning-rate", "1e6", "--out", str(tmp_path / "out"))
-    assert outcome.exit_code == 1, outcome.output
-    assert "the last good parameters are kept" in outcome.output
-    model = Model.load(tmp_path / "out" / "model.safetensors")
-    assert all(np.isfinite(array).all() for array in model.params.values())
-    predicted = refimpl("predict", str(tmp_path / "out" / "model.safetensors"), "--data", str(path))
-    assert len(predicted.stdout.splitlines()) == 11
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["train"], "--data is missing"),
-        (["train", "--data", "iris"], "squared_error takes numbers"),
-        (["train", "--data", "digits"], "takes numbers"),
-        (["train", "--data", "nothing"], "is neither one of digits"),
-        (["train", "none.json", "--data", "iris"], "cannot read none.json"),
-        (["train", "--data", "iris", "--update-parameter", "x"], "--update-parameter must be NAME=NUMBER"),
-        (["train", "--data", "iris", "--update", "sgd"], "update must be one of"),
-        (["predict", "/nonexistent", "--data", "iris"], "there is no such file"),
-    ],
-)
-def test_a_wrong_request_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
-    out = ["--out", str(tmp_path / "out")] if arguments[0] == "train" else []
-    outcome = refimpl(*arguments, *out)
-    assert isinstance(outcome.exception, RefimplError), outcome.output
-    assert message in str(outcome.exception)
-    assert not (tmp_path / "out").exists()
-
-
-def wait_for_checkpoints(folder: Path) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if (folder / "checkpoints").is_dir() and len(os.listdir(folder / "checkpoints")) >= 2:
-            return
-        time.sleep(0.01)
-    raise AssertionError("no checkpoint came")
-
-
-def test_ctrl_c_saves_and_resume_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    program = start(tmp_path / "a")
-    wait_for_checkpoints(tmp_path / "a")
-    program.send_signal(signal.SIGINT)
-    out, err = program.communicate(timeout=30)
-    assert program.returncode == 130, err
-    assert "the same command with --resume goes on" in out
-    assert "stopping at the next report" in err
-    resumed = start(tmp_path / "a", "--resume")
-    assert resumed.communicate(timeout=60)
-    straight = start(tmp_path / "b")
-    assert straight.communicate(timeout=60)
-    assert resumed.returncode == straight.returncode == 0
-    for name in ("model.safetensors", "history.jsonl"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path) -> None:
-    seed = int(os.environ.get("REFIMPL_TEST_SEED", "0"))
-    assert len(list(kills(tmp_path, 3, seed))) == 3

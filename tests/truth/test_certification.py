@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from threading import Barrier
 
+import flint
 import mpmath
 import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from networks import DTYPES, judge, network, problem
+from networks import DTYPES, article, judge, network, problem
 
 from refimpl import CertificationError, certify, examples
+from refimpl.judge.tolerance import tolerance
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.batch import validate
 from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.network.random_problems import Problem, random_problem
-from refimpl.truth.certification import Balls, certify_batch, certify_forward
+from refimpl.truth.certification import Balls, Certificate, certify_batch, certify_forward
 
 
-def small_problem(index: int, dtype: str) -> Problem:
-    """The first problem from `index` on that is small enough for the second route."""
+def small_problem(index: int, dtype: str, work: int = 720_000) -> Problem:
+    """The first problem from `index` on that takes so little of the second route: its time goes with the square of the
+    parameters and the samples.
+    """
     while True:
         p = random_problem(99, index, dtype)
-        if p.spec.n_parameters <= 300 and len(p.x) <= 8:
+        if p.spec.n_parameters**2 * len(p.x) <= work:
             return p
         index += 1
 
 
-@settings(max_examples=60)
+@settings(max_examples=80)
 @given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
 def test_reverse_and_forward_mode_overlap(index: int, dtype: str) -> None:
-    p = small_problem(index, dtype)
+    p = small_problem(index, dtype, 40_000)
     batch = validate(p.spec, p.params, p.x, p.y)
     truth = certify_batch(p.spec, batch)
     loss, grads = certify_forward(p.spec, batch, max(400, truth.precision))
@@ -45,7 +52,7 @@ def test_reverse_and_forward_mode_overlap(index: int, dtype: str) -> None:
 
 @settings(max_examples=60)
 @given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
-@example(index=440, dtype="float64")  # exact gradients below float64's range
+@example(index=480, dtype="float64")  # exact gradients below float64's range
 def test_every_radius_is_at_most_2_to_the_minus_80_of_its_value(index: int, dtype: str) -> None:
     p = small_problem(index, dtype)
     truth = certify(p.spec, p.params, p.x, p.y)
@@ -59,7 +66,7 @@ def test_every_radius_is_at_most_2_to_the_minus_80_of_its_value(index: int, dtyp
 
 
 def test_forward_mode_differs_when_the_network_does() -> None:
-    p = small_problem(3, "float64")
+    p = small_problem(3, "float64", 40_000)
     batch = validate(p.spec, p.params, p.x, p.y)
     nudged = validate(p.spec, {**p.params, "W1": p.params["W1"] * (1 + 1e-15)}, p.x, p.y)
     loss, _ = certify_forward(p.spec, nudged)
@@ -166,12 +173,16 @@ def test_a_logarithm_of_a_negative_number_is_an_error_that_says_so() -> None:
         certify(p.spec, p.params, p.x, p.y)
 
 
-@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name not in ("relu", "leaky_relu", "identity")])
-def test_huge_weights_that_cancel_take_more_precision(activation: str) -> None:
+def cancelling(activation: str) -> Problem:
     """The last z is 2 tanh ½ · 10¹⁰⁰ less itself: 0, which 200 bits do not know to within 10³⁹."""
     spec = network((1, 2, 2), ["tanh", activation], reduction="sum", bias=False)
     params = {"W1": np.array([[0.5], [0.5]]), "W2": np.array([[1e100, -1e100], [2.0, -1.0]])}
-    truth = certify(spec, params, np.ones((1, 1)), np.ones((1, 2)))
+    return Problem(spec, params, np.ones((1, 1)), np.ones((1, 2)), 0, 0)
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name not in ("relu", "leaky_relu", "identity")])
+def test_huge_weights_that_cancel_take_more_precision(activation: str) -> None:
+    truth = judge(cancelling(activation)).truth
     assert truth.precision > 500
     assert abs(truth.values["z3"].mid[0, 0]) <= truth.values["z3"].rad[0, 0] <= 1e-30
     assert np.isfinite(truth.loss.mid)
@@ -212,3 +223,43 @@ def test_a_tie_at_one_kink_leaves_the_far_pieces_out() -> None:
     truth = certify(spec, params, np.ones((1, 1)), np.array([[-1.0]]))
     assert truth.undecided
     assert (truth.grads["W2"].rad < 1e-15).all()
+
+
+def everything(truth: Certificate) -> dict[str, bytes]:
+    balls = {"loss": truth.loss, **truth.grads, **truth.values}
+    return {
+        f"{name} {part}": getattr(ball, part).tobytes()
+        for name, ball in balls.items()
+        for part in ("mid", "rad", "tail", "tail_rad")
+    }
+
+
+def test_several_threads_get_the_balls_that_one_gets_and_the_precision_stays() -> None:
+    """Certificates of 200 and of more than 500 bits, and tolerances, which take 64."""
+    problems = [article(3), cancelling("tanh"), problem(network((3, 4, 2), ["gelu", "softmax"]), 4)]
+    alone = [judge(p) for p in problems]
+    assert alone[1].truth.precision > 500 > alone[0].truth.precision
+    bounds = alone[2].tolerance(ARITHMETICS["float64"]).worst_case
+    tasks = 2 * len(problems) + 2
+    together = Barrier(tasks)
+
+    def work(task: int) -> None:
+        together.wait(timeout=60)
+        for turn in range(12):
+            p, known = problems[(task + turn) % 3], alone[(task + turn) % 3]
+            if task < 2 * len(problems):
+                assert everything(certify(p.spec, p.params, p.x, p.y)) == everything(known.truth)
+            else:
+                found = tolerance(alone[2].spec, alone[2].batch, alone[2].truth, ARITHMETICS["float64"]).worst_case
+                assert {name: bound.tobytes() for name, bound in found.items()} == {
+                    name: bound.tobytes() for name, bound in bounds.items()
+                }
+
+    interval = sys.getswitchinterval()
+    with flint.ctx.workprec(77), ThreadPoolExecutor(tasks) as pool:
+        sys.setswitchinterval(1e-6)
+        try:
+            list(pool.map(work, range(tasks)))
+        finally:
+            sys.setswitchinterval(interval)
+        assert flint.ctx.prec == 77

@@ -1,0 +1,222 @@
+"""The verdict on every element of an array, against a judge in loops, and at the very ends of the bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from networks import DTYPES, judge, network, problem
+
+from refimpl.judge.judge import Judge
+from refimpl.judge.report import FAIL, PASS, UNDETERMINED, Row
+from refimpl.judge.tolerance import Tolerance
+from refimpl.judge.verdicts import judged, largest_element
+from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
+from refimpl.truth.certification import Balls
+
+OVERFLOW = "an intermediate value may overflow, or its derivative is unbounded, within the rounding errors"
+WIDE = "the worst-case bound exceeds 1% of the largest element"
+KINK = "a kink lies within the rounding errors"
+NAN, INF = math.nan, math.inf
+
+
+def balls(mid: Any, tail: Any = 0.0, tail_rad: Any = 0.0) -> Balls:
+    mid = np.asarray(mid, dtype=np.float64)
+    rest = [np.broadcast_to(np.asarray(part, dtype=np.float64), mid.shape).copy() for part in (tail, tail_rad)]
+    return Balls(mid, np.zeros_like(mid), *rest)
+
+
+def verdict_on(
+    values: Any, truth: Balls, worst: Any, across: Any = None, statistical: Any = None,
+    dtype: str = "float64", others: Mapping[str, Balls] | None = None,
+) -> Row:  # fmt: skip
+    """On `values` as the gradient W1; `others` are the other gradients."""
+    forms = [worst, worst if across is None else across, worst if statistical is None else statistical]
+    bounds = [{"W1": np.broadcast_to(np.asarray(form, dtype=np.float64), truth.mid.shape)} for form in forms]
+    tolerance = Tolerance(*bounds, ARITHMETICS[dtype])
+    largest = largest_element(truth.mid, {"W1": truth, **(others or {})})
+    return judged("someone", "W1", np.asarray(values, dtype), truth, tolerance, dtype, largest)
+
+
+def in_loops(
+    values: Any, truth: Balls, worst: Any, across: Any, statistical: Any, dtype: str = "float64", largest: float = 0.0
+) -> dict[str, Any]:
+    """What the row must say, from the docstrings of refimpl.judge.tolerance and Row, one element at a time."""
+    largest = max(np.abs(truth.mid).max(), ARITHMETICS[dtype].smallest_normal, largest)
+    distances = truth.distance(values)
+    verdicts, ratios, ulps, kinked, open_bounds = {}, {}, {}, [], []
+    for at in np.ndindex(truth.mid.shape):
+        slack, off = 2 * float(truth.tail_rad[at]), float(distances[at])
+        inside = off <= worst[at] + slack
+        if not inside and off > across[at] + slack and across[at] < INF:
+            verdicts[at] = FAIL
+        elif inside and worst[at] < INF and worst[at] + slack <= 0.01 * largest:
+            verdicts[at] = PASS
+        else:
+            verdicts[at] = UNDETERMINED
+            open_bounds.append((off, statistical[at] + slack if across[at] == worst[at] else INF))
+            kinked.append(not inside and worst[at] < INF)
+        excess = max(off - slack, 0.0)
+        if not math.isfinite(values[at]):
+            ratios[at] = INF
+        else:
+            ratios[at] = 0.0 if excess == 0 or worst[at] == INF else excess / worst[at] if worst[at] else INF
+        ulp = float(np.spacing(np.abs(truth.mid[at]).astype(dtype)))
+        excess = float(abs(truth.tail[at])) if values[at] == truth.mid[at] else off
+        ulps[at] = INF if excess > ulp * 1e308 else excess / ulp
+    found = set(verdicts.values())
+    verdict = FAIL if FAIL in found else UNDETERMINED if UNDETERMINED in found else PASS
+    at = max((at for at in verdicts if verdicts[at] == verdict), key=lambda at: ratios[at])
+    still_open = [at for at in verdicts if verdicts[at] == UNDETERMINED]
+    reason = ""
+    if verdict == FAIL and not math.isfinite(values[at]):
+        reason = f"{values[at]} where the truth is finite"
+    elif verdict == UNDETERMINED:
+        reason = OVERFLOW if any(worst[place] == INF for place in still_open) else KINK if any(kinked) else WIDE
+    second = ""
+    if open_bounds:
+        sure = all(bound <= 0.01 * largest for _, bound in open_bounds)
+        second = FAIL if any(off > bound for off, bound in open_bounds) else PASS if sure else UNDETERMINED
+    return {
+        "backend": "someone", "quantity": "W1", "verdict": verdict, "size": truth.mid.size,
+        "failed": list(verdicts.values()).count(FAIL), "undetermined": len(still_open),
+        "ratio": float(ratios[at]), "ulps": float(ulps[at]), "index": tuple(i + 1 for i in at),
+        "value": float(values[at]), "truth": float(truth.mid[at]), "bound": float(worst[at]), "reason": reason,
+        "statistical": second,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (2, 3)])
+def test_every_field_of_a_row_is_that_of_a_judge_in_loops(
+    rng: np.random.Generator, shape: tuple[int, ...], dtype: str
+) -> None:
+    seen = set()
+    for trial in range(80):
+        truth = balls(
+            rng.choice([0.0, 1.0, -3.0, 1e-3], shape), rng.choice([0.0, 1e-12], shape), rng.choice([0.0, 1e-9], shape)
+        )
+        worst = rng.choice([1e-7, 1e-4] if trial % 4 else [0.0, 1e-4, 0.02, 0.5, INF], shape)
+        across = np.maximum(worst, rng.choice([0.0, 0.0, 0.1, INF], shape))
+        statistical = worst * rng.choice([0.01, 0.5], shape)
+        times = rng.choice([0.0, 0.3, 0.999, -0.999] if trial % 2 else [0.0, 0.999, 1.5, -1.5, 300.0], shape)
+        values = (truth.mid + times * np.where(np.isfinite(worst), worst, 0.01)).astype(dtype)
+        if trial % 7 == 0:
+            values = np.where(rng.random(shape) < 0.4, rng.choice([NAN, INF, -INF]), values).astype(dtype)
+        row = verdict_on(values, truth, worst, across, statistical, dtype)
+        wanted = in_loops(values, truth, worst, across, statistical, dtype)
+        assert str(vars(row)) == str(wanted)
+        seen.add(row.verdict)
+    assert seen == {PASS, FAIL, UNDETERMINED}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("key", ["W1", "z2", "delta3"])
+def test_one_element_is_judged_as_it_is_among_all(rng: np.random.Generator, key: str, dtype: str) -> None:
+    known = judge(problem(network((2, 3, 2), ["tanh", "identity"]), n=4, dtype=dtype))
+    kind = "grads" if key in known.truth.grads else "values"
+    among = getattr(known.truth, kind)
+    shape = among[key].mid.shape
+    seen = set()
+    for trial in range(60):
+        mid = rng.choice([0.0, 1.0, -3.0], shape) if trial % 4 else np.zeros(shape)
+        truth = balls(mid, rng.choice([0.0, 1e-12], shape), rng.choice([0, 1e-9], shape))
+        worst = rng.choice([1e-7, 1e-4, 0.5, INF], shape)
+        across = np.maximum(worst, rng.choice([0.0, 0.1, INF], shape))
+        statistical = worst * rng.choice([0.01, 0.5], shape)
+        bounds = [{key: form} for form in (worst, across, statistical)]
+        asked: list[Arithmetic] = []
+
+        def tolerance(arithmetic: Arithmetic, bounds: Any = bounds, asked: Any = asked) -> Tolerance:
+            asked.append(arithmetic)
+            return Tolerance(*bounds, arithmetic)
+
+        certificate = replace(known.truth, **{kind: {**among, key: truth}})
+        at = tuple(int(rng.integers(size)) for size in shape)
+        value = truth.mid[at] + rng.choice([0.0, 0.9e-7, 0.9e-4, 0.05, 300.0, NAN])
+        alone = Balls(*(getattr(truth, part)[at].reshape(1) for part in ("mid", "rad", "tail", "tail_rad")))
+        forms = [form[at].reshape(1) for form in (worst, across, statistical)]
+        of_its_kind = getattr(certificate, kind).values() if kind == "grads" and not mid.any() else [truth]
+        largest = max(np.abs(b.mid).max() for b in of_its_kind)
+        wanted = in_loops(np.array([value], dtype), alone, *forms, dtype, largest=largest)
+        wanted |= {"quantity": key, "index": tuple(i + 1 for i in at)}
+        row = Judge(known.spec, known.batch, certificate, tolerance).judge_element("someone", key, float(value), at)
+        assert str(vars(row)) == str(wanted)
+        assert asked == [ARITHMETICS[dtype]]
+        seen.add(row.verdict)
+    assert seen == {PASS, FAIL, UNDETERMINED}
+
+
+def test_a_value_at_its_bound_passes_and_the_next_one_fails() -> None:
+    bound = 2.0**-20
+    at, beyond = 1 + bound, np.nextafter(1 + bound, 2) + 2.0**-51
+    assert verdict_on([at], balls([1.0]), bound * (1 + 2.0**-51)).verdict == PASS
+    assert verdict_on([beyond], balls([1.0]), bound).verdict == FAIL
+
+
+def test_the_certificates_own_radius_is_granted_twice() -> None:
+    """Once for the distance, which is taken to the far end of the ball, and once for the bound."""
+    truth = balls([1.0], 0.0, 2.0**-10)
+    off = {times: verdict_on([1.0 + times * 2.0**-10], truth, 0.0).verdict for times in (0, 0.99, 1.01)}
+    assert off == {0: PASS, 0.99: PASS, 1.01: FAIL}
+    wide = balls([0.0, 1.0], 0.0, [2.0**-8, 0.0])
+    assert verdict_on([0.0, 1.0], wide, 0.0).undetermined == 0
+    assert verdict_on([0.0, 1.0], wide, 0.003).undetermined == 1
+
+
+@pytest.mark.parametrize(("bound", "verdict"), [(0.01, PASS), (np.nextafter(0.01, 1), UNDETERMINED)])
+def test_a_bound_of_a_hundredth_decides_and_a_larger_one_does_not(bound: float, verdict: str) -> None:
+    assert verdict_on([1.0, 0.5], balls([1.0, 0.5]), bound).verdict == verdict
+    assert verdict_on([1.0, 0.5], balls([-1.0, 0.5]), 1.0, statistical=bound).statistical == verdict
+
+
+def test_zeros_are_held_against_the_largest_gradient_and_then_the_smallest_normal_number() -> None:
+    zeros, smallest = balls([0.0, 0.0]), ARITHMETICS["float64"].smallest_normal
+    others = {"W2": balls([1.0, -5.0]), "x": balls([2.0])}
+    assert verdict_on([0.0, 0.0], zeros, 0.05, others=others).verdict == PASS
+    assert verdict_on([0.0, 0.0], zeros, 0.051, others=others).verdict == UNDETERMINED
+    assert verdict_on([0.0, 0.0], zeros, 0.009 * smallest).verdict == PASS
+    assert verdict_on([0.0, 0.0], zeros, 0.011 * smallest).verdict == UNDETERMINED
+
+
+def test_what_the_certificate_does_not_know_is_granted_across_kinks_and_statistically() -> None:
+    """Values at the very end of what is granted, in numbers that are exact."""
+    truth = balls([1.0], 0.0, 2.0**-10)
+    end = np.array([1 + 0.5])  # at most 0.5 (1 + 2⁻⁵¹) + 2⁻¹⁰ away
+    away = float(truth.distance(end)[0])
+    for across, verdict in ((away - 2.0**-9, UNDETERMINED), (np.nextafter(away, 0) - 2.0**-9, FAIL)):
+        assert verdict_on(end, truth, 0.0, across).verdict == verdict
+    for form, verdict in ((away - 2.0**-9, UNDETERMINED), (np.nextafter(away, 0) - 2.0**-9, FAIL)):
+        assert verdict_on(end, truth, 1.0, statistical=form).statistical == verdict
+
+
+def test_the_largest_element_is_the_arrays_own_or_where_it_is_zero_that_of_its_kind() -> None:
+    kind = {"W1": balls([[0.0]]), "W2": balls([1.0, -7.0]), "b2": balls([3.0])}
+    assert largest_element(np.array([0.5, -2.0]), kind) == 2.0
+    assert largest_element(np.array([1e-3]), kind) == 1e-3
+    assert largest_element(np.array([0.0]), kind) == 7.0
+    assert largest_element(np.array(0.0), {}) == 0.0
+    assert largest_element(np.zeros(0), {"none": balls(np.zeros(0))}) == 0.0
+
+
+def test_a_loss_and_a_z_of_zero_are_not_held_against_the_gradients() -> None:
+    """Bounds of a hundredth of the largest gradient: zeros among the gradients pass, the others are undetermined."""
+    known = judge(problem(network((2, 1), ["identity"], bias=False)))
+    grads, zero = {"W1": balls([[0.0, 0.0]]), "x": balls(np.ones((5, 2)))}, balls(np.zeros((5, 1)))
+    truth = replace(known.truth, loss=balls(0.0), grads=grads, values={**known.truth.values, "z2": zero})
+    shapes = {"loss": truth.loss, **truth.grads, **truth.values}
+    bounds = {key: np.full(ball.mid.shape, 0.009) for key, ball in shapes.items()}
+    judging = Judge(known.spec, known.batch, truth, lambda arithmetic: Tolerance(bounds, bounds, bounds, arithmetic))
+    found = {row.quantity: row.verdict for row in judging.judge_answer("a", (0.0, {"W1": np.zeros((1, 2))}))}
+    assert found == {"loss": UNDETERMINED, "W1": PASS}
+    assert judging.judge_element("a", "z2", 0.0, (0, 0)).verdict == UNDETERMINED
+    assert judging.judge_element("a", "W1", 0.0, (0, 0)).verdict == PASS
+
+
+def test_a_truth_beyond_float64_passes_in_no_form() -> None:
+    row = verdict_on([1e308], balls([INF], 0.0, INF), INF)
+    assert (row.verdict, row.statistical, row.reason, row.ratio) == (UNDETERMINED, UNDETERMINED, OVERFLOW, 0.0)
