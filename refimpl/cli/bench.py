@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from refimpl.cli.requested import AsJson, Device
-from refimpl.cli.terminal import console, print_json, progress
+from refimpl.cli.terminal import print_json, print_markdown, progress
 from refimpl.formats.errors import DataError
 
 
@@ -71,8 +71,7 @@ def bench(
     if as_json:
         print_json(result)
         return
-    wide = console(140)
-    wide.print(report.tables(result))
+    print_markdown(pages["md"])
     if saved is not None:
-        wide.print(report.comparison(runs.compare(result, saved)))
+        print_markdown(report.comparison(runs.compare(result, saved)))
     typer.echo(f"{folder / 'bench.html'}, bench.md and bench.json written")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ALL_PASS, WRONG, UNDECIDED, INTERRUPTED = 0, 1, 3, 130
+WIDE = 100  # columns that a table of a benchmark takes
 LONG = 10_000  # columns of what is no terminal, where a line is for programs to search
 
 T = TypeVar("T")
@@ -34,6 +35,15 @@ def console(least: int = 0) -> Console:
 
     found = Console()
     return Console(width=max(found.width, least) if found.is_terminal else LONG)
+
+
+def print_markdown(text: str) -> None:
+    """Rendered; as it is where that has no place: on a narrow terminal, and on what is none."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    found = Console()
+    found.print(Markdown(text)) if found.is_terminal and found.width >= WIDE else typer.echo(text)
 
 
 def print_json(data: Any) -> None:
