@@ -4,10 +4,11 @@ takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from refimpl.benchmark.measure import QUANTITIES
+from refimpl.formats.markdown import table
 
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
@@ -65,12 +66,6 @@ def _not_measured(group: Mapping[str, Any]) -> list[str]:
     return [f"{row['contender']}: {row.get('skipped') or row.get('error') or 'not measured'}" for row in rows]
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{'---|' * left}{'--:|' * (len(columns) - left)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
-
-
 def markdown(result: Mapping[str, Any]) -> str:
     """Everything: the conditions, and a table a group, in which our backends are bold."""
     lines = ["\n\n".join(conditions(result)), ""]
@@ -80,7 +75,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         if "error" in group:
             lines += [f"Failed: {group['error']}", ""]
         else:
-            lines += [*_table(COLUMNS, (_cells(group, row) for row in measured)), ""]
+            lines += [table(COLUMNS, (_cells(group, row) for row in measured)), ""]
         lines += [*(f"Not measured: {reason}\n" for reason in _not_measured(group))]
     return "\n".join(lines)
 
@@ -93,7 +88,7 @@ def comparison(changes: Sequence[Mapping[str, Any]]) -> str:
         ratio, much = f"{change['change']:.2f}", not 1 / 1.15 <= change["change"] <= 1.15
         numbers = (f"{change['saved']:.3g}", f"{change['now']:.3g}", f"**{ratio}**" if much else ratio)
         rows.append((change["group"], change["contender"], change["quantity"], *numbers))
-    return "\n".join(["### Ratio to the floor of the same run, against the saved run", "", *_table(columns, rows, 3)])
+    return f"### Ratio to the floor of the same run, against the saved run\n\n{table(columns, rows, left=3)}"
 
 
 def claims(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
