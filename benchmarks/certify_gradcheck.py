@@ -27,7 +27,7 @@ def gradcheck_seconds(params: dict[str, Any], x: Any, y: Any) -> float:
     x, y = torch.tensor(x), torch.tensor(y)
 
     def loss(*perturbed: torch.Tensor) -> torch.Tensor:
-        return loss_of(MNIST, {**tensors, **dict(zip(PERTURBED, perturbed, strict=True))}, x, y, True)
+        return loss_of(MNIST, {**tensors, **dict(zip(PERTURBED, perturbed, strict=True))}, x, y)
 
     start = time.perf_counter()
     assert torch.autograd.gradcheck(loss, tuple(tensors[name] for name in PERTURBED))

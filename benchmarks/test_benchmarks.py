@@ -34,7 +34,7 @@ def judged(request: pytest.FixtureRequest) -> Judged:
 @pytest.mark.parametrize("quantity", QUANTITIES)
 @pytest.mark.parametrize("name", list(contenders.available()))
 def test_benchmark(benchmark: Any, judged: Judged, name: str, quantity: str) -> None:
-    group, contender = judged.group, contenders.load(name)
+    group, contender = judged.group, contenders.find(name)
     reason = supported(contender, group.spec, group.dtype, group.device)
     if reason is not True:
         pytest.skip(str(reason))

@@ -95,9 +95,9 @@ class AutogradBackend(Peer):
 
 def _cost(spec: NetworkSpec, params: Mapping[str, Any], x: Any, y: Any) -> Any:
     a = x.reshape(len(x), -1)
-    for number, layer in enumerate(spec.layers, start=1):
-        z = anp.dot(a, params[f"W{number}"].T)
-        z = z + params[f"b{number}"] if layer.bias else z
+    for layer, own in zip(spec.layers, spec.by_layer(params), strict=True):
+        z = anp.dot(a, own["W"].T)
+        z = z + own["b"] if layer.bias else z
         a = ACTIVATIONS[layer.activation.name](z, **layer.activation.kwargs)
     total = anp.sum(LOSSES[spec.loss.name](a, y, **spec.loss.kwargs))
     return total / len(x) if spec.reduction == "mean" else total

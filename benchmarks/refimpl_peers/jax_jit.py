@@ -66,9 +66,9 @@ class PlacedJit(InModes):
     ) -> None:
         def loss(params: Any, x: Any, y: Any) -> Any:
             a = x
-            for number, layer in enumerate(spec.layers, start=1):
-                z = a @ params[f"W{number}"].T
-                a = ACTIVATIONS[layer.activation.name](z + params[f"b{number}"] if layer.bias else z)
+            for layer, own in zip(spec.layers, spec.by_layer(params), strict=True):
+                z = a @ own["W"].T
+                a = ACTIVATIONS[layer.activation.name](z + own["b"] if layer.bias else z)
             return LOSSES[spec.loss.name](a, y)
 
         def step(params: Any, x: Any, y: Any) -> Any:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl import equations as written
 from refimpl.backend import EquationsBackend, InputGradientBackend, able
 from refimpl.equations import Equations
+from refimpl.equations import dense as written
 from refimpl.formats.errors import DataError
 from refimpl.network.batch import one_hot, validate
 from refimpl.network.functions import ACTIVATIONS
