@@ -117,6 +117,8 @@ def conform(
                 results = run.conform(door, suite, kind, expected)
                 for result in progress(results, len(suite.cases), door.name, as_json):
                     report.results.append(result)
+                    if interruption.number:  # a backend took the KeyboardInterrupt for an error of its own
+                        raise KeyboardInterrupt
                     if result.verdict != run.SKIP:
                         missing |= dict.fromkeys(asked_for, "")
     missing = {name: reason for name, reason in missing.items() if reason}
