@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from refimpl.cli.requested import AsJson, Device
+from refimpl.cli.requested import AsJson, Device, check_named
 from refimpl.cli.terminal import print_json, print_markdown, progress
 from refimpl.formats.errors import DataError
 
@@ -47,6 +47,7 @@ def bench(
 
     if device not in ("cpu", "cuda"):
         raise DataError(f"device must be cpu or cuda; got {device!r}")
+    check_named(out, "--out")
     if missing := page.needs():
         raise DataError(f"{' and '.join(missing)} must be installed for the report; pip install 'refimpl[bench]'")
     saved = None if compare is None else runs.read(compare)

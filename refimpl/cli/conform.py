@@ -226,8 +226,8 @@ def _show(reports: list[ConformanceReport], missing: dict[str, str], as_json: bo
         return
     from rich.text import Text
 
-    wide = console(100)
+    shown = console()
     for report in reports:
-        wide.print(report)
+        shown.print(report)
     for name, reason in missing.items():
-        wide.print(Text(f"required backend {name} did not run: {reason}", style="bold red"))
+        shown.print(Text(f"required backend {name} did not run: {reason}", style="bold red"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,21 +30,25 @@ def main_process() -> bool:
     return True
 
 
-def console(least: int = 0) -> Console:
-    """Standard output, at least so many columns wide. What is no terminal has no width."""
+def console() -> Console:
+    """Standard output. What is no terminal has no width."""
     from rich.console import Console
 
     found = Console()
-    return Console(width=max(found.width, least) if found.is_terminal else LONG)
+    # by the terminal itself: rich takes one that knows no colours for 80 columns wide
+    return Console(width=shutil.get_terminal_size().columns if found.is_terminal else LONG, height=found.height)
 
 
 def print_markdown(text: str) -> None:
     """Rendered; as it is where that has no place: on a narrow terminal, and on what is none."""
-    from rich.console import Console
     from rich.markdown import Markdown
+    from rich.text import Text
 
-    found = Console()
-    found.print(Markdown(text)) if found.is_terminal and found.width >= WIDE else typer.echo(text)
+    wide = console()
+    if wide.is_terminal:
+        wide.print(Markdown(text) if wide.width >= WIDE else Text(text))
+    else:
+        typer.echo(text)
 
 
 def print_json(data: Any) -> None:

@@ -2,7 +2,8 @@
 
 An entry is data. It says what a function *is* (a formula on truncated power series of balls, from which
 :mod:`refimpl.truth.certification` takes the derivative: none is written here but as LaTeX to be read), where its kinks
-are and what the derivative is taken to be there, which parameters it has, and how far a sound implementation may be off (`value_ulps`, `slope_ulps`), the one assumption behind :mod:`refimpl.judge.tolerance`.
+are and what the derivative is taken to be there, which parameters it has, and how far a sound implementation may be
+off (`value_ulps`, `slope_ulps`), the one assumption behind :mod:`refimpl.judge.tolerance`.
 
 Words: a *formula* maps a series z + ε (and the function's parameters) to a series; its ε-coefficient is f'(z).
 A *piece* is the formula between two kinks. An *elementwise* function acts on each number alone; a *row-wise* one
