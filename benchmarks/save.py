@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.benchmark.report import claims
+from refimpl.formats.markdown import table
 
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
@@ -22,18 +23,18 @@ COLUMNS = ("numpy", "jax", "torch", "torch-compiled", "jax jit", "torch nn", "sc
 def summary(result: Mapping[str, Any]) -> str:
     """The gradients' times of every group as multiples of the floor's, and where ours are behind, in Markdown."""
     machine = result["machine"]
+    rows = []
+    for group in result["groups"]:
+        ratios = {row["contender"]: row["gradients"]["to_floor"] for row in group["rows"] if "gradients" in row}
+        cells = [f"{ratios[name]:.2f}" if name in ratios else "" for name in COLUMNS]
+        rows.append([group["name"].replace(", cpu", ""), *cells])
     lines = [
         f"{machine['processor']}, {machine['cores']} cores, {result['started'][:10]}. The time of a gradient as a "
         "multiple of the matrix products alone, measured in the same rounds; in full, with forward pass, steps, runs "
         "and first calls, in [cpu.md](results/cpu.md) and [cpu.html](results/cpu.html).",
         "",
-        "| | " + " | ".join(COLUMNS) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
+        table(["", *COLUMNS], rows),
     ]
-    for group in result["groups"]:
-        ratios = {row["contender"]: row["gradients"]["to_floor"] for row in group["rows"] if "gradients" in row}
-        cells = [f"{ratios[name]:.2f}" if name in ratios else "" for name in COLUMNS]
-        lines.append(f"| {group['name'].replace(', cpu', '')} | " + " | ".join(cells) + " |")
     found = list(claims(result))
     behind = [claim for claim in found if claim["ratio"] > 1]
     ahead = f"{len(found) - len(behind)} of {len(found)}"

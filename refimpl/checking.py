@@ -99,7 +99,7 @@ def _choose(
 
 
 def _supported(item: str | Backend, spec: NetworkSpec, dtype: str, device: str) -> Backend:
-    backend = registry.resolve(item)
+    backend = registry.load(item) if isinstance(item, str) else registry.usable(item)
     registry.check_supported(backend, spec, dtype, device)
     return backend
 

@@ -18,13 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import NetworkSpec
-from refimpl.backend import ARITHMETICS, FLUSHING, Arithmetic, UpdateRule, named_intermediates
+from refimpl.backend import (
+    ARITHMETICS,
+    FLUSHING,
+    Arithmetic,
+    ForwardFunction,
+    GradientFunction,
+    IntermediatesFunction,
+    UpdateRule,
+    named_intermediates,
+)
 from refimpl_jax.network import cost, forward, targets
-from refimpl_jax.placed import COMPILED, PlacedNetwork, compiled_gradients
+from refimpl_jax.placed import COMPILED, PlacedNetwork, compiled_gradients, leaves_of, named
 from refimpl_jax.training import Training, compiled_forward
 
 Array = NDArray[Any]
-Answer = tuple[float, dict[str, Array]]
 
 
 class JaxBackend:
@@ -48,36 +56,29 @@ class JaxBackend:
         """IEEE arithmetic, but that subnormal numbers are flushed on the CPU."""
         return FLUSHING[dtype] if device == "cpu" else ARITHMETICS[dtype]
 
-    def gradient_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> GradientFunction:
         """(params, x, y) → (loss, gradients of every W and b)."""
-        compiled, names = compiled_gradients(spec, dtype), tuple(spec.parameter_shapes)
+        compiled = compiled_gradients(spec, dtype)
 
-        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
+        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> tuple[float, dict[str, Array]]:
             with _scope(dtype, device):
-                loss, grads = compiled(tuple(params[name] for name in names), x, y)
-                return float(loss), {name: np.array(grad) for name, grad in zip(names, grads, strict=True)}
+                loss, grads = compiled(leaves_of(spec, params), x, y)
+                return float(loss), named(spec, grads)
 
         return gradients
 
-    def input_gradient_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def input_gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> GradientFunction:
         """(params, x, y) → (loss, gradients of every W and b, and of x in x's shape)."""
-        compiled, names = compiled_gradients(spec, dtype, inputs=True), tuple(spec.parameter_shapes)
+        compiled = compiled_gradients(spec, dtype, inputs=True)
 
-        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
+        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> tuple[float, dict[str, Array]]:
             with _scope(dtype, device):
-                loss, (grads, x_grad) = compiled(tuple(params[name] for name in names), x, y)
-                named = zip((*names, "x"), (*grads, x_grad), strict=True)
-                return float(loss), {name: np.array(grad) for name, grad in named}
+                loss, (grads, x_grad) = compiled(leaves_of(spec, params), x, y)
+                return float(loss), {**named(spec, grads), "x": np.array(x_grad)}
 
         return gradients
 
-    def intermediates_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]:
+    def intermediates_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> IntermediatesFunction:
         """(params, x, y) → z2, a2, delta2, z3 …, each (N, n_l)."""
         compiled = _intermediates(spec, dtype)
 
@@ -96,15 +97,13 @@ class JaxBackend:
         """The network over arrays of its own on the device, in x's dtype, ready to be run."""
         return PlacedNetwork(spec, params, x, y, learning_rate, partial(_scope, x.dtype.name, device))
 
-    def forward_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array], Array]:
+    def forward_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> ForwardFunction:
         """(params, x) → the outputs (N, n_out)."""
-        compiled, names = compiled_forward(spec), tuple(spec.parameter_shapes)
+        compiled = compiled_forward(spec)
 
         def outputs(params: Mapping[str, Array], x: Array) -> Array:
             with _scope(dtype, device):
-                return np.array(compiled(tuple(params[name] for name in names), x))
+                return np.array(compiled(leaves_of(spec, params), x))
 
         return outputs
 

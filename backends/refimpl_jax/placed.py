@@ -7,9 +7,8 @@ that a whole run costs one dispatch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from functools import lru_cache, partial
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -18,11 +17,22 @@ from jax import lax
 from numpy.typing import NDArray
 
 from refimpl import NetworkSpec
+from refimpl.backend import InModes
 from refimpl_jax.network import cost, forward, targets
 
 Array = NDArray[Any]
 Leaves = tuple[jax.Array, ...]  # of the parameters, in their order
 COMPILED = 64  # compiled programs kept
+
+
+def leaves_of(spec: NetworkSpec, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What is named after the parameters, in their order."""
+    return tuple(arrays[name] for name in spec.parameter_shapes)
+
+
+def named(spec: NetworkSpec, leaves: Leaves) -> dict[str, Array]:
+    """The inverse of `leaves_of`, as NumPy arrays."""
+    return {name: np.array(leaf) for name, leaf in zip(spec.parameter_shapes, leaves, strict=True)}
 
 
 def loss_of(spec: NetworkSpec, dtype: str, leaves: Leaves, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -66,10 +76,8 @@ def compiled_descent(spec: NetworkSpec, dtype: str) -> Callable[..., Leaves]:
     return jax.jit(descend, donate_argnums=0)
 
 
-class PlacedNetwork:
-    """A network with parameters and a batch of its own on a device, ready to be run inside `with`, which sets JAX's
-    modes and puts them back.
-    """
+class PlacedNetwork(InModes):
+    """A network with parameters and a batch of its own on a device, ready to be run inside `with`."""
 
     def __init__(
         self,
@@ -81,23 +89,13 @@ class PlacedNetwork:
         modes: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.spec, self.dtype, self.modes = spec, x.dtype.name, modes
-        self.entered = ExitStack()
         with modes():
             # copies: the parameters' memory is given away
-            self.leaves: Leaves = tuple(jax.numpy.array(params[name]) for name in spec.parameter_shapes)
+            self.leaves: Leaves = tuple(map(jax.numpy.array, leaves_of(spec, params)))
             self.x, self.y = jax.device_put(x), jax.device_put(y)
             self.learning_rate = jax.device_put(np.asarray(learning_rate, x.dtype))
         self._loss, self._gradients = compiled_loss(spec, self.dtype), compiled_gradients(spec, self.dtype)
         self._step, self._descend = compiled_step(spec, self.dtype), compiled_descent(spec, self.dtype)
-
-    def __enter__(self) -> PlacedNetwork:
-        self.entered.enter_context(self.modes())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.entered.close()
 
     def loss(self) -> jax.Array:
         """The loss (), by the forward pass alone."""
@@ -120,10 +118,8 @@ class PlacedNetwork:
     def answer(self) -> tuple[float, dict[str, Array]]:
         """`gradients` as numbers and NumPy arrays."""
         loss, gradients = self.gradients()
-        return float(loss), {
-            name: np.array(gradient) for name, gradient in zip(self.spec.parameter_shapes, gradients, strict=True)
-        }
+        return float(loss), named(self.spec, gradients)
 
     def parameters(self) -> dict[str, Array]:
         """The parameters as NumPy arrays."""
-        return {name: np.array(leaf) for name, leaf in zip(self.spec.parameter_shapes, self.leaves, strict=True)}
+        return named(self.spec, self.leaves)

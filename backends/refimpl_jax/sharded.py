@@ -21,14 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import BackendError, NetworkSpec
-from refimpl.backend import Arithmetic, Leg, Limits, UpdateRule
+from refimpl.backend import Arithmetic, ForwardFunction, GradientFunction, Leg, Limits, UpdateRule
 from refimpl_jax import JaxBackend, _scope
-from refimpl_jax.placed import COMPILED, Leaves
+from refimpl_jax.placed import COMPILED, Leaves, leaves_of, named
 from refimpl_jax.sharding import filled, mesh, on_all, over_rows, placed, weighted_loss
 from refimpl_jax.training import Training, compiled_measure
 
 Array = NDArray[Any]
-Answer = tuple[float, dict[str, Array]]
 JOINED = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 PATIENCE = 20  # seconds that a process waits for the others
 
@@ -57,19 +56,19 @@ def compiled_gradients(spec: NetworkSpec, dtype: str, device: str) -> Callable[.
     return jax.jit(jax.value_and_grad(partial(weighted_loss, spec, dtype)), out_shardings=on_all(device))
 
 
+def shared(device: str, x: Array, y: Array, dtype: str) -> list[jax.Array]:
+    """x and y over the devices, and the weights of their rows."""
+    rows, weights = filled(np.arange(len(x)), mesh(device).size)
+    return [placed(array, over_rows(device)) for array in (x[rows], y[rows], weights.astype(dtype))]
+
+
 class ShardedTraining(Training):
     """A `Trainer` whose batches lie over all devices; every device holds the parameters and the training data."""
 
     def __init__(
-        self,
-        spec: NetworkSpec,
-        state: Mapping[str, Array],
-        x: Array,
-        y: Array,
-        rule: UpdateRule,
-        modes: Callable[[], AbstractContextManager[None]],
-        device: str,
-    ) -> None:
+        self, spec: NetworkSpec, state: Mapping[str, Array], x: Array, y: Array, rule: UpdateRule,
+        modes: Callable[[], AbstractContextManager[None]], device: str,
+    ) -> None:  # fmt: skip
         self.over = device
         super().__init__(spec, state, x, y, rule, modes)
 
@@ -84,8 +83,7 @@ class ShardedTraining(Training):
 
     def measure(self, x: Array, y: Array) -> tuple[float, float]:
         """As `Trainer.measure`."""
-        rows, weights = filled(np.arange(len(x)), mesh(self.over).size)
-        batch = (placed(array, over_rows(self.over)) for array in (x[rows], y[rows], weights.astype(self.dtype)))
+        batch = shared(self.over, x, y, self.dtype)
         loss, norm = compiled_measure(self.spec, self.dtype, self.over)(self.leaves, *batch)
         return float(loss), float(norm)
 
@@ -105,26 +103,19 @@ class ShardedBackend:
         """As JAX's backend."""
         return self.single.arithmetic(dtype=dtype, device=device)
 
-    def gradient_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> GradientFunction:
         """(params, x, y) → (loss, gradients of every W and b), the same in every process."""
         join()
-        names = tuple(spec.parameter_shapes)
 
-        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
+        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> tuple[float, dict[str, Array]]:
             with _scope(dtype, device):
-                rows, weights = filled(np.arange(len(x)), mesh(device).size)
-                leaves = tuple(placed(params[name], on_all(device)) for name in names)
-                batch = (placed(array, over_rows(device)) for array in (x[rows], y[rows], weights.astype(dtype)))
-                loss, found = compiled_gradients(spec, dtype, device)(leaves, *batch)
-                return float(loss), {name: np.array(part) for name, part in zip(names, found, strict=True)}
+                leaves = tuple(placed(array, on_all(device)) for array in leaves_of(spec, params))
+                loss, found = compiled_gradients(spec, dtype, device)(leaves, *shared(device, x, y, dtype))
+                return float(loss), named(spec, found)
 
         return gradients
 
-    def forward_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array], Array]:
+    def forward_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> ForwardFunction:
         """(params, x) → the outputs (N, n_out), computed in every process."""
         return self.single.forward_function(spec, dtype=dtype, device=device)
 

@@ -5,7 +5,7 @@ limits itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,9 +16,9 @@ from jax import lax
 from numpy.typing import NDArray
 
 from refimpl import NetworkSpec
-from refimpl.backend import CHANGE, DIVERGED, GRADIENT_NORM, TARGET_LOSS, Leg, Limits, UpdateRule
+from refimpl.backend import CHANGE, DIVERGED, GRADIENT_NORM, TARGET_LOSS, InModes, Leg, Limits, UpdateRule
 from refimpl_jax.network import forward
-from refimpl_jax.placed import COMPILED, Leaves, loss_of
+from refimpl_jax.placed import COMPILED, Leaves, leaves_of, loss_of, named
 from refimpl_jax.sharding import on_all, over_rows, weighted_loss
 
 Array = NDArray[Any]
@@ -134,37 +134,22 @@ def compiled_forward(spec: NetworkSpec) -> Callable[..., jax.Array]:
     return jax.jit(lambda leaves, x: forward(spec, dict(zip(spec.parameter_shapes, leaves, strict=True)), x).a[-1])
 
 
-class Training:
+class Training(InModes):
     """A `refimpl.backend.Trainer` on a device."""
 
     over = ""
 
     def __init__(
-        self,
-        spec: NetworkSpec,
-        state: Mapping[str, Array],
-        x: Array,
-        y: Array,
-        rule: UpdateRule,
+        self, spec: NetworkSpec, state: Mapping[str, Array], x: Array, y: Array, rule: UpdateRule,
         modes: Callable[[], AbstractContextManager[None]],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.spec, self.dtype, self.rule, self.modes = spec, x.dtype.name, rule, modes
-        self.names = tuple(spec.parameter_shapes)
         with modes():
-            self.leaves: Leaves = tuple(self._placed(state[name]) for name in self.names)
-            self.buffers = tuple(
-                tuple(self._placed(state[f"{buffer}.{name}"]) for buffer in rule.buffers) for name in self.names
-            )
+            there = {name: self._placed(array) for name, array in state.items()}
             self.x, self.y = self._placed(x), self._placed(y)
+        self.leaves: Leaves = leaves_of(spec, there)
+        self.buffers = tuple(tuple(there[key] for key in rule.buffer_names(name)) for name in spec.parameter_shapes)
         self.good = self.leaves
-        self.entered = ExitStack()
-
-    def __enter__(self) -> Training:
-        self.entered.enter_context(self.modes())
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self.entered.close()
 
     def _placed(self, array: Array) -> jax.Array:
         return jnp.array(array)
@@ -201,9 +186,7 @@ class Training:
 
     def state(self) -> dict[str, Array]:
         """As `Trainer.state`."""
-        found = {name: np.array(leaf) for name, leaf in zip(self.names, self.leaves, strict=True)}
-        for index, buffer in enumerate(self.rule.buffers):
-            found |= {
-                f"{buffer}.{name}": np.array(kept[index]) for name, kept in zip(self.names, self.buffers, strict=True)
-            }
+        found = named(self.spec, self.leaves)
+        for name, buffers in zip(self.spec.parameter_shapes, self.buffers, strict=True):
+            found |= dict(zip(self.rule.buffer_names(name), map(np.array, buffers), strict=True))
         return found

@@ -9,7 +9,7 @@ the first to the last, and runs those as they stand.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,13 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import BackendError, NetworkSpec
-from refimpl.backend import named_intermediates
+from refimpl.backend import ForwardFunction, GradientFunction, IntermediatesFunction, named_intermediates
 from refimpl.equations import EQUATIONS, Equations
 from refimpl_numpy.network import backward, forward, targets
 from refimpl_numpy.placed import PlacedNetwork, PlannedGradients, gradients_of
 
 Array = NDArray[Any]
-Answer = tuple[float, dict[str, Array]]
 
 
 class NumpyBackend:
@@ -50,57 +49,44 @@ class NumpyBackend:
             return f"device {device}: {error}"
         return True
 
-    def gradient_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> GradientFunction:
         """(params, x, y) → (loss, gradients of every W and b). What it returns also takes `out`, arrays by the
         parameters' names into which the gradients are then written; without it they are new arrays.
         """
         if self.equations is None:
             return PlannedGradients(spec, dtype, _module(device))
-        equations = self._equations(spec)
+        return self._gradients(spec, dtype, device)
 
-        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
-            with np.errstate(all="ignore"):
-                loss, grads, _ = gradients_of(spec, params, x, targets(spec, y, dtype), equations)
-            return float(loss), grads
-
-        return gradients
-
-    def input_gradient_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def input_gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> GradientFunction:
         """(params, x, y) → (loss, gradients of every W and b, and of x in x's shape)."""
+        return self._gradients(spec, dtype, device, inputs=True)
+
+    def _gradients(self, spec: NetworkSpec, dtype: str, device: str, inputs: bool = False) -> GradientFunction:
         equations, xp = self._equations(spec), _module(device)
 
-        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
+        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> tuple[float, dict[str, Array]]:
             with np.errstate(all="ignore"):
                 there = _placed(xp, params)
-                loss, grads, deltas = gradients_of(
-                    spec, there, xp.asarray(x), targets(spec, xp.asarray(y), dtype), equations
-                )
-                grads["x"] = equations[0].input_gradient(deltas[0], there["W1"]).reshape(x.shape)
+                rows = targets(spec, xp.asarray(y), dtype)
+                loss, grads, deltas = gradients_of(spec, there, xp.asarray(x), rows, equations)
+                if inputs:
+                    grads["x"] = equations[0].input_gradient(deltas[0], spec.by_layer(there)[0]["W"]).reshape(x.shape)
                 return float(loss), _fetched(xp, grads)
 
         return gradients
 
-    def forward_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array], Array]:
+    def forward_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> ForwardFunction:
         """(params, x) → the outputs (N, n_out)."""
-        xp, equations = _module(device), self.equations or [EQUATIONS] * spec.depth
+        xp, equations = _module(device), self._equations(spec)
 
         def outputs(params: Mapping[str, Array], x: Array) -> Array:
-            there = {name: xp.asarray(params[name]) for name in spec.parameter_shapes}
             with np.errstate(all="ignore"):
-                s = forward(spec, there, xp.asarray(x), equations).a[-1]
+                s = forward(spec, _placed(xp, params), xp.asarray(x), equations).a[-1]
             return s if xp is np else xp.asnumpy(s)
 
         return outputs
 
-    def intermediates_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]:
+    def intermediates_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> IntermediatesFunction:
         """(params, x, y) → z2, a2, delta2, z3 …, each (N, n_l)."""
         equations, xp = self._equations(spec), _module(device)
 
@@ -114,14 +100,7 @@ class NumpyBackend:
         return intermediates
 
     def place(
-        self,
-        spec: NetworkSpec,
-        params: Mapping[str, Array],
-        x: Array,
-        y: Array,
-        *,
-        device: str,
-        learning_rate: float,
+        self, spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, *, device: str, learning_rate: float
     ) -> PlacedNetwork:
         """The network over arrays of its own, in x's dtype, ready to be run."""
         return PlacedNetwork(spec, params, x, y, learning_rate, self._equations(spec), _module(device))

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl import BackendError, NetworkSpec
+from refimpl.backend import InModes
 from refimpl.equations import EQUATIONS, Equations
 from refimpl_numpy.network import backward, cost, forward, targets
 from refimpl_numpy.noting import Unplanned
@@ -36,33 +37,27 @@ def gradients_of(
     return cost(spec, known.a[-1], y, equations), grads, deltas
 
 
-def plan_gradients(
-    spec: NetworkSpec, arrays: Mapping[str, Array], dtype: str, equations: Sequence[Equations], xp: ModuleType
-) -> Plan:
-    """The plan of `gradients_of`; `arrays` are x, y and the parameters. Raises Unplanned where none can be made."""
-
-    def gradients(x: Any, y: Any, **params: Any) -> tuple[Any, Mapping[str, Any]]:
-        loss, grads, _ = gradients_of(spec, params, x, targets(spec, y, dtype), equations)
-        return loss, grads
-
-    return _planned(gradients, arrays, xp)
+def loss_of(
+    spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, equations: Sequence[Equations]
+) -> Array:
+    """The loss, by the forward pass alone."""
+    return cost(spec, forward(spec, params, x, equations).a[-1], y, equations)
 
 
-def plan_loss(
-    spec: NetworkSpec, arrays: Mapping[str, Array], dtype: str, equations: Sequence[Equations], xp: ModuleType
-) -> Plan:
-    """The plan of the forward pass alone."""
+def plan(
+    spec: NetworkSpec, arrays: Mapping[str, Array], equations: Sequence[Equations], xp: ModuleType,
+    gradients: bool = True,
+) -> Plan:  # fmt: skip
+    """The plan of `gradients_of`, or of `loss_of`; `arrays` are x, y and the parameters. Raises Unplanned where none
+    can be made.
+    """
 
-    def loss(x: Any, y: Any, **params: Any) -> tuple[Any, Mapping[str, Any]]:
-        known = forward(spec, params, x, equations)
-        return cost(spec, known.a[-1], targets(spec, y, dtype), equations), {}
+    def planned(x: Any, y: Any, **params: Any) -> tuple[Any, Mapping[str, Any]]:
+        given = spec, params, x, targets(spec, y, x.dtype.name), equations
+        return gradients_of(*given)[:2] if gradients else (loss_of(*given), {})
 
-    return _planned(loss, arrays, xp)
-
-
-def _planned(function: Callable[..., Any], arrays: Mapping[str, Array], xp: ModuleType) -> Plan:
     with np.errstate(all="ignore"):
-        return Plan(function, arrays, xp)
+        return Plan(planned, arrays, xp)
 
 
 def _silent() -> contextvars.Context:
@@ -119,7 +114,7 @@ class PlannedGradients:
             if len(self.plans) >= PLANS:
                 del self.plans[next(iter(self.plans))]
             try:
-                self.plans[key] = plan_gradients(self.spec, arrays, self.dtype, self.equations, self.xp)
+                self.plans[key] = plan(self.spec, arrays, self.equations, self.xp)
             except Unplanned:
                 self.plans[key] = None
         return self.plans[key]
@@ -145,7 +140,7 @@ class PlannedGradients:
             raise BackendError(f"out must hold {', '.join(self.spec.parameter_shapes)} and nothing else")
 
 
-class PlacedNetwork:
+class PlacedNetwork(InModes):
     """A network with parameters, gradients and a batch of its own, where `xp` has them, ready to be run.
 
     All parameters lie in one array, and all gradients in another, so that a step of gradient descent is two calls.
@@ -170,16 +165,8 @@ class PlacedNetwork:
         for name, array in self.params.items():
             array[...] = xp.asarray(params[name])
         self.arrays = {**self.params, "x": xp.array(x), "y": xp.array(y)}
-        self._gradients = self._bound(plan_gradients, self._gradients_unplanned)
-        self._loss = self._bound(plan_loss, self._loss_unplanned)
-
-    def __enter__(self) -> PlacedNetwork:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
+        self._gradients = self._bound(self._gradients_unplanned, gradients=True)
+        self._loss = self._bound(self._loss_unplanned, gradients=False)
 
     def loss(self) -> Array:
         """The loss (), by the forward pass alone. The next call overwrites it."""
@@ -202,13 +189,15 @@ class PlacedNetwork:
     def answer(self) -> Answer:
         """`gradients` as numbers and NumPy arrays."""
         loss, grads = self.gradients()
-        fetch = np.array if self.xp is np else self.xp.asnumpy
-        return float(loss), {name: fetch(array) for name, array in grads.items()}
+        return float(loss), self._fetched(grads)
 
     def parameters(self) -> dict[str, Array]:
         """The parameters as NumPy arrays."""
+        return self._fetched(self.params)
+
+    def _fetched(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         fetch = np.array if self.xp is np else self.xp.asnumpy
-        return {name: fetch(array) for name, array in self.params.items()}
+        return {name: fetch(array) for name, array in arrays.items()}
 
     def _descend(self, steps: int) -> None:
         run, gradient, flat, rate = self._gradients, self.flat_gradient, self.flat, self.rate
@@ -218,22 +207,23 @@ class PlacedNetwork:
             multiply(gradient, rate, gradient)
             subtract(flat, gradient, flat)
 
-    def _bound(self, planned: Callable[..., Plan], otherwise: Callable[[], Array]) -> Callable[[], Array]:
+    def _bound(self, otherwise: Callable[[], Array], gradients: bool) -> Callable[[], Array]:
         try:
-            return planned(self.spec, self.arrays, self.dtype, self.equations, self.xp).bind(self.arrays, self.grads)
+            return plan(self.spec, self.arrays, self.equations, self.xp, gradients).bind(self.arrays, self.grads)
         except Unplanned:
             return otherwise
 
     def _gradients_unplanned(self) -> Array:
-        y = targets(self.spec, self.arrays["y"], self.dtype)
-        loss, grads, _ = gradients_of(self.spec, self.params, self.arrays["x"], y, self.equations)
+        loss, grads, _ = gradients_of(self.spec, self.params, self.arrays["x"], self._targets(), self.equations)
         for name, array in self.grads.items():
             array[...] = grads[name]
         return loss
 
     def _loss_unplanned(self) -> Array:
-        known = forward(self.spec, self.params, self.arrays["x"], self.equations)
-        return cost(self.spec, known.a[-1], targets(self.spec, self.arrays["y"], self.dtype), self.equations)
+        return loss_of(self.spec, self.params, self.arrays["x"], self._targets(), self.equations)
+
+    def _targets(self) -> Array:
+        return targets(self.spec, self.arrays["y"], self.dtype)
 
 
 def _flat(spec: NetworkSpec, dtype: np.dtype[Any], xp: ModuleType) -> tuple[Array, dict[str, Array]]:

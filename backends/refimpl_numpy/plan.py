@@ -2,9 +2,7 @@
 
 `Plan` runs a function of arrays once over `Traced` arrays, which note every NumPy call, and writes the noted calls out
 as a straight-line program in which every call has its `out=`: `Plan.source` is that program, for anyone to read. A
-value is computed once however often it is asked for, memory is used again as soon as its value is dead, and runs of
-elementwise calls over large arrays are made block of rows by block of rows, so that what lies between them stays in
-the processor's cache.
+value is computed once however often it is asked for, and memory is used again as soon as its value is dead.
 
 Nothing is derived here and no mathematics is stated: what is computed, and in which order, is
 ``refimpl/equations/dense.py`` as ``network.py`` applies it. What cannot be noted (:mod:`refimpl_numpy.noting`) is
@@ -26,8 +24,6 @@ from numpy.typing import NDArray
 from refimpl_numpy.noting import Node, Trace, Traced
 
 Array = NDArray[Any]
-BLOCK_BYTES = 2**17  # of one array's rows: a handful of them fit into a second-level cache
-LARGE_BYTES = 2**20  # from here on elementwise calls are made block by block
 DOT_SIZE = 2**12  # sums up to this size are products with ones, which cost half a call of add.reduce
 
 
@@ -74,7 +70,6 @@ class _Writer:
         self.lines: list[str] = []
         self.nodes = _needed(nodes, [*outputs.values(), scalar])
         self.steps = [node for node in self.nodes if node.kind not in ("input", "constant", "view")]
-        self.position = {id(node): index for index, node in enumerate(self.steps)}
         self.last = _last_uses(self.steps, [*outputs.values(), scalar])
 
     def source(self) -> str:
@@ -86,22 +81,13 @@ class _Writer:
             elif node.kind == "constant":
                 self.names[id(node)] = self._named("c", _constant(node.detail, self.xp))
         copied = [name for name, node in self.outputs.items() if not self._write_to(f"out_{name}", name, node)]
-        for group in _groups(self.steps):
-            if self._is_large(group):
-                self._blocks(group)
-            else:
-                for node in group:
-                    self._step(node)
+        for index, node in enumerate(self.steps):
+            self._step(index, node)
         self.lines += [f"copyto(out_{name}, {self._reference(self.outputs[name])})" for name in copied]
         self.lines.append(f"return {self._reference(self.scalar)}")
         head = [f"{name} = {value}" for name, value in self.head.items()]
         program = ["def program():", *(f"    {line}" for line in self.lines)]
         return "\n    ".join(["def bind(arrays, out):", *head, *program, "return program"]) + "\n"
-
-    def _is_large(self, group: Sequence[Node]) -> bool:
-        node = group[0]
-        large = len(node.shape) == 2 and node.size * node.dtype.itemsize >= LARGE_BYTES
-        return large and node.elementwise and self.xp is np
 
     # Where values live
 
@@ -177,8 +163,7 @@ class _Writer:
         keyword = "out=" if name in ("maximum", "minimum") else ""  # of these NumPy takes no third array without it
         return [f"{name}({', '.join(operands)}, {keyword}{out})"]
 
-    def _step(self, node: Node) -> None:
-        index = self.position[id(node)]
+    def _step(self, index: int, node: Node) -> None:
         operands = [self._reference(operand) for operand in node.operands]
         if node.elementwise:
             out = self._place_over(node, index, node.operands[2:] if node.kind == "where" else node.operands)
@@ -223,91 +208,6 @@ class _Writer:
     def _max(self, node: Node, out: str, operands: Sequence[str]) -> str:
         return f"row_max({operands[0]}, {out})"
 
-    # Blocks of rows
-
-    def _blocks(self, group: Sequence[Node]) -> None:
-        """Elementwise calls over rows, block by block. What only they use needs no more memory than a block."""
-        rows, columns = group[0].shape
-        first = self.position[id(group[0])]
-        final = first + len(group) - 1
-        height = max(1, BLOCK_BYTES // (columns * max(node.dtype.itemsize for node in group)))
-        scratch: dict[tuple[Any, ...], list[str]] = {}
-        sliced: dict[str, str] = {}  # what is called what, within a block
-
-        def block_of(name: str, node: Node) -> str:
-            if node.shape[:1] != (rows,) or len(node.shape) != 2 or name in local:
-                return name
-            return sliced.setdefault(name, f"b_{name}")
-
-        local: set[str] = set()
-        calls: list[str] = []
-        for index, node in enumerate(group, first):
-            references = [self._reference(operand) for operand in node.operands]
-            taken = node.operands[2:] if node.kind == "where" else node.operands
-            if self.last[id(node)] > final:
-                out = self._place_over(
-                    node, index, [operand for operand in taken if self.names.get(id(operand)) not in local]
-                )
-            else:
-                out = self._scratch(node, index, taken, scratch, local, (height, columns))
-            names = [block_of(name, operand) for name, operand in zip(references, node.operands, strict=True)]
-            calls += self._call(node, block_of(out, node), names)
-            for operand in {id(operand.base): operand.base for operand in node.operands}.values():
-                if operand.kind in ("input", "constant") or self.last.get(id(operand)) != index:
-                    continue
-                name = self.names[id(operand)]
-                pool = scratch if name in local else self.free
-                pool.setdefault((operand.shape, operand.dtype), []).append(name)
-        self._write_blocks(rows, height, sliced, sorted(local), calls)
-
-    def _scratch(
-        self,
-        node: Node,
-        index: int,
-        taken: Sequence[Node],
-        scratch: dict[tuple[Any, ...], list[str]],
-        local: set[str],
-        shape: tuple[int, int],
-    ) -> str:
-        for operand in taken:
-            name = self.names.get(id(operand))
-            same = operand.shape == node.shape and operand.dtype == node.dtype
-            if name in local and same and self.last[id(operand)] == index:
-                del self.last[id(operand)]
-                self.names[id(node)] = str(name)
-                return str(name)
-        free = scratch.get((node.shape, node.dtype))
-        if free:
-            name = free.pop()
-        else:
-            self.memories.append(self.xp.empty(shape, node.dtype))
-            name = self._named("s", self.memories[-1])
-        local.add(name)
-        self.names[id(node)] = name
-        return name
-
-    def _write_blocks(
-        self, rows: int, height: int, sliced: Mapping[str, str], local: Sequence[str], calls: Sequence[str]
-    ) -> None:
-        planned = [name for name in sliced if name in self.space]
-        blocks = []
-        for start in range(0, rows, height):
-            stop = min(start + height, rows)
-            views = [self.space[name][start:stop] for name in planned]
-            blocks.append((slice(start, stop), *views, *(self.space[name][: stop - start] for name in local)))
-        variables = ["rows", *(sliced[name] for name in planned), *(f"b_{name}" for name in local)]
-        inner = [f"{sliced[name]} = {name}[rows]" for name in sliced if name not in self.space]
-        for name in local:  # the last block may be smaller
-            calls = [_renamed(call, name, f"b_{name}") for call in calls]
-        self.lines.append(
-            f"for {', '.join(variables)}{',' if len(variables) == 1 else ''} in {self._named('blocks', blocks)}:"
-        )
-        self.lines += [f"    {line}" for line in (*inner, *calls)]
-
-
-def _renamed(call: str, name: str, new: str) -> str:
-    return re.sub(rf"\b{name}\b", new, call)
-
 
 def _shape(how: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", how))
@@ -344,15 +244,3 @@ def _last_uses(steps: Sequence[Node], wanted: Sequence[Node]) -> dict[int, int]:
         for operand in node.operands:
             last[id(operand.base)] = index
     return last | {id(node.base): len(steps) for node in wanted}
-
-
-def _groups(steps: Sequence[Node]) -> list[list[Node]]:
-    """Runs of elementwise steps of one shape; every other step alone."""
-    groups: list[list[Node]] = []
-    for node in steps:
-        together = groups and node.elementwise and groups[-1][-1].elementwise and groups[-1][-1].shape == node.shape
-        if together:
-            groups[-1].append(node)
-        else:
-            groups.append([node])
-    return groups

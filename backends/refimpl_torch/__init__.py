@@ -8,7 +8,7 @@ gradients are on, whatever the caller's mode. No other global state is touched.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -17,14 +17,19 @@ import torch
 from numpy.typing import NDArray
 
 from refimpl import NetworkSpec
-from refimpl.backend import UpdateRule, named_intermediates
+from refimpl.backend import (
+    ForwardFunction,
+    GradientFunction,
+    IntermediatesFunction,
+    UpdateRule,
+    named_intermediates,
+)
 from refimpl_torch.arrays import array, named, tensor
 from refimpl_torch.network import cost, forward, targets
 from refimpl_torch.placed import PlacedNetwork, loss_of
 from refimpl_torch.training import Training
 
 Array = NDArray[Any]
-Answer = tuple[float, dict[str, Array]]
 
 
 class TorchBackend:
@@ -42,39 +47,20 @@ class TorchBackend:
         there = device == "cpu" or torch.cuda.is_available()
         return there or f"device {device}: this PyTorch sees no CUDA device"
 
-    def gradient_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> GradientFunction:
         """(params, x, y) → (loss, gradients of every W and b)."""
 
-        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
-            with _autograd(device):
-                leaves = _leaves(spec, params, device)
-                loss = loss_of(spec, leaves, tensor(x, device), tensor(y, device))
-                return loss.item(), named(leaves, torch.autograd.grad(loss, list(leaves.values())))
-
-        def compiled(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
+        def compiled(params: Mapping[str, Array], x: Array, y: Array) -> tuple[float, dict[str, Array]]:
             with self.place(spec, params, x, y, device=device, learning_rate=0.0) as placed:
                 return placed.answer()
 
-        return compiled if self.compiled else gradients
+        return compiled if self.compiled else _gradients(spec, device)
 
-    def input_gradient_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def input_gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> GradientFunction:
         """(params, x, y) → (loss, gradients of every W and b, and of x in x's shape)."""
+        return _gradients(spec, device, inputs=True)
 
-        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
-            with _autograd(device):
-                leaves = {**_leaves(spec, params, device), "x": tensor(x, device).requires_grad_()}
-                loss = loss_of(spec, leaves, leaves["x"], tensor(y, device))
-                return loss.item(), named(leaves, torch.autograd.grad(loss, list(leaves.values())))
-
-        return gradients
-
-    def intermediates_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array, Array], dict[str, Array]]:
+    def intermediates_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> IntermediatesFunction:
         """(params, x, y) → z2, a2, delta2, z3 …, each (N, n_l)."""
 
         def intermediates(params: Mapping[str, Array], x: Array, y: Array) -> dict[str, Array]:
@@ -93,16 +79,14 @@ class TorchBackend:
     ) -> PlacedNetwork:
         """The network over tensors of its own on the device, in x's dtype, ready to be run."""
         there = {name: tensor(params[name], device) for name in spec.parameter_shapes}
-        batch, modes = (tensor(x, device), tensor(y, device)), partial(_autograd, device)
+        batch, modes = (tensor(x, device), tensor(y, device)), partial(_autograd, device, not self.compiled)
         return PlacedNetwork(spec, there, *batch, learning_rate, modes, self.compiled)
 
-    def forward_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array], Array]:
+    def forward_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> ForwardFunction:
         """(params, x) → the outputs (N, n_out)."""
 
         def outputs(params: Mapping[str, Array], x: Array) -> Array:
-            with _autograd(device), torch.no_grad():
+            with _autograd(device, enabled=False):
                 return array(forward(spec, _leaves(spec, params, device), tensor(x, device)).a[-1])
 
         return outputs
@@ -111,8 +95,19 @@ class TorchBackend:
         self, spec: NetworkSpec, state: Mapping[str, Array], x: Array, y: Array, *, rule: UpdateRule, device: str
     ) -> Training:
         """The network in training, over tensors of its own on the device."""
-        there = {name: tensor(each, device) for name, each in state.items()}
-        return Training(spec, there, tensor(x, device), tensor(y, device), rule, partial(_autograd, device))
+        return Training(spec, state, x, y, rule, device, partial(_autograd, device))
+
+
+def _gradients(spec: NetworkSpec, device: str, inputs: bool = False) -> GradientFunction:
+    def gradients(params: Mapping[str, Array], x: Array, y: Array) -> tuple[float, dict[str, Array]]:
+        with _autograd(device):
+            leaves, there = _leaves(spec, params, device), tensor(x, device)
+            if inputs:
+                leaves["x"] = there.requires_grad_()
+            loss = loss_of(spec, leaves, there, tensor(y, device))
+            return loss.item(), named(leaves, torch.autograd.grad(loss, list(leaves.values())))
+
+    return gradients
 
 
 def _leaves(spec: NetworkSpec, params: Mapping[str, Array], device: str) -> dict[str, torch.Tensor]:
@@ -120,9 +115,9 @@ def _leaves(spec: NetworkSpec, params: Mapping[str, Array], device: str) -> dict
 
 
 @contextmanager
-def _autograd(device: str) -> Iterator[None]:
-    """Gradients on, and every operation in the dtype of its operands, whatever the caller's modes."""
-    with _ieee(), torch.autocast(device, enabled=False), torch.inference_mode(False), torch.enable_grad():
+def _autograd(device: str, enabled: bool = True) -> Iterator[None]:
+    """Gradients on or off, and every operation in the dtype of its operands, whatever the caller's modes."""
+    with _ieee(), torch.autocast(device, enabled=False), torch.inference_mode(False), torch.set_grad_enabled(enabled):
         yield
 
 

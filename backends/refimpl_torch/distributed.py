@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -23,14 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from refimpl import BackendError, NetworkSpec
-from refimpl.backend import UpdateRule
+from refimpl.backend import ForwardFunction, GradientFunction, UpdateRule
 from refimpl_torch import TorchBackend, _autograd, _leaves
 from refimpl_torch.arrays import named, tensor
 from refimpl_torch.placed import loss_of
 from refimpl_torch.training import Training
 
 Array = NDArray[Any]
-Answer = tuple[float, dict[str, Array]]
 PATIENCE = timedelta(seconds=20)  # that a process waits for the others
 
 
@@ -96,10 +95,9 @@ class Shared:
 class DistributedTraining(Training):
     """A `Trainer` whose gradients are summed over the processes; every process holds the same parameters."""
 
-    def _gradients(self, x: Tensor, y: Tensor) -> tuple[float, float, tuple[Tensor, ...]]:
-        loss, gradients = Shared(self.spec)(dict(zip(self.names, self.values, strict=True)), x, y)
-        norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients]
-        return loss.item(), torch.linalg.vector_norm(torch.stack(norms)).item(), tuple(gradients)
+    def differentiated(self, leaves: Mapping[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """Each process its share."""
+        return Shared(self.spec)(leaves, x, y)
 
 
 class DistributedBackend:
@@ -114,14 +112,12 @@ class DistributedBackend:
             return "not in a distributed run; begin one with torchrun --nproc-per-node 2 -m refimpl …"
         return self.single.supports(spec, dtype=dtype, device=device)
 
-    def gradient_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array, Array], Answer]:
+    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> GradientFunction:
         """(params, x, y) → (loss, gradients of every W and b), the same in every process."""
         join(device)
         shared, place = Shared(spec), _place(device)
 
-        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> Answer:
+        def gradients(params: Mapping[str, Array], x: Array, y: Array) -> tuple[float, dict[str, Array]]:
             with _autograd(device):
                 leaves = _leaves(spec, params, place)
                 loss, found = shared(leaves, tensor(x, place), tensor(y, place))
@@ -129,9 +125,7 @@ class DistributedBackend:
 
         return gradients
 
-    def forward_function(
-        self, spec: NetworkSpec, *, dtype: str, device: str
-    ) -> Callable[[Mapping[str, Array], Array], Array]:
+    def forward_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> ForwardFunction:
         """(params, x) → the outputs (N, n_out), computed in every process."""
         return self.single.forward_function(spec, dtype=dtype, device=device)
 
@@ -140,9 +134,7 @@ class DistributedBackend:
     ) -> DistributedTraining:
         """The network in training, over tensors of its own on the device."""
         join(device)
-        place = _place(device)
-        there = {name: tensor(each, place) for name, each in state.items()}
-        return DistributedTraining(spec, there, tensor(x, place), tensor(y, place), rule, partial(_autograd, device))
+        return DistributedTraining(spec, state, x, y, rule, _place(device), partial(_autograd, device))
 
 
 def _place(device: str) -> str:

@@ -37,14 +37,14 @@ def to_sequential(spec: NetworkSpec, params: Mapping[str, Array]) -> nn.Sequenti
     modules: list[nn.Module] = []
     if len(spec.input_shape) != 1:
         modules.append(nn.Flatten() if spec.input_shape else nn.Unflatten(0, (-1, 1)))
-    for number, (n_in, layer) in enumerate(zip(spec.sizes, spec.layers, strict=False), start=1):
-        W = torch.tensor(params[f"W{number}"])
+    for layer, own in zip(spec.layers, spec.by_layer(params), strict=True):
+        W = torch.tensor(own["W"])
         # without initial values, which are drawn from the global generator
-        linear = nn.utils.skip_init(nn.Linear, n_in, layer.size, layer.bias, dtype=W.dtype)  # type: ignore[no-untyped-call]
+        linear = nn.utils.skip_init(nn.Linear, W.shape[1], layer.size, layer.bias, dtype=W.dtype)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             linear.weight.copy_(W)
             if layer.bias:
-                linear.bias.copy_(torch.tensor(params[f"b{number}"]))
+                linear.bias.copy_(torch.tensor(own["b"]))
         modules.append(linear)
         if layer.activation.name != "identity":
             modules.append(MODULES[layer.activation.name](**layer.activation.kwargs))
@@ -61,16 +61,15 @@ def from_sequential(
     """
     parts = [part for part in module if not isinstance(part, nn.Flatten | nn.Unflatten | nn.Identity)]
     layers: list[LayerSpec] = []
-    params: dict[str, Array] = {}
+    arrays: list[dict[str, Array]] = []
     inputs: list[int] = []
     for part, after in zip(parts, [*parts, None][1:], strict=True):
         if isinstance(part, nn.Linear):
             activation = Function("identity") if after is None or isinstance(after, nn.Linear) else _activation(after)
             layers.append(LayerSpec(part.out_features, activation, part.bias is not None))
             inputs.append(part.in_features)
-            params[f"W{len(layers)}"] = _numpy(part.weight)
-            if part.bias is not None:
-                params[f"b{len(layers)}"] = _numpy(part.bias)
+            held = {"W": part.weight} if part.bias is None else {"W": part.weight, "b": part.bias}
+            arrays.append({role: _numpy(tensor) for role, tensor in held.items()})
         elif (after is not None and not isinstance(after, nn.Linear)) or not layers:
             raise SpecError(f"{type(part).__name__} stands where a Linear layer must; a layer has one activation")
     if not layers:
@@ -79,7 +78,7 @@ def from_sequential(
     wanted = [spec.n_in, *(layer.size for layer in layers[:-1])]
     if inputs != wanted:
         raise SpecError(f"the Linear layers take {inputs} inputs, where the layers before them give {wanted}")
-    return spec, params
+    return spec, spec.by_name(arrays)
 
 
 def _activation(module: nn.Module) -> Function:

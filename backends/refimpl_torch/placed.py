@@ -11,9 +11,9 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from functools import partial
-from types import FunctionType, TracebackType
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from refimpl import NetworkSpec
+from refimpl.backend import InModes
 from refimpl_torch.arrays import named
 from refimpl_torch.functions import ACTIVATIONS, LOSSES
 from refimpl_torch.network import cost, forward, targets
@@ -38,9 +39,8 @@ def loss_of(spec: NetworkSpec, params: Mapping[str, Tensor], x: Tensor, y: Tenso
     return cost(spec, s, targets(spec, y, s.dtype))
 
 
-class PlacedNetwork:
-    """A network with parameters and a batch of its own on a device, ready to be run inside `with`, which sets
-    PyTorch's modes and puts them back.
+class PlacedNetwork(InModes):
+    """A network with parameters and a batch of its own on a device, ready to be run inside `with`.
 
     `values` are the parameters as the programs take them: one tensor each, or, compiled and few, all in one.
     """
@@ -60,24 +60,11 @@ class PlacedNetwork:
         self.flat = compiled and spec.n_parameters <= FEW
         leaves = tuple(params[name].requires_grad_(not compiled) for name in spec.parameter_shapes)
         self.values = (torch.cat([leaf.reshape(-1) for leaf in leaves]),) if self.flat else leaves
-        self.entered = ExitStack()
         self.prepared: dict[str, Callable[[], Any]] = {}
-
-    def __enter__(self) -> PlacedNetwork:
-        self.entered.enter_context(self.modes())
-        if self.compiled:
-            self.entered.enter_context(torch.no_grad())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.entered.close()
 
     def loss(self) -> Tensor:
         """The loss (), by the forward pass alone."""
-        run = self.prepared.get("loss") or self._prepare("loss", self._compiled_loss, self._eager_loss)
-        return run()
+        return (self.prepared.get("loss") or self._prepare("loss", self._compiled_loss, self._eager_loss))()
 
     def gradients(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss () and the gradients of `values`."""

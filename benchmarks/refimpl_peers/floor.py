@@ -4,12 +4,14 @@ same BLAS, on a GPU through cuBLAS. No implementation that multiplies matrices i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from refimpl import NetworkSpec
+from refimpl.backend import InModes
 
 
 class Floor:
@@ -30,11 +32,11 @@ class Floor:
         n = len(x)
         a = [rng.standard_normal((n, size)).astype(x.dtype) for size in spec.sizes]
         deltas = [rng.standard_normal((n, size)).astype(x.dtype) for size in spec.sizes[1:]]
-        W = [np.array(params[f"W{number}"]) for number in range(1, spec.depth + 1)]
+        W = [np.array(own["W"]) for own in spec.by_layer(params)]
         return PlacedFloor(a, deltas, W) if device == "cpu" else _on_gpu(a, deltas, W)
 
 
-class PlacedFloor:
+class PlacedFloor(InModes):
     """`out[...] = left @ right` for every product, over memory that is there already."""
 
     def __init__(self, a: list[Any], deltas: list[Any], W: list[Any]) -> None:
@@ -42,12 +44,6 @@ class PlacedFloor:
         self.backward = [(delta.T, a[i], np.empty_like(W[i])) for i, delta in enumerate(deltas)]
         self.backward += [(deltas[i], w, np.empty_like(a[i])) for i, w in enumerate(W) if i > 0]
         self.multiply: Callable[..., Any] = np.dot
-
-    def __enter__(self) -> PlacedFloor:
-        return self
-
-    def __exit__(self, *ignored: object) -> None:
-        return None
 
     def loss(self) -> None:
         multiply = self.multiply
@@ -80,13 +76,13 @@ def _on_gpu(a: list[Any], deltas: list[Any], W: list[Any]) -> PlacedFloor:
     class OnGpu(PlacedFloor):
         """With cuBLAS, in IEEE float32."""
 
-        def __enter__(self) -> PlacedFloor:
-            self.precision = torch.get_float32_matmul_precision()
+        @staticmethod
+        @contextmanager
+        def modes() -> Iterator[None]:
+            before = torch.get_float32_matmul_precision()
             torch.set_float32_matmul_precision("highest")
-            return self
-
-        def __exit__(self, *ignored: object) -> None:
-            torch.set_float32_matmul_precision(self.precision)
+            yield
+            torch.set_float32_matmul_precision(before)
 
         def wait(self, result: Any) -> None:
             torch.cuda.synchronize()

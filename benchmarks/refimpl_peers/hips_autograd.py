@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import autograd
@@ -11,7 +12,7 @@ import numpy as np
 from autograd.scipy.special import erf
 
 from refimpl import NetworkSpec
-from refimpl_peers.placed import PlacedArrays
+from refimpl_peers.placed import Peer, PlacedArrays
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 
@@ -71,7 +72,7 @@ LOSSES: dict[str, Any] = {
 }
 
 
-class AutogradBackend:
+class AutogradBackend(Peer):
     """HIPS autograd, float64."""
 
     name = "autograd"
@@ -79,19 +80,10 @@ class AutogradBackend:
     def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
         return True if (dtype, device) == ("float64", "cpu") else "float64 on the CPU only"
 
-    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Any:
-        differentiated = autograd.value_and_grad(_cost(spec))
-
-        def gradients(params: Mapping[str, Any], x: Any, y: Any) -> tuple[float, dict[str, Any]]:
-            loss, grads = differentiated(dict(params), x, _targets(spec, y))
-            return float(loss), {name: np.asarray(grad) for name, grad in grads.items()}
-
-        return gradients
-
     def place(
         self, spec: NetworkSpec, params: Mapping[str, Any], x: Any, y: Any, *, device: str, learning_rate: float
     ) -> PlacedArrays:
-        cost, target = _cost(spec), _targets(spec, y)
+        cost, target = partial(_cost, spec), np.eye(spec.n_out)[y] if y.ndim == 1 else y
         differentiated = autograd.value_and_grad(cost)
         return PlacedArrays(
             {name: array.copy() for name, array in params.items()},
@@ -101,21 +93,14 @@ class AutogradBackend:
         )
 
 
-def _cost(spec: NetworkSpec) -> Any:
-    def cost(params: Mapping[str, Any], x: Any, y: Any) -> Any:
-        a = x.reshape(len(x), -1)
-        for number, layer in enumerate(spec.layers, start=1):
-            z = anp.dot(a, params[f"W{number}"].T)
-            z = z + params[f"b{number}"] if layer.bias else z
-            a = ACTIVATIONS[layer.activation.name](z, **layer.activation.kwargs)
-        total = anp.sum(LOSSES[spec.loss.name](a, y, **spec.loss.kwargs))
-        return total / len(x) if spec.reduction == "mean" else total
-
-    return cost
-
-
-def _targets(spec: NetworkSpec, y: Any) -> Any:
-    return np.eye(spec.n_out)[y] if y.ndim == 1 else y
+def _cost(spec: NetworkSpec, params: Mapping[str, Any], x: Any, y: Any) -> Any:
+    a = x.reshape(len(x), -1)
+    for layer, own in zip(spec.layers, spec.by_layer(params), strict=True):
+        z = anp.dot(a, own["W"].T)
+        z = z + own["b"] if layer.bias else z
+        a = ACTIVATIONS[layer.activation.name](z, **layer.activation.kwargs)
+    total = anp.sum(LOSSES[spec.loss.name](a, y, **spec.loss.kwargs))
+    return total / len(x) if spec.reduction == "mean" else total
 
 
 backend = AutogradBackend()

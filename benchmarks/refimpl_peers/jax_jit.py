@@ -4,8 +4,8 @@ and a jitted step in a Python loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from refimpl import NetworkSpec
-from refimpl.backend import FLUSHING, Arithmetic
+from refimpl.backend import FLUSHING, Arithmetic, InModes
+from refimpl_peers.placed import Peer
 
 ACTIVATIONS: dict[str, Any] = {
     "identity": lambda z: z,
@@ -35,31 +36,21 @@ def cross_entropy(s: Any, y: Any) -> Any:
 LOSSES: dict[str, Any] = {"squared_error": squared_error, "cross_entropy": cross_entropy}
 
 
-class JaxJit:
+class JaxJit(Peer):
     """jit(value_and_grad)."""
 
     name = "jax jit"
+    activations, losses = frozenset(ACTIVATIONS), frozenset(LOSSES)
 
     def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
-        if spec.loss.name not in LOSSES or not {layer.activation.name for layer in spec.layers} <= set(ACTIVATIONS):
-            return "its activations and losses only"
-        if spec.reduction != "mean":
-            return "the mean over the batch"
         try:
             jax.devices(device)
         except RuntimeError:
             return "this JAX sees no such device"
-        return True
+        return super().supports(spec, dtype=dtype, device=device)
 
     def arithmetic(self, *, dtype: str, device: str) -> Arithmetic:
         return FLUSHING[dtype]
-
-    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Any:
-        def gradients(params: Mapping[str, Any], x: Any, y: Any) -> tuple[float, dict[str, Any]]:
-            with self.place(spec, params, x, y, device=device, learning_rate=0.1) as placed:
-                return placed.answer()
-
-        return gradients
 
     def place(
         self, spec: NetworkSpec, params: Mapping[str, Any], x: Any, y: Any, *, device: str, learning_rate: float
@@ -67,7 +58,7 @@ class JaxJit:
         return PlacedJit(spec, params, x, y, device, learning_rate)
 
 
-class PlacedJit:
+class PlacedJit(InModes):
     """The compiled functions, the parameters and the batch on the device."""
 
     def __init__(
@@ -75,9 +66,9 @@ class PlacedJit:
     ) -> None:
         def loss(params: Any, x: Any, y: Any) -> Any:
             a = x
-            for number, layer in enumerate(spec.layers, start=1):
-                z = a @ params[f"W{number}"].T
-                a = ACTIVATIONS[layer.activation.name](z + params[f"b{number}"] if layer.bias else z)
+            for layer, own in zip(spec.layers, spec.by_layer(params), strict=True):
+                z = a @ own["W"].T
+                a = ACTIVATIONS[layer.activation.name](z + own["b"] if layer.bias else z)
             return LOSSES[spec.loss.name](a, y)
 
         def step(params: Any, x: Any, y: Any) -> Any:
@@ -86,20 +77,16 @@ class PlacedJit:
 
         self.dtype, self.device = x.dtype.name, jax.devices(device)[0]
         self._loss, self._gradients, self._step = jax.jit(loss), jax.jit(jax.value_and_grad(loss)), jax.jit(step)
-        self.entered = ExitStack()
         with self:
             self.params = {name: jnp.array(params[name]) for name in spec.parameter_shapes}
             self.x, self.y = jnp.array(x.reshape(len(x), -1)), jnp.array(y)
 
-    def __enter__(self) -> PlacedJit:
-        self.entered.enter_context(jax.enable_x64(self.dtype == "float64"))
-        self.entered.enter_context(jax.default_device(self.device))
-        if self.device.platform != "cpu":
-            self.entered.enter_context(jax.default_matmul_precision("highest"))
-        return self
-
-    def __exit__(self, *ignored: object) -> None:
-        self.entered.close()
+    @contextmanager
+    def modes(self) -> Iterator[None]:
+        precision = None if self.device.platform == "cpu" else "highest"
+        x64 = jax.enable_x64(self.dtype == "float64")
+        with x64, jax.default_device(self.device), jax.default_matmul_precision(precision):
+            yield
 
     def loss(self) -> Any:
         return self._loss(self.params, self.x, self.y)

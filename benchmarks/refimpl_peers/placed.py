@@ -1,4 +1,6 @@
-"""A placed network over NumPy arrays, for contenders that are functions of their parameters."""
+"""What the peers share: `Peer`, a backend that differentiates by placing its network, and `PlacedArrays`, a network
+over NumPy arrays.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +9,47 @@ from typing import Any
 
 import numpy as np
 
+from refimpl import NetworkSpec
+from refimpl.backend import GradientFunction, InModes
 
-class PlacedArrays:
+
+class Peer:
+    """A contender whose gradients are those of the network that it places."""
+
+    activations: frozenset[str] = frozenset()
+    losses: frozenset[str] = frozenset()
+
+    def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
+        """Its own activations and losses, averaged over the batch."""
+        if spec.loss.name not in self.losses or not {e.activation.name for e in spec.layers} <= self.activations:
+            return "its activations and losses only"
+        return True if spec.reduction == "mean" else "the mean over the batch"
+
+    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> GradientFunction:
+        """(params, x, y) → (loss, gradients of every W and b)."""
+
+        def gradients(params: Mapping[str, Any], x: Any, y: Any) -> Any:
+            with self.place(spec, params, x, y, device=device, learning_rate=0.1) as placed:
+                return placed.answer()
+
+        return gradients
+
+    def place(
+        self, spec: NetworkSpec, params: Mapping[str, Any], x: Any, y: Any, *, device: str, learning_rate: float
+    ) -> Any:
+        """The network over arrays of its own."""
+        raise NotImplementedError
+
+
+class PlacedArrays(InModes):
     """`loss(params)` and `gradients(params)` → (loss, gradients by name), with gradient descent in place."""
 
     def __init__(
-        self,
-        params: Mapping[str, Any],
-        loss: Callable[[Mapping[str, Any]], Any],
-        gradients: Callable[[Mapping[str, Any]], Any],
-        learning_rate: float,
-    ) -> None:
+        self, params: Mapping[str, Any], loss: Callable[[Mapping[str, Any]], Any],
+        gradients: Callable[[Mapping[str, Any]], Any], learning_rate: float,
+    ) -> None:  # fmt: skip
         self.params, self._loss, self._gradients = params, loss, gradients
         self.learning_rate = next(iter(params.values())).dtype.type(learning_rate)
-
-    def __enter__(self) -> PlacedArrays:
-        return self
-
-    def __exit__(self, *ignored: object) -> None:
-        return None
 
     def loss(self) -> Any:
         return self._loss(self.params)

@@ -7,14 +7,14 @@ over the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.neural_network import MLPRegressor
 
 from refimpl import NetworkSpec
-from refimpl_peers.placed import PlacedArrays
+from refimpl_peers.placed import Peer, PlacedArrays
 
 HIDDEN = {"identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu": "relu"}
 # loss: (scikit-learn's loss, the output activation that it goes with)
@@ -25,7 +25,7 @@ SCIKIT_LOSSES = {
 }
 
 
-class ScikitLearnBackend:
+class ScikitLearnBackend(Peer):
     """scikit-learn's `_backprop`, as `MLPRegressor` and `MLPClassifier` run it. It has a bias everywhere: with
     `zero_bias`, a layer without one gets zeros, whose gradient is left out.
     """
@@ -49,22 +49,11 @@ class ScikitLearnBackend:
             return "at least two classes"
         return True if device == "cpu" else "the CPU only"
 
-    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Any:
-        def gradients(params: Mapping[str, Any], x: Any, y: Any) -> tuple[float, dict[str, Any]]:
-            _, backprop = _model(spec, params, x, y)
-            return backprop()
-
-        return gradients
-
     def place(
         self, spec: NetworkSpec, params: Mapping[str, Any], x: Any, y: Any, *, device: str, learning_rate: float
     ) -> PlacedArrays:
-        own = {name: array.copy() for name, array in params.items()}
-        model, backprop = _model(spec, own, x, y)
-        # the model holds the transposes: what is updated must be what it reads
-        numbers = range(1, spec.depth + 1)
-        held = {f"W{n}": model.coefs_[n - 1].T for n in numbers} | {f"b{n}": model.intercepts_[n - 1] for n in numbers}
-        held = {name: held[name] for name in spec.parameter_shapes}
+        model, backprop = _model(spec, {name: array.copy() for name, array in params.items()}, x, y)
+        held = _named(spec, model.coefs_, model.intercepts_)  # what is updated must be what the model reads
         return PlacedArrays(held, lambda params: model.forward(), lambda params: backprop(), learning_rate)
 
 
@@ -86,10 +75,9 @@ def _model(
     model.activation = HIDDEN[spec.layers[0].activation.name] if spec.depth > 1 else "identity"
     model.loss, model.out_activation_ = SCIKIT_LOSSES[spec.loss.name]
     model.n_layers_, model.n_outputs_ = spec.depth + 1, spec.n_out
-    numbers = range(1, spec.depth + 1)
-    model.coefs_ = [np.ascontiguousarray(params[f"W{n}"].T) for n in numbers]
-    sizes = [layer.size for layer in spec.layers]
-    model.intercepts_ = [params.get(f"b{n}", np.zeros(size, x.dtype)) for n, size in enumerate(sizes, start=1)]
+    layers = spec.by_layer(params)
+    model.coefs_ = [np.ascontiguousarray(own["W"].T) for own in layers]
+    model.intercepts_ = [own.get("b", np.zeros(len(own["W"]), x.dtype)) for own in layers]
     x = x.reshape(len(x), -1)
     target = np.eye(spec.n_out, dtype=x.dtype)[y] if y.ndim == 1 else y
     model.activations = [x, *(np.empty((len(x), size), x.dtype) for size in spec.sizes[1:])]
@@ -98,10 +86,14 @@ def _model(
 
     def backprop() -> tuple[float, dict[str, Any]]:
         loss, dW, db = model._backprop(x, target, None, model.activations, deltas, coefs, intercepts)
-        grads = {f"W{n}": dW[n - 1].T for n in numbers} | {f"b{n}": db[n - 1] for n in numbers}
-        return float(loss), {name: grads[name] for name in spec.parameter_shapes}
+        return float(loss), _named(spec, dW, db)
 
     return model, backprop
+
+
+def _named(spec: NetworkSpec, coefs: Sequence[Any], intercepts: Sequence[Any]) -> dict[str, Any]:
+    """scikit-learn's arrays, whose weights are transposed, by the parameters' names."""
+    return spec.by_name([{"W": W.T, "b": b} for W, b in zip(coefs, intercepts, strict=True)])
 
 
 backend = ScikitLearnBackend(zero_bias=True)

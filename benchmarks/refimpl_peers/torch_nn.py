@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from refimpl import NetworkSpec
+from refimpl.backend import InModes
+from refimpl_peers.placed import Peer
 
 ACTIVATIONS: dict[str, Any] = {
     "identity": nn.Identity,
@@ -34,23 +36,16 @@ class _Half(nn.Module):
         return self.scale * self.total(s, y)
 
 
-class TorchNN:
+class TorchNN(Peer):
     """nn.Sequential + backward()."""
 
     name = "torch nn"
+    activations, losses = frozenset(ACTIVATIONS), frozenset(LOSSES)
 
     def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
-        if spec.loss.name not in LOSSES or not {layer.activation.name for layer in spec.layers} <= set(ACTIVATIONS):
-            return "its activations and losses only"
-        if spec.reduction != "mean":
-            return "the mean over the batch"
-        return True if device == "cpu" or torch.cuda.is_available() else "this PyTorch sees no CUDA device"
-
-    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Any:
-        def gradients(params: Mapping[str, Any], x: Any, y: Any) -> tuple[float, dict[str, Any]]:
-            return self.place(spec, params, x, y, device=device, learning_rate=0.1).answer()
-
-        return gradients
+        if device == "cuda" and not torch.cuda.is_available():
+            return "this PyTorch sees no CUDA device"
+        return super().supports(spec, dtype=dtype, device=device)
 
     def place(
         self, spec: NetworkSpec, params: Mapping[str, Any], x: Any, y: Any, *, device: str, learning_rate: float
@@ -58,7 +53,7 @@ class TorchNN:
         return PlacedNN(spec, params, x, y, device, learning_rate)
 
 
-class PlacedNN:
+class PlacedNN(InModes):
     """The module, its optimiser and the batch on the device."""
 
     def __init__(
@@ -80,12 +75,6 @@ class PlacedNN:
         self.x = torch.as_tensor(np.array(x).reshape(len(x), -1), device=device)
         self.y = torch.as_tensor(np.array(y), device=device)
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=learning_rate)
-
-    def __enter__(self) -> PlacedNN:
-        return self
-
-    def __exit__(self, *ignored: object) -> None:
-        return None
 
     def loss(self) -> Any:
         with torch.no_grad():
@@ -109,16 +98,13 @@ class PlacedNN:
 
     def answer(self) -> tuple[float, dict[str, Any]]:
         loss = self.gradients().item()
-        return loss, {
-            name: np.array(parameter.grad.cpu().numpy())  # type: ignore[union-attr]
-            for name, parameter in zip(self.names, self.network.parameters(), strict=True)
-        }
+        return loss, self._named(parameter.grad for parameter in self.network.parameters())
 
     def parameters(self) -> dict[str, Any]:
-        return {
-            name: np.array(parameter.detach().cpu().numpy())
-            for name, parameter in zip(self.names, self.network.parameters(), strict=True)
-        }
+        return self._named(self.network.parameters())
+
+    def _named(self, tensors: Iterable[Any]) -> dict[str, Any]:
+        return {name: np.array(each.detach().cpu().numpy()) for name, each in zip(self.names, tensors, strict=True)}
 
 
 backend = TorchNN()

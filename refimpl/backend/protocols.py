@@ -14,7 +14,8 @@ Training by a backend's own framework has a module of its own (:mod:`refimpl.bac
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, Self, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -81,6 +82,22 @@ def named_intermediates(z: Sequence[Any], a: Sequence[Any], delta: Sequence[Any]
     return named
 
 
+class InModes:
+    """Work that is done inside `with`, which sets the modes of a framework and puts them back: a base for `Placed` and
+    `Trainer`. `modes()` gives what is entered; by default nothing.
+    """
+
+    modes: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def __enter__(self) -> Self:
+        self._entered = self.modes()
+        self._entered.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._entered.__exit__(*error)
+
+
 class Placed(Protocol):
     """A network with parameters and a batch of its own, where its framework has them: nothing is converted or moved
     by a call.
@@ -127,14 +144,7 @@ class PlacingBackend(Protocol):
     """A backend that can place a network."""
 
     def place(
-        self,
-        spec: NetworkSpec,
-        params: Mapping[str, Array],
-        x: Array,
-        y: Array,
-        *,
-        device: str,
-        learning_rate: float,
+        self, spec: NetworkSpec, params: Mapping[str, Array], x: Array, y: Array, *, device: str, learning_rate: float
     ) -> Placed:
         """The network over copies of `params`, `x` and `y`, in x's dtype, on the device."""
         ...

@@ -117,7 +117,10 @@ def usable(backend: Any, place: str = "") -> Backend:
     missing = [name for name in ("supports", "gradient_function") if not callable(getattr(backend, name, None))]
     if missing:
         raise BackendError(f"{shown} is a {type(backend).__name__} without {' and '.join(missing)}")
-    name = getattr(backend, "name", None)
+    try:
+        name = getattr(backend, "name", None)
+    except FAILURES as error:
+        raise BackendError(f"{shown}: its name raised {described(error)}") from error
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 200:
         raise BackendError(f"{shown}: its name must be one line of 1 to 200 printable characters")
     return cast(Backend, backend)

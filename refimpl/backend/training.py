@@ -1,5 +1,5 @@
 """What a backend that trains by its own framework is asked for, and the nouns of that: `Trainer`, `UpdateRule`,
-`Limits`, `Leg`.
+`Limits`, `Leg`; and `StepTrainer`, which most trainers are made from.
 
 An update rule is written once, with operators that NumPy's, PyTorch's and JAX's arrays share, and is pure: all
 gradients come from the same parameters, then all parameters are replaced. What a rule needs of the number of the step
@@ -10,6 +10,7 @@ The rules themselves are in :mod:`refimpl.training.optimisers`.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl.backend.protocols import InModes
 from refimpl.network.spec import NetworkSpec
 
 Array = NDArray[Any]
@@ -39,6 +41,10 @@ class UpdateRule:
     coefficients: Callable[[int, float, Mapping[str, float]], tuple[float, ...]]
     update: Update
     formula: str
+
+    def buffer_names(self, parameter: str) -> tuple[str, ...]:
+        """What the buffers of a parameter are called in a trainer's state: "velocity.W1" and the like."""
+        return tuple(f"{buffer}.{parameter}" for buffer in self.buffers)
 
 
 # What ends a run at a step
@@ -124,8 +130,77 @@ class Trainer(Protocol):
         ...
 
     def state(self) -> dict[str, Array]:
-        """Copies of the parameters by name, and of the buffers: "velocity.W1" and the like."""
+        """Copies of the parameters by name, and of the buffers by `UpdateRule.buffer_names`."""
         ...
+
+
+class StepTrainer(InModes, ABC):
+    """A `Trainer` that takes one step at a time: it is told how to differentiate, and the rest is here.
+
+    `params` and `buffers` are by parameter name, x and y the training data, all of them arrays of the framework.
+    """
+
+    def __init__(self, spec: NetworkSpec, state: Mapping[str, Any], x: Any, y: Any, rule: UpdateRule) -> None:
+        self.spec, self.x, self.y, self.rule = spec, x, y, rule
+        self.params = {name: state[name] for name in spec.parameter_shapes}
+        self.buffers = {name: tuple(state[key] for key in rule.buffer_names(name)) for name in self.params}
+        self.good = self.params
+
+    @abstractmethod
+    def gradients(self, x: Any, y: Any) -> tuple[float, float, Mapping[str, Any]]:
+        """The loss, the 2-norm of the gradient, and the gradients by name, at `params`."""
+
+    @abstractmethod
+    def outputs(self, x: Array) -> Array:
+        """As `Trainer.outputs`."""
+
+    def placed(self, array: Array) -> Any:
+        """An array of NumPy's as one of the framework's."""
+        return array
+
+    def fetched(self, array: Any) -> Array:
+        """A copy of an array of the framework's as one of NumPy's."""
+        return np.array(array)
+
+    def run(self, batches: Array | None, coefficients: Array, limits: Limits, previous: float) -> Leg:
+        """As `Trainer.run`."""
+        losses, norms, found = [], [], 0
+        rows = None if batches is None else self.placed(batches)
+        self.good = self.params
+        for index, row in enumerate(coefficients.tolist()):
+            x, y = (self.x, self.y) if rows is None else (self.x[rows[index]], self.y[rows[index]])
+            loss, norm, gradients = self.gradients(x, y)
+            losses.append(loss)
+            norms.append(norm)
+            found = reached(loss, norm, previous, limits)
+            if found:
+                break
+            previous = loss
+            self._update(gradients, row)
+        if found & DIVERGED:
+            self.revert()
+        return Leg(np.array(losses), np.array(norms), found)
+
+    def _update(self, gradients: Mapping[str, Any], coefficients: Coefficients) -> None:
+        self.good, self.params = self.params, dict(self.params)
+        for name, value in self.good.items():
+            moved = self.rule.update(value, gradients[name], self.buffers[name], coefficients)
+            self.params[name], self.buffers[name] = moved
+
+    def revert(self) -> None:
+        """As `Trainer.revert`."""
+        self.params = self.good
+
+    def measure(self, x: Array, y: Array) -> tuple[float, float]:
+        """As `Trainer.measure`."""
+        return self.gradients(self.placed(x), self.placed(y))[:2]
+
+    def state(self) -> dict[str, Array]:
+        """As `Trainer.state`."""
+        found = {name: self.fetched(value) for name, value in self.params.items()}
+        for name, buffers in self.buffers.items():
+            found |= dict(zip(self.rule.buffer_names(name), map(self.fetched, buffers), strict=True))
+        return found
 
 
 @runtime_checkable

@@ -67,9 +67,9 @@ class Group:
         rng = np.random.default_rng(seed)
         x = rng.standard_normal((self.batch, *self.spec.input_shape)).astype(self.dtype)
         params = self.spec.init(seed=seed, dtype=self.dtype)
-        for name, array in params.items():
-            if name.startswith("b"):
-                array[...] = 0.1 * rng.standard_normal(array.shape)
+        for own in self.spec.by_layer(params):
+            if "b" in own:
+                own["b"][...] = 0.1 * rng.standard_normal(own["b"].shape)
         if self.spec.loss.name == "cross_entropy":
             return params, x, rng.integers(0, self.spec.n_out, self.batch)
         return params, x, rng.standard_normal((self.batch, self.spec.n_out)).astype(self.dtype)

@@ -126,14 +126,14 @@ def turned(group: Group) -> float:
     params, x, y = _wide(group)
     run = able(IntermediatesBackend).intermediates_function(group.spec, dtype="float64", device="cpu")
     values, a, total = run(params, x, y), x.reshape(len(x), -1), 0.0
-    for number, layer in enumerate(group.spec.layers, start=1):
-        z, entry = values[f"z{number + 1}"], ACTIVATIONS[layer.activation.name]
-        error = np.sqrt(np.square(a) @ np.square(params[f"W{number}"].T) * a.shape[1])
+    for number, (layer, own) in enumerate(zip(group.spec.layers, group.spec.by_layer(params), strict=True), start=2):
+        z, entry = values[f"z{number}"], ACTIVATIONS[layer.activation.name]
+        error = np.sqrt(np.square(a) @ np.square(own["W"].T) * a.shape[1])
         near = np.zeros(z.shape, bool)
         for kink in entry.kinks:
             near |= np.abs(z - kink) <= 4 * np.finfo(group.dtype).eps / 2 * error
         total += math.sqrt(near.mean())
-        a = values[f"a{number + 1}"]
+        a = values[f"a{number}"]
     return total
 
 

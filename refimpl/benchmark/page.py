@@ -20,10 +20,8 @@ BASELINE = "torch nn"  # what speed-up is measured against
 COLOURS = {
     "numpy": "#D55E00",
     "torch": "#0072B2",
-    "torch-native": "#56B4E9",
-    "torch-compiled": "#000000",
+    "torch-compiled": "#56B4E9",
     "jax": "#009E73",
-    "jax-native": "#44D09E",
     "torch nn": "#999999",
     "jax jit": "#B5BD61",
     "autograd": "#CC79A7",

@@ -1,19 +1,14 @@
-"""A benchmark's results for the terminal: one table a group, times as medians, and how many times the floor a
-gradient takes.
+"""A benchmark's results as Markdown: one table a group, times as medians, and how many times the floor a gradient
+takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Group as Lines
-from rich.console import RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
 from refimpl.benchmark.measure import QUANTITIES
+from refimpl.formats.markdown import table
 
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
@@ -46,13 +41,8 @@ def conditions(result: Mapping[str, Any]) -> list[str]:
     return [
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
         f"Python {machine['python']}, {machine['blas']}; {versions}",
-        f"{result['started']}; " + ", ".join(f"{name}: {value}" for name, value in states.items()),
+        "; ".join([result["started"], *(f"{name}: {value}" for name, value in states.items())]),
     ]
-
-
-def tables(result: Mapping[str, Any]) -> RenderableType:
-    """Everything, for rich."""
-    return Lines(*(Text(line) for line in conditions(result)), *(_table(group) for group in result["groups"]))
 
 
 COLUMNS = ("contender", *QUANTITIES, "× floor", "GFLOP/s", "first call", "memory")
@@ -62,7 +52,7 @@ def _cells(group: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     first = row.get("first", {})
     rate, ratio, memory = gigaflops(group, row), row["gradients"].get("to_floor"), first.get("peak_memory")
     return [
-        row["contender"],
+        f"**{row['contender']}**" if row["ours"] else row["contender"],
         *(duration(row[quantity]["median"]) for quantity in QUANTITIES),
         f"{ratio:.3g}" if ratio else "",
         f"{rate:.3g}" if rate else "",
@@ -76,48 +66,29 @@ def _not_measured(group: Mapping[str, Any]) -> list[str]:
     return [f"{row['contender']}: {row.get('skipped') or row.get('error') or 'not measured'}" for row in rows]
 
 
-def _table(group: Mapping[str, Any]) -> RenderableType:
-    table = Table(title=escape(group["name"]), title_justify="left", title_style="bold")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "contender" else "right")
-    if "error" in group:
-        return Lines(Text(group["name"], style="bold"), Text(f"failed: {group['error']}"))
-    for row in group["rows"]:
-        if "gradients" in row:
-            name, *cells = _cells(group, row)
-            table.add_row(Text(name, style="bold" if row["ours"] else ""), *cells)
-    return Lines(table, *(Text(f"not measured: {reason}") for reason in _not_measured(group)))
-
-
 def markdown(result: Mapping[str, Any]) -> str:
-    """The same as Markdown."""
-    lines = [*conditions(result), ""]
+    """Everything: the conditions, and a table a group, in which our backends are bold."""
+    lines = ["\n\n".join(conditions(result)), ""]
     for group in result["groups"]:
+        measured = [row for row in group.get("rows", []) if "gradients" in row]
         lines += [f"### {group['name']}", ""]
         if "error" in group:
             lines += [f"Failed: {group['error']}", ""]
-            continue
-        lines += [f"| {' | '.join(COLUMNS)} |", f"|{'---|' + '--:|' * (len(COLUMNS) - 1)}"]
-        for row in group["rows"]:
-            if "gradients" in row:
-                name, *cells = _cells(group, row)
-                lines.append(f"| {f'**{name}**' if row['ours'] else name} | {' | '.join(cells)} |")
-        lines += ["", *(f"Not measured: {reason}" for reason in _not_measured(group)), ""]
+        else:
+            lines += [table(COLUMNS, (_cells(group, row) for row in measured)), ""]
+        lines += [*(f"Not measured: {reason}\n" for reason in _not_measured(group))]
     return "\n".join(lines)
 
 
-def comparison(changes: list[dict[str, Any]]) -> RenderableType:
-    """How the ratios to the floor changed since a saved run."""
-    table = Table(title="ratio to the floor of the same run, against the saved run", title_justify="left")
-    for column in ("group", "contender", "quantity", "saved", "now", "now / saved"):
-        table.add_column(column, justify="right" if column in ("saved", "now", "now / saved") else "left")
+def comparison(changes: Sequence[Mapping[str, Any]]) -> str:
+    """How the ratios to the floor changed since a saved run; by more than 15 % in bold. As Markdown."""
+    columns = ("group", "contender", "quantity", "saved", "now", "now / saved")
+    rows = []
     for change in changes:
-        style = "red" if change["change"] > 1.15 else "green" if change["change"] < 1 / 1.15 else ""
-        table.add_row(
-            change["group"], change["contender"], change["quantity"], f"{change['saved']:.3g}", f"{change['now']:.3g}",
-            f"{change['change']:.2f}", style=style,
-        )  # fmt: skip
-    return table
+        ratio, much = f"{change['change']:.2f}", not 1 / 1.15 <= change["change"] <= 1.15
+        numbers = (f"{change['saved']:.3g}", f"{change['now']:.3g}", f"**{ratio}**" if much else ratio)
+        rows.append((change["group"], change["contender"], change["quantity"], *numbers))
+    return f"### Ratio to the floor of the same run, against the saved run\n\n{table(columns, rows, left=3)}"
 
 
 def claims(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

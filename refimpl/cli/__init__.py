@@ -40,9 +40,10 @@ app = typer.Typer(
     name="refimpl", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-for one in (check, diagnose, trace, explain, lesson, train, predict, soak, bench, schema):
-    app.command()(one)
+app.command()(check)
 app.command(cls=WithCommand)(conform)
+for one in (diagnose, trace, explain, lesson, train, predict, soak, bench, schema):
+    app.command()(one)
 app.add_typer(vectors, name="vectors")
 app.add_typer(exercise, name="exercise")
 

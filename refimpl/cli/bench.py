@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from refimpl.cli.requested import AsJson, Device
-from refimpl.cli.terminal import console, print_json, progress
+from refimpl.cli.requested import AsJson, Device, check_named
+from refimpl.cli.terminal import print_json, print_markdown, progress
 from refimpl.formats.errors import DataError
 
 
@@ -47,6 +47,7 @@ def bench(
 
     if device not in ("cpu", "cuda"):
         raise DataError(f"device must be cpu or cuda; got {device!r}")
+    check_named(out, "--out")
     if missing := page.needs():
         raise DataError(f"{' and '.join(missing)} must be installed for the report; pip install 'refimpl[bench]'")
     saved = None if compare is None else runs.read(compare)
@@ -71,8 +72,7 @@ def bench(
     if as_json:
         print_json(result)
         return
-    wide = console(140)
-    wide.print(report.tables(result))
+    print_markdown(pages["md"])
     if saved is not None:
-        wide.print(report.comparison(runs.compare(result, saved)))
+        print_markdown(report.comparison(runs.compare(result, saved)))
     typer.echo(f"{folder / 'bench.html'}, bench.md and bench.json written")

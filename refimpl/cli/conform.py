@@ -117,6 +117,8 @@ def conform(
                 results = run.conform(door, suite, kind, expected)
                 for result in progress(results, len(suite.cases), door.name, as_json):
                     report.results.append(result)
+                    if interruption.number:  # a backend took the KeyboardInterrupt for an error of its own
+                        raise KeyboardInterrupt
                     if result.verdict != run.SKIP:
                         missing |= dict.fromkeys(asked_for, "")
     missing = {name: reason for name, reason in missing.items() if reason}
@@ -224,8 +226,8 @@ def _show(reports: list[ConformanceReport], missing: dict[str, str], as_json: bo
         return
     from rich.text import Text
 
-    wide = console(100)
+    shown = console()
     for report in reports:
-        wide.print(report)
+        shown.print(report)
     for name, reason in missing.items():
-        wide.print(Text(f"required backend {name} did not run: {reason}", style="bold red"))
+        shown.print(Text(f"required backend {name} did not run: {reason}", style="bold red"))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from refimpl.cli.requested import check_named
 from refimpl.cli.terminal import ALL_PASS, WRONG, print_json
 
 exercise = typer.Typer(no_args_is_help=True, help="A backward pass to fill in, bugs to find, and their marking.")
@@ -18,6 +19,7 @@ def new(folder: Folder) -> None:
     """Write the exercises into a folder."""
     from refimpl.teaching import exercise as exercises
 
+    check_named(folder, "DIR")
     for path in exercises.new(folder):
         typer.echo(f"{path} written")
     typer.echo(f"refimpl exercise check {folder} marks them")
@@ -28,8 +30,9 @@ def check(
     folder: Folder,
     as_json: Annotated[bool, typer.Option("--json", help="Print the marks as JSON, for an autograder.")] = False,
 ) -> None:
-    """Mark the exercises: what is right, what is wrong, and which mistake it is. Exit code 0 if all are right, 1 if
-    not.
+    """Mark the exercises.
+
+    What is right, what is wrong, and which mistake it is. Exit code 0 if all are right, 1 if not.
     """
     from refimpl.judge.report import PASS
     from refimpl.teaching import exercise as exercises

@@ -69,6 +69,12 @@ Processes = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def check_named(folder: Path, option: str) -> None:
+    """Raises DataError for an empty name, which a script's unset variable leaves and which is the working folder."""
+    if not folder.name:
+        raise DataError(f"{option} is empty; name a folder")
+
+
 def network(path: Path | None, example: Example | None) -> NetworkSpec:
     """The network of a file, or an example. Raises DataError, SpecError."""
     from refimpl.network import examples

@@ -21,7 +21,7 @@ class Name(StrEnum):
 
 
 def schema(
-    name: Annotated[Name, typer.Argument(metavar="(network | vectors | process | answers | trace)")],
+    name: Annotated[Name, typer.Argument(metavar="NAME", help=f"One of {', '.join(Name)}.")],
 ) -> None:
     """Print the JSON Schema of a format (draft 2020-12)."""
     print_json(made(name))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from refimpl.cli.requested import Arithmetic, AsJson, Backends, Device, Dtype, Processes, Seed
-from refimpl.cli.terminal import ALL_PASS, WRONG, console, print_json, progress
+from refimpl.cli.terminal import ALL_PASS, WRONG, print_json, print_markdown, progress
 
 
 def soak(
@@ -25,18 +25,18 @@ def soak(
     They have every shape, activation, loss and scale. The verdicts are summed up per backend.
     """
     from refimpl import backend as backends
-    from refimpl.judge.soak import Tally, run, table
+    from refimpl.judge.soak import Soaked, run
     from refimpl.network.random_problems import random_problem
 
     names = backend or sorted(backends.available())
     network = random_problem(seed, first, dtype.value).spec
     for name in names:
         backends.check_supported(backends.load(name), network, dtype.value, device)
-    tally = Tally()
+    soaked = Soaked()
     for outcome in progress(run(count, names, dtype.value, device, seed, first, processes), count, "networks", as_json):
-        tally.add(outcome)
+        soaked.add(outcome)
     if as_json:
-        print_json(tally.to_dict())
+        print_json(soaked.to_dict())
     else:
-        console(160).print(table(tally, count, dtype.value, seed))
-    raise typer.Exit(WRONG if tally.failures else ALL_PASS)
+        print_markdown(soaked.markdown(count, dtype.value, seed))
+    raise typer.Exit(WRONG if soaked.failures else ALL_PASS)

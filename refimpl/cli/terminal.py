@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ALL_PASS, WRONG, UNDECIDED, INTERRUPTED = 0, 1, 3, 130
+WIDE = 100  # columns that a table of a benchmark takes
 LONG = 10_000  # columns of what is no terminal, where a line is for programs to search
 
 T = TypeVar("T")
@@ -28,12 +30,25 @@ def main_process() -> bool:
     return True
 
 
-def console(least: int = 0) -> Console:
-    """Standard output, at least so many columns wide. What is no terminal has no width."""
+def console() -> Console:
+    """Standard output. What is no terminal has no width."""
     from rich.console import Console
 
     found = Console()
-    return Console(width=max(found.width, least) if found.is_terminal else LONG)
+    # by the terminal itself: rich takes one that knows no colours for 80 columns wide
+    return Console(width=shutil.get_terminal_size().columns if found.is_terminal else LONG, height=found.height)
+
+
+def print_markdown(text: str) -> None:
+    """Rendered; as it is where that has no place: on a narrow terminal, and on what is none."""
+    from rich.markdown import Markdown
+    from rich.text import Text
+
+    wide = console()
+    if wide.is_terminal:
+        wide.print(Markdown(text) if wide.width >= WIDE else Text(text))
+    else:
+        typer.echo(text)
 
 
 def print_json(data: Any) -> None:

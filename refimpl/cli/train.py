@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refimpl.cli.interruption import interruption
-from refimpl.cli.requested import Arithmetic, Device, Dtype, ExampleName, OneBackend, SpecFile, network
+from refimpl.cli.requested import Arithmetic, Device, Dtype, ExampleName, OneBackend, SpecFile, check_named, network
 from refimpl.cli.terminal import INTERRUPTED, main_process
 from refimpl.formats.errors import CheckpointError, DataError
 
@@ -100,8 +100,7 @@ def train(
 
     if not data:
         raise DataError(f"--data is missing; it may be {DATA}")
-    if not out.name:
-        raise DataError("--out is empty; name a folder for the checkpoints, the model and the curves")
+    check_named(out, "--out")
     config = TrainingConfig(
         update, _parameters(update_parameter, "--update-parameter"), learning_rate, schedule,
         _parameters(schedule_parameter, "--schedule-parameter"), batch, seed, scheme, dtype.value, epochs, steps,

@@ -60,13 +60,16 @@ class Drawn:
     y: Array
 
 
+Recipe = Callable[[np.random.Generator], Drawn]
+
+
 @dataclass(frozen=True)
 class Draft:
     """A case to be: its name, its flags, and how it is drawn."""
 
     name: str
     flags: tuple[str, ...]
-    recipe: Callable[[np.random.Generator], Drawn]
+    recipe: Recipe
 
 
 def draw(draft: Draft, attempt: int) -> Drawn:
@@ -99,9 +102,9 @@ def network(
 def parameters(spec: NetworkSpec, rng: np.random.Generator, scale: float = 1.0) -> dict[str, Array]:
     """W of the size that keeps activations near one; b a little smaller."""
     drawn = {}
-    for name, shape in spec.parameter_shapes.items():
-        spread = scale / np.sqrt(shape[1]) if name.startswith("W") else 0.4 * scale
-        drawn[name] = grid(spread * rng.uniform(-1.7, 1.7, shape))
+    for parameter in spec.parameters:
+        spread = scale / np.sqrt(parameter.shape[1]) if parameter.role == "W" else 0.4 * scale
+        drawn[parameter.name] = grid(spread * rng.uniform(-1.7, 1.7, parameter.shape))
     return drawn
 
 
@@ -118,27 +121,23 @@ def targets(spec: NetworkSpec, rng: np.random.Generator, n: int, rows: bool = Fa
     return parts / 16.0
 
 
-def usual(
-    spec: NetworkSpec, n: int, scale: float = 1.0, x_scale: float = 1.0, rows: bool = False
-) -> Callable[[np.random.Generator], Drawn]:
+def usual(spec: NetworkSpec, n: int, scale: float = 1.0, rows: bool = False) -> Recipe:
     """Numbers of the usual size."""
 
     def recipe(rng: np.random.Generator) -> Drawn:
         params = parameters(spec, rng, scale)
-        x = grid(x_scale * rng.uniform(-1.7, 1.7, (n, *spec.input_shape)))
+        x = grid(rng.uniform(-1.7, 1.7, (n, *spec.input_shape)))
         return Drawn(spec, params, x, targets(spec, rng, n, rows))
 
     return recipe
 
 
-def changed(
-    recipe: Callable[[np.random.Generator], Drawn], change: Callable[[np.random.Generator, Drawn], None]
-) -> Callable[[np.random.Generator], Drawn]:
-    """A recipe with its numbers edited in place."""
+def changed(recipe: Recipe, change: Callable[..., None], *options: Any) -> Recipe:
+    """A recipe with its numbers edited in place, by `change(drawn, rng, *options)`."""
 
     def edited(rng: np.random.Generator) -> Drawn:
         drawn = recipe(rng)
-        change(rng, drawn)
+        change(drawn, rng, *options)
         return drawn
 
     return edited
@@ -185,7 +184,7 @@ def _known() -> Iterator[Draft]:
         usual(NetworkSpec((4,), spec.layers, "binary_cross_entropy", "mean", "article"), 4),
     )
 
-    def parity(rng: np.random.Generator, drawn: Drawn) -> None:
+    def parity(drawn: Drawn, rng: np.random.Generator) -> None:
         drawn.x[...] = [[0, 0, 0, 0], [0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 1, 0]]
         drawn.y[...] = [[0], [0], [0], [1]]
 
@@ -232,7 +231,7 @@ def _deep() -> Iterator[Draft]:
 
 
 def _kinks() -> Iterator[Draft]:
-    def first_row_zero(rng: np.random.Generator, drawn: Drawn) -> None:
+    def first_row_zero(drawn: Drawn, rng: np.random.Generator) -> None:
         drawn.x[0] = 0.0
         drawn.params["b1"][:2] = 0.0
 
@@ -245,31 +244,25 @@ def _kinks() -> Iterator[Draft]:
         spec = network((3, 4, 2), [{"name": activation, **slopes}, "identity"])
         yield Draft(f"kink {activation} parameter", ("KinkAtZero",), changed(usual(spec, 3), first_row_zero))
 
-    def residual(size: float) -> Callable[[np.random.Generator, Drawn], None]:
-        def change(rng: np.random.Generator, drawn: Drawn) -> None:
-            drawn.x[0] = 0.0  # the prediction is 0 in any arithmetic
-            drawn.y[0] = -size
-
-        return change
+    def residual(drawn: Drawn, rng: np.random.Generator, size: float) -> None:
+        drawn.x[0] = 0.0  # the prediction is 0 in any arithmetic
+        drawn.y[0] = -size
 
     for size in (0.0, 1.0, -1.0):
         for loss in ("absolute_error", "huber"):
             spec = network((2, 3), ["identity"], loss, bias=False)
-            yield Draft(f"residual {size:g} {loss}", ("KinkAtZero",), changed(usual(spec, 3), residual(size)))
+            yield Draft(f"residual {size:g} {loss}", ("KinkAtZero",), changed(usual(spec, 3), residual, size))
 
-    def dead(units: int) -> Callable[[np.random.Generator, Drawn], None]:
-        def change(rng: np.random.Generator, drawn: Drawn) -> None:
-            drawn.params["b1"][:units] = -8.0
-
-        return change
+    def dead(drawn: Drawn, rng: np.random.Generator, units: int) -> None:
+        drawn.params["b1"][:units] = -8.0
 
     for activation in ("relu", "leaky_relu", "elu"):
         for units in (2, 4):
             spec = network((3, 4, 3), [activation, "identity"])
-            yield Draft(f"dead {activation} {units} of 4", ("DeadReLU",), changed(usual(spec, 3), dead(units)))
+            yield Draft(f"dead {activation} {units} of 4", ("DeadReLU",), changed(usual(spec, 3), dead, units))
 
 
-def _coarse(spec: NetworkSpec, n: int) -> Callable[[np.random.Generator], Drawn]:
+def _coarse(spec: NetworkSpec, n: int) -> Recipe:
     """Multiples of 1/4, small enough for every product and sum to be exact."""
 
     def recipe(rng: np.random.Generator) -> Drawn:
@@ -281,41 +274,35 @@ def _coarse(spec: NetworkSpec, n: int) -> Callable[[np.random.Generator], Drawn]
 
 
 def _saturated() -> Iterator[Draft]:
-    def biased(size: float) -> Callable[[np.random.Generator, Drawn], None]:
-        def change(rng: np.random.Generator, drawn: Drawn) -> None:
-            signs = np.where(np.arange(len(drawn.params["b1"])) % 2, size, -size)
-            signs[0] = 0.25
-            drawn.params["b1"][...] = signs
-
-        return change
+    def biased(drawn: Drawn, rng: np.random.Generator, size: float) -> None:
+        signs = np.where(np.arange(len(drawn.params["b1"])) % 2, size, -size)
+        signs[0] = 0.25
+        drawn.params["b1"][...] = signs
 
     for activation in ("sigmoid", "tanh", "softplus", "silu", "gelu", "gelu_tanh", "softsign", "softmax"):
         for size in (12.0, 30.0):
             spec = network((3, 4, 2), [activation, "identity"])
             name = f"saturated {activation} {size:g}"
-            yield Draft(name, ("SaturatedSigmoid",), changed(usual(spec, 3), biased(size)))
+            yield Draft(name, ("SaturatedSigmoid",), changed(usual(spec, 3), biased, size))
 
 
 def _logits() -> Iterator[Draft]:
-    def logits(size: float) -> Callable[[np.random.Generator, Drawn], None]:
-        def change(rng: np.random.Generator, drawn: Drawn) -> None:
-            offset = np.zeros(drawn.spec.n_out)
-            offset[0], offset[-1] = size, -size
-            drawn.params["b2"][...] = offset
-
-        return change
+    def logits(drawn: Drawn, rng: np.random.Generator, size: float) -> None:
+        offset = np.zeros(drawn.spec.n_out)
+        offset[0], offset[-1] = size, -size
+        drawn.params["b2"][...] = offset
 
     for loss in ("cross_entropy", "binary_cross_entropy"):
         for size in (20.0, 60.0, 200.0, 1000.0):
             spec = network((3, 3, 4), ["tanh", "identity"], loss)
-            yield Draft(f"logit {size:g} {loss}", ("HugeLogit",), changed(usual(spec, 4), logits(size)))
+            yield Draft(f"logit {size:g} {loss}", ("HugeLogit",), changed(usual(spec, 4), logits, size))
     for size in (8.0, 20.0):
         spec = network((3, 3, 4), ["tanh", "softmax"])
-        yield Draft(f"logit {size:g} softmax", ("HugeLogit",), changed(usual(spec, 4), logits(size)))
+        yield Draft(f"logit {size:g} softmax", ("HugeLogit",), changed(usual(spec, 4), logits, size))
 
 
 def _ties() -> Iterator[Draft]:
-    def equal(rng: np.random.Generator, drawn: Drawn) -> None:
+    def equal(drawn: Drawn, rng: np.random.Generator) -> None:
         drawn.params["W2"][1] = drawn.params["W2"][0]
         drawn.params["b2"][1] = drawn.params["b2"][0]
 
@@ -326,45 +313,38 @@ def _ties() -> Iterator[Draft]:
 
 
 def _tiny() -> Iterator[Draft]:
-    def shrunk(by: float) -> Callable[[np.random.Generator, Drawn], None]:
-        def change(rng: np.random.Generator, drawn: Drawn) -> None:
-            drawn.x[...] *= by
-
-        return change
+    def shrunk(drawn: Drawn, rng: np.random.Generator, by: float) -> None:
+        drawn.x[...] *= by
 
     for activation in ("sigmoid", "tanh", "identity", "softplus"):
         for exponent in (-20, -60, -100):
             spec = network((3, 3, 2), [activation, "identity"], bias=False)
             name = f"tiny 2^{exponent} {activation}"
-            yield Draft(name, ("TinyGradient",), changed(usual(spec, 3), shrunk(2.0**exponent)))
+            yield Draft(name, ("TinyGradient",), changed(usual(spec, 3), shrunk, 2.0**exponent))
     for activation in ("identity", "tanh", "sigmoid"):
         spec = network((3, 3, 2), [activation, "identity"], bias=False)
         name = f"subnormal {activation}"
-        yield Draft(name, ("Subnormal",), changed(usual(spec, 3), shrunk(2.0**-134)))
+        yield Draft(name, ("Subnormal",), changed(usual(spec, 3), shrunk, 2.0**-134))
 
 
 def _cancelling() -> Iterator[Draft]:
-    def mirrored(exponent: int) -> Callable[[np.random.Generator, Drawn], None]:
-        def change(rng: np.random.Generator, drawn: Drawn) -> None:
-            half = len(drawn.x) // 2
-            drawn.x[half:] = drawn.x[:half] + rng.integers(1, 4, drawn.x[:half].shape) * 2.0**exponent
-            drawn.y[half:] = -drawn.y[:half]
-            drawn.y[...] *= 16
-
-        return change
+    def mirrored(drawn: Drawn, rng: np.random.Generator, exponent: int) -> None:
+        half = len(drawn.x) // 2
+        drawn.x[half:] = drawn.x[:half] + rng.integers(1, 4, drawn.x[:half].shape) * 2.0**exponent
+        drawn.y[half:] = -drawn.y[:half]
+        drawn.y[...] *= 16
 
     for activation in ("sigmoid", "tanh", "relu", "softplus"):
         for exponent in (-6, -10):
             spec = network((3, 3, 2), [activation, "identity"])
             name = f"cancelling 2^{exponent} {activation}"
-            yield Draft(name, ("Cancellation",), changed(usual(spec, 6), mirrored(exponent)))
+            yield Draft(name, ("Cancellation",), changed(usual(spec, 6), mirrored, exponent))
 
 
 def _zeros() -> Iterator[Draft]:
-    def sparse(rng: np.random.Generator, drawn: Drawn) -> None:
-        for name, array in drawn.params.items():
-            if name.startswith("W"):
-                array[rng.random(array.shape) < 0.4] = 0.0
+    def sparse(drawn: Drawn, rng: np.random.Generator) -> None:
+        for own in drawn.spec.by_layer(drawn.params):
+            own["W"][rng.random(own["W"].shape) < 0.4] = 0.0
 
     for activation in ACTIVATIONS:
         spec = network((3, 4, 3), [activation, "identity"])

@@ -24,7 +24,7 @@ from refimpl.formats import files
 from refimpl.formats.arrays import Shape
 from refimpl.formats.errors import ConformanceError
 from refimpl.formats.strict_json import parse
-from refimpl.formats.validation import Document, Name, OneOf, Whole, checked
+from refimpl.formats.validation import Document, Listed, Name, OneOf, Several, Whole, checked
 from refimpl.judge.judge import Judge
 from refimpl.judge.tolerance import Tolerance
 from refimpl.network.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
@@ -50,8 +50,8 @@ class Numbers(Document):
     """An array: flat, in C order."""
 
     shape: Shape
-    hex: list[Hexadecimal]
-    decimal: list[Real]
+    hex: Listed[Hexadecimal]
+    decimal: Listed[Real]
 
     @model_validator(mode="after")
     def _consistent(self) -> Numbers:
@@ -79,7 +79,7 @@ class Labels(Document):
     """The class of every sample, from 0."""
 
     shape: Annotated[Shape, Field(min_length=1, max_length=1)]
-    integers: list[Annotated[Whole, Field(ge=0, lt=10**7)]]
+    integers: Listed[Annotated[Whole, Field(ge=0, lt=10**7)]]
 
     @property
     def array(self) -> NDArray[np.int64]:
@@ -107,8 +107,8 @@ class Expected:
 class Certified(Numbers):
     """A certified array: its value, the radius around it, and by arithmetic how far an answer may lie from it."""
 
-    radius: list[Bound]
-    tolerance: dict[Annotated[str, OneOf(tuple(ARITHMETIC_NAMES))], list[Bound | None]]
+    radius: Listed[Bound]
+    tolerance: dict[Annotated[str, OneOf(tuple(ARITHMETIC_NAMES))], Listed[Bound | None]]
 
     @model_validator(mode="after")
     def _complete(self) -> Certified:
@@ -149,14 +149,14 @@ class Case(Document):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
     id: Name
-    flags: tuple[Name, ...]
+    flags: Several[Name]
     spec: Annotated[Spec, Field(alias="network")]
     params: Annotated[Mapping[str, RealArray], Field(alias="parameters")]
     x: RealArray
     y: RealArray | LabelArray
     loss: CertifiedArray
     grads: Annotated[Mapping[str, CertifiedArray], Field(alias="gradients")]
-    kills: tuple[Place, ...] = ()
+    kills: Several[Place] = ()
 
     @model_validator(mode="after")
     def _fitting(self) -> Case:
@@ -225,7 +225,7 @@ class WrongAnswer(Document):
     case: Name
     loss: Hex
     grads: Annotated[Mapping[Name, RealArray], Field(alias="gradients")]
-    diagnosis: tuple[tuple[Place, ...], ...]
+    diagnosis: Several[Several[Place]]
 
 
 class VectorFile(Document):
@@ -233,8 +233,8 @@ class VectorFile(Document):
 
     format: Literal["refimpl.vectors/1"]
     flags: dict[Name, str]
-    cases: tuple[Case, ...] = ()
-    wrong: tuple[WrongAnswer, ...] = ()
+    cases: Several[Case] = ()
+    wrong: Several[WrongAnswer] = ()
 
     @model_validator(mode="after")
     def _explained(self) -> VectorFile:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from refimpl.formats.validation import Document, Whole
+from refimpl.formats.validation import Document, Listed, Whole
 
 NAMED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 Number = Annotated[
@@ -29,7 +29,7 @@ class Tensor(Document):
     """An array, as it is read."""
 
     shape: Shape
-    data: list[Number]
+    data: Listed[Number]
 
     @model_validator(mode="after")
     def _complete(self) -> Tensor:

@@ -11,10 +11,21 @@ from dataclasses import dataclass, fields
 from functools import wraps
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 from refimpl.formats.errors import RefimplError
+
+MOST_SAID = 400  # characters
 
 D = TypeVar("D", bound="Document")
 T = TypeVar("T")
@@ -30,6 +41,8 @@ Line = Annotated[str, Field(strict=True, max_length=200), AfterValidator(_printa
 Name = Annotated[Line, Field(min_length=1)]
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True)]
+Listed = Annotated[list[T], FailFast()]  # a hostile file's hundred thousand wrong items are told by the first
+Several = Annotated[tuple[T, ...], FailFast()]
 
 
 @dataclass(frozen=True)
@@ -107,7 +120,11 @@ def sentence(error: ValidationError, what: str = "") -> str:
     if kind == "unexpected_keyword_argument":
         return f"{_place(path[:-1], what)} has no {path[-1]!r}; leave it out".strip()
     said = wrong["msg"].replace("Input should", "must").replace("valid ", "").replace("greater than or equal to", "≥")
-    said = said.replace("less than or equal to", "≤").replace("dictionary or instance of", "JSON object:")
+    said = said.replace("less than or equal to", "≤")
+    if kind == "model_type":
+        said = "must be a JSON object"
+    if len(said) > MOST_SAID:  # one of a long list of names
+        said = said[:MOST_SAID] + "…"
     got = "" if kind in ("unknown", "line") else f", got {_got(wrong['input'])}"
     return f"{_place(path, what)} {said}{got}"
 

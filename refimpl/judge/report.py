@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +23,8 @@ from refimpl.network.spec import NetworkSpec
 PASS, FAIL, UNDETERMINED = "PASS", "FAIL", "UNDETERMINED"
 STYLES = {PASS: "green", FAIL: "bold red", UNDETERMINED: "yellow"}
 HEADINGS = ("backend", "quantity", "verdict", "error / tolerance", "ulps", "at", "value", "truth", "remark")
+ANY, REMARK = 10_000, 24  # columns of a terminal: more than any has; what a remark takes at least
+OF_THE_ELEMENT = ("ulps", "at", "value", "truth")  # of the worst element: left out where there is no place
 
 
 class Diagnosed(Protocol):
@@ -152,25 +155,32 @@ class Report:
             "findings": {name: [finding.to_dict() for finding in found] for name, found in self.findings.items()},
         }
 
-    def __rich__(self) -> Group:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        remarks = HEADINGS[-1:] if any(row.remark for row in self.rows) else ()
+        headings: tuple[str, ...] = HEADINGS[:-1]
+        taken = Measurement.get(console, options.update(max_width=ANY), self._table(headings)).maximum
+        if taken + (REMARK if remarks else 0) > options.max_width:
+            headings = tuple(heading for heading in headings if heading not in OF_THE_ELEMENT)
+        yield self._table(headings + remarks)
+        for name, reason in self.unavailable.items():
+            yield Text(f"{name}: not run: {reason}", style="yellow")
+        for name, text in self._causes():
+            yield Text(f"{name}: {text}", style="bold red")
+        yield Text(self.summary, style=_outcome_style(self))
+
+    def _table(self, headings: Sequence[str]) -> Table:
         table = Table(title=Text(self.title), title_justify="left", header_style="bold", pad_edge=False, box=None)
-        remarks = any(row.remark for row in self.rows)
-        for heading in HEADINGS if remarks else HEADINGS[:-1]:
-            table.add_column(
-                heading,
-                justify="right" if heading in ("error / tolerance", "ulps", "value", "truth") else "left",
-                no_wrap=heading != "remark",
-            )
+        for heading in headings:
+            numeric = heading in ("error / tolerance", "ulps", "value", "truth")
+            table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading != "remark")
         previous = ""
         for row in self.rows:
-            cells: list[str | Text] = [Text(cell) for cell in row.cells()[: len(table.columns)]]
-            cells[0] = "" if row.backend == previous else Text(row.backend, style="bold")
-            cells[2] = Text(row.verdict, style=STYLES[row.verdict])
-            table.add_row(*cells)
+            cells = {heading: Text(cell) for heading, cell in zip(HEADINGS, row.cells(), strict=True)}
+            cells["backend"] = Text("" if row.backend == previous else row.backend, style="bold")
+            cells["verdict"] = Text(row.verdict, style=STYLES[row.verdict])
+            table.add_row(*(cells[heading] for heading in headings))
             previous = row.backend
-        notes = [Text(f"{name}: not run: {reason}", style="yellow") for name, reason in self.unavailable.items()]
-        causes = [Text(f"{name}: {text}", style="bold red") for name, text in self._causes()]
-        return Group(table, *notes, *causes, Text(self.summary, style=_outcome_style(self)))
+        return table
 
     def _causes(self) -> list[tuple[str, str]]:
         return [(name, finding.text) for name, found in self.findings.items() for finding in found]

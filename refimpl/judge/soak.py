@@ -1,24 +1,24 @@
-"""A soak run: random problems through `Judge`, on every core, and a `Tally` of the verdicts.
+"""A soak run: random problems through `Judge`, on every core, and the verdicts added up (`Soaked`).
 
 Every problem is a function of (seed, index, dtype); `run` yields one `Outcome` a problem.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-from rich.table import Table
-
 from refimpl import backend as backends
+from refimpl.formats.markdown import table
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL, PASS, Row
 from refimpl.judge.workers import spread
 from refimpl.network.batch import validate
 from refimpl.network.random_problems import DRAWS, Problem, random_problem
+
+SHOWN = 20  # failures
 
 
 @dataclass(frozen=True)
@@ -51,103 +51,64 @@ def _judge(index: int, names: Sequence[str], dtype: str, device: str, seed: int)
 
 @dataclass
 class Tally:
-    """Verdicts added up, per backend."""
+    """The verdicts on one backend, added up: of elements, and of arrays statistically (`statistical`)."""
 
-    networks: Counter[str] = field(default_factory=Counter)
-    elements: Counter[str] = field(default_factory=Counter)
-    failed: Counter[str] = field(default_factory=Counter)
-    undetermined: Counter[tuple[str, str]] = field(default_factory=Counter)
-    statistical: Counter[tuple[str, str]] = field(default_factory=Counter)
-    largest: dict[str, tuple[float, str]] = field(default_factory=dict)
+    networks: int = 0
+    elements: int = 0
+    failed: int = 0
+    undetermined: dict[str, int] = field(default_factory=dict)  # by the reason
+    statistical: dict[str, int] = field(default_factory=dict)  # by the verdict
+    largest_ratio: float | None = None
+    largest_at: str = ""
+
+    def add(self, row: Row, network: int) -> None:
+        """Count one row."""
+        self.elements += row.size
+        self.failed += row.failed
+        if row.undetermined:
+            self.undetermined[row.reason] = self.undetermined.get(row.reason, 0) + row.undetermined
+        if row.statistical:
+            self.statistical[row.statistical] = self.statistical.get(row.statistical, 0) + 1
+        if row.verdict == PASS and row.ratio >= (self.largest_ratio or 0.0):
+            self.largest_ratio, self.largest_at = row.ratio, f"{row.place} of network {network}"
+
+
+@dataclass
+class Soaked:
+    """What came of a run: a `Tally` a backend, and the rows that are wrong, with their network's number."""
+
+    backends: dict[str, Tally] = field(default_factory=dict)
     failures: list[tuple[int, Row]] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         """Count one problem's rows."""
-        self.networks.update({row.backend for row in outcome.rows})
+        for name in {row.backend for row in outcome.rows}:
+            self.backends.setdefault(name, Tally()).networks += 1
         for row in outcome.rows:
-            self.elements[row.backend] += row.size
-            self.failed[row.backend] += row.failed
-            if row.undetermined:
-                self.undetermined[row.backend, row.reason] += row.undetermined
-            if row.statistical:
-                self.statistical[row.backend, row.statistical] += 1
-            if row.verdict == FAIL:
-                self.failures.append((outcome.index, row))
-            if row.verdict == PASS and row.ratio >= self.largest.get(row.backend, (0.0, ""))[0]:
-                self.largest[row.backend] = (row.ratio, f"{row.place} of network {outcome.index}")
+            self.backends[row.backend].add(row, outcome.index)
+        self.failures += [(outcome.index, row) for row in outcome.rows if row.verdict == FAIL]
 
     def to_dict(self) -> dict[str, Any]:
-        """The tally as JSON-able data."""
-        return {
-            "format": "refimpl.soak/1",
-            "backends": {
-                name: {
-                    "networks": self.networks[name],
-                    "elements": self.elements[name],
-                    "failed": self.failed[name],
-                    "undetermined": {
-                        reason: number for (backend, reason), number in self.undetermined.items() if backend == name
-                    },
-                    "statistical": {
-                        verdict: number for (backend, verdict), number in self.statistical.items() if backend == name
-                    },
-                    "largest_ratio": self.largest.get(name, (None, ""))[0],
-                    "largest_at": self.largest.get(name, (None, ""))[1],
-                }
-                for name in self.elements
-            },
-            "failures": [
-                {
-                    "network": index,
-                    "backend": row.backend,
-                    "at": row.place,
-                    "ratio": str(row.ratio),
-                    "remark": row.remark,
-                }
-                for index, row in self.failures
-            ],
-        }
+        """As JSON-able data."""
+        failures = [
+            {"network": i, "backend": row.backend, "at": row.place, "ratio": str(row.ratio), "remark": row.remark}
+            for i, row in self.failures
+        ]
+        tallies = {name: asdict(tally) for name, tally in self.backends.items()}
+        return {"format": "refimpl.soak/1", "backends": tallies, "failures": failures}
 
-
-def table(tally: Tally, count: int, dtype: str, seed: int) -> Table:
-    """The tally for a terminal."""
-    shown = Table(
-        "backend",
-        "networks",
-        "elements",
-        "FAIL",
-        "UNDETERMINED",
-        "largest error / tolerance of a PASS",
-        "undetermined because",
-        "arrays, statistically",
-        title=f"{count} random networks, {dtype}, seed {seed}",
-        title_justify="left",
-        box=None,
-    )
-    for name, elements in tally.elements.items():
-        reasons = {reason: number for (backend, reason), number in tally.undetermined.items() if backend == name}
-        verdicts = {verdict: number for (backend, verdict), number in tally.statistical.items() if backend == name}
-        ratio, place = tally.largest.get(name, (0.0, ""))
-        why = "\n".join(f"{number:,} {reason}" for reason, number in reasons.items())
-        second = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
-        shown.add_row(
-            name,
-            f"{tally.networks[name]:,}",
-            f"{elements:,}",
-            f"{tally.failed[name]:,}",
-            f"{sum(reasons.values()):,}",
-            f"{ratio:.1%} at {place}",
-            why,
-            second,
-        )
-    for index, row in tally.failures[:20]:
-        shown.add_row(
-            row.backend,
-            "",
-            "",
-            "FAIL",
-            "",
-            f"{row.ratio:.3g} × at {row.place}",
-            f"{row.remark} (replay: --seed {seed} --first {index} --count 1)",
-        )
-    return shown
+    def markdown(self, count: int, dtype: str, seed: int) -> str:
+        """A table, what is undetermined and why, and the first failures with what replays them."""
+        columns = ("backend", "networks", "elements", "FAIL", "UNDETERMINED", "largest error / tolerance of a PASS")
+        rows, notes = [], []
+        for name, t in self.backends.items():
+            numbers = (t.networks, t.elements, t.failed, sum(t.undetermined.values()))
+            largest = f"{t.largest_ratio or 0.0:.1%} at {t.largest_at}"
+            rows.append((name, *(f"{number:,}" for number in numbers), largest))
+            notes += [f"- {name}: {number:,} undetermined: {reason}" for reason, number in t.undetermined.items()]
+            notes += [f"- {name}: {number:,} arrays, statistically {word}" for word, number in t.statistical.items()]
+        for index, row in self.failures[:SHOWN]:
+            replay = f"refimpl soak --dtype {dtype} --seed {seed} --first {index} --count 1"
+            notes.append(f"- {row.backend}: FAIL {row.ratio:.3g} × at {row.place}: {row.remark}; replay: {replay}")
+        title = f"### {count} random networks, {dtype}, seed {seed}"
+        return "\n\n".join([title, table(columns, rows), *(["\n".join(notes)] if notes else [])])

@@ -61,4 +61,4 @@ def _array(value: Any) -> Array | Unusable:
     if array.dtype.kind not in "fiu":
         kind = f"of dtype {array.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
         return Unusable(f"is {kind}, not {'a real number' if array.ndim == 0 else 'an array of real numbers'}")
-    return array
+    return array.copy()  # it may be a buffer that the next call overwrites

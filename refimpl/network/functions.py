@@ -1,14 +1,14 @@
 """The catalogue: every activation and loss a network may name, defined once.
 
 An entry is data. It says what a function *is* (a formula on truncated power series of balls, from which
-:mod:`refimpl.certify` takes the derivative: no derivative is written here but as LaTeX to be read), where its
-kinks are and what the derivative is taken to be there, which parameters it has, and how far a sound
-implementation may be off (`value_ulps`, `slope_ulps`), the one assumption behind :mod:`refimpl.judge.tolerance`.
+:mod:`refimpl.truth.certification` takes the derivative: none is written here but as LaTeX to be read), where its kinks
+are and what the derivative is taken to be there, which parameters it has, and how far a sound implementation may be
+off (`value_ulps`, `slope_ulps`), the one assumption behind :mod:`refimpl.judge.tolerance`.
 
 Words: a *formula* maps a series z + ε (and the function's parameters) to a series; its ε-coefficient is f'(z).
 A *piece* is the formula between two kinks. An *elementwise* function acts on each number alone; a *row-wise* one
 (softmax, cross-entropy) on a whole sample. Adding a function is one entry here and one line or function in each
-backend; ``tests/test_backends.py`` fails for a backend that lacks it.
+backend; ``tests/backends`` fails for a backend that lacks it.
 
 What it does not do: compute floating-point values. Each backend states that for itself.
 
@@ -25,7 +25,7 @@ grant a library's functions
   request 19478; 3.83 for its own float32 log, 13134); `ELEMENTARY`. SLEEF's ``u10`` functions, which PyTorch calls,
   are documented to stay within 1.0 ulp, and the tables of the GNU C Library manual ("Known Maximum Errors in Math
   Functions"), of the CUDA C++ Programming Guide ("Mathematical Functions") and of JAX ("Numerical accuracy") are where
-  to look a function of another library up. ``tests/test_backends.py`` measures the three backends here.
+  to look a function of another library up. ``tests/backends`` measures the three backends here.
 
 Where the textbook's formula cancels (σ' = a(1 − a), tanh' = 1 − a², e^z − 1, 1 + erf), the scale is that of the terms
 that cancel: it is how people write it, and it is not a mistake in the backpropagation.
@@ -54,6 +54,8 @@ REDUCTIONS = ("mean", "sum")
 EXPONENTIAL = 5.04
 ELEMENTARY = 8.0
 SIGMOID_SLOPE_ULPS = EXPONENTIAL + 5.0
+SOFTPLUS_SLOPE_ULPS = EXPONENTIAL + 4.0
+BCE_SLOPE_ULPS = EXPONENTIAL + 6.0
 FLUSH_FACTOR = 4.0
 SMALLEST = 5e-324  # what stands for a positive bound that is below float64's range
 
@@ -94,6 +96,12 @@ class Interval:
     def magnitude(self) -> Bound:
         """The largest |z|."""
         return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @property
+    def nearest(self) -> Bound:
+        """The smallest |z|."""
+        crosses = (self.low < 0) & (self.high > 0)
+        return np.where(crosses, 0.0, np.minimum(np.abs(self.low), np.abs(self.high)))
 
 
 Scale = Callable[[Interval, Parameters], Bound]
@@ -322,14 +330,22 @@ def _tanh_slope(at: Interval, p: Parameters) -> Bound:
     return at.slope * (1 + EXPONENTIAL / 4 * at.value) + (ELEMENTARY + 2) / 2 * at.value * at.value
 
 
+def _exponent(at: Interval) -> Bound:
+    # JAX differentiates o = log(1 + e^z) as e^(z − o), whose exponent is off by an error of o and one of the difference
+    return at.magnitude + (ELEMENTARY + EXPONENTIAL + 3) * np.log1p(np.exp(-at.nearest))
+
+
+def _softplus_slope(at: Interval, p: Parameters) -> Bound:
+    return at.slope * (1 + _exponent(at) / SOFTPLUS_SLOPE_ULPS)
+
+
 def _silu_slope(at: Interval, p: Parameters) -> Bound:
     sigmoid = np.maximum(np.exp(-np.logaddexp(0.0, -at.high)), SMALLEST)
     return sigmoid * (1.0 + at.magnitude)  # σ + zσ(1 − σ)
 
 
 def _softsign_slope(at: Interval, p: Parameters) -> Bound:
-    nearest = np.where((at.low < 0) & (at.high > 0), 0.0, np.minimum(np.abs(at.low), np.abs(at.high)))
-    return 1.0 / (1.0 + nearest)  # 1/(1 + |z|) − |z|/(1 + |z|)²
+    return 1.0 / (1.0 + at.nearest)  # 1/(1 + |z|) − |z|/(1 + |z|)²
 
 
 def _gelu_tanh_slope(at: Interval, p: Parameters) -> Bound:
@@ -369,7 +385,8 @@ def _bce_value(at: Interval, y: Bound, p: Parameters) -> Bound:
 
 
 def _bce_slope(at: Interval, y: Bound) -> Bound:
-    return 1.0 + np.abs(y)
+    sigmoid = np.exp(-np.logaddexp(0.0, -at.high))
+    return 1.0 + np.abs(y) + sigmoid * _exponent(at) / BCE_SLOPE_ULPS
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -424,7 +441,8 @@ _ACTIVATIONS = (
     ),
     Activation(
         "softplus", "log(1 + e^z)", "1/(1 + e^−z)", r"\log(1 + e^z)", r"\sigma(z)",
-        pieces=(_softplus,), value_ulps=ELEMENTARY + EXPONENTIAL + 2, slope_ulps=EXPONENTIAL + 4,
+        pieces=(_softplus,), value_ulps=ELEMENTARY + EXPONENTIAL + 2, slope_ulps=SOFTPLUS_SLOPE_ULPS,
+        slope_scale=_softplus_slope,
     ),
     Activation(
         "sigmoid", "1/(1 + e^−z)", "σ(z)(1 − σ(z))", r"\frac{1}{1 + e^{-z}}", r"\sigma(z)\,(1 - \sigma(z))",
@@ -487,7 +505,7 @@ _LOSSES = (
         "binary_cross_entropy", "Σ log(1 + e^s) − y s; s logits", "σ(s) − y",
         r"\sum_j \log(1 + e^{s_j}) - y_j s_j", r"\sigma(s_j) - y_j",
         target="probabilities", pieces=(_binary_cross_entropy,),
-        value_ulps=ELEMENTARY + EXPONENTIAL + 4, slope_ulps=EXPONENTIAL + 6,
+        value_ulps=ELEMENTARY + EXPONENTIAL + 4, slope_ulps=BCE_SLOPE_ULPS,
         value_scale=_bce_value, slope_scale=_bce_slope,
     ),
     Loss(

@@ -116,15 +116,14 @@ def _random_parameters(spec: NetworkSpec, rng: np.random.Generator, dtype: str) 
     gain = 1.0 if rng.random() < 0.6 else 10 ** rng.uniform(-3, 1)
     params = spec.init(seed=int(rng.integers(2**32)), dtype="float64", scheme=scheme)
     zeroed = rng.random() < 0.2
-    drawn = {}
-    for name, array in params.items():
-        values = gain * (
-            0.3 * rng.standard_normal(array.shape) if name.startswith("b") and rng.random() < 0.7 else array
-        )
+    for parameter in spec.parameters:
+        values = params[parameter.name]
+        if parameter.role == "b" and rng.random() < 0.7:
+            values = 0.3 * rng.standard_normal(parameter.shape)
         if zeroed:
-            values = np.where(rng.random(array.shape) < 0.3, 0.0, values)
-        drawn[name] = values.astype(dtype)
-    return drawn
+            values = np.where(rng.random(parameter.shape) < 0.3, 0.0, values)
+        params[parameter.name] = (gain * values).astype(dtype)
+    return params
 
 
 def _random_scale(rng: np.random.Generator, dtype: str) -> float:

@@ -9,7 +9,7 @@ What it does not do: the sum over a batch, and any comparison (:mod:`refimpl.tea
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 
 from refimpl.network.functions import ACTIVATIONS, LOSSES
@@ -49,9 +49,7 @@ class Line:
 
     def to_dict(self) -> dict[str, object]:
         """As JSON-able data."""
-        return {
-            "left": vars(self.left), "right": vars(self.right), "numbers": vars(self.numbers), "value": self.value,
-        }  # fmt: skip
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -93,11 +91,16 @@ class Chain:
         """The number of the output layer."""
         return self.trace.spec.depth + 1
 
-    def value(self, name: str, *index: int) -> float:
-        """One number of the trace: of this sample, or of a parameter."""
+    def value(self, kind: str, layer: int, *index: int) -> float:
+        """One number of the trace: of a parameter, or of this sample's "z", "a", "da" (∂C/∂a), "slope" or "delta"."""
+        name = f"{kind}{layer}"
         if name in self.trace.params:
             return float(self.trace.params[name][index])
         return float(self.trace.values[name][self.sample][index])
+
+    def factor(self, kind: str, layer: int, *index: int) -> tuple[Symbol, float]:
+        """A number of the trace with its symbol."""
+        return Quantity(kind, layer, index).symbol, self.value(kind, layer, *index)
 
     def activation(self, layer: int) -> str:
         """The activation of a layer, which counts from 1 at the input."""
@@ -107,7 +110,7 @@ class Chain:
         """f′(z) of a neuron; nothing where f is the identity."""
         if self.activation(layer) == "identity":
             return []
-        return [(slope(symbol("z", layer, (j,))), self.value(f"slope{layer}", j))]
+        return [(slope(symbol("z", layer, (j,))), self.value("slope", layer, j))]
 
     def elementwise(self, layer: int) -> bool:
         """Whether a neuron's a depends on its own z alone."""
@@ -122,14 +125,14 @@ class Chain:
     def jacobian(self, layer: int, i: int, j: int) -> tuple[Symbol, float]:
         """∂a_i/∂z_j of softmax."""
         a, z = symbol("a", layer, (i,)), symbol("z", layer, (j,))
-        value = self.value(f"a{layer}", i) * ((i == j) - self.value(f"a{layer}", j))
+        value = self.value("a", layer, i) * ((i == j) - self.value("a", layer, j))
         return Symbol(f"∂{a.plain}/∂{z.plain}", rf"\frac{{\partial {a.latex}}}{{\partial {z.latex}}}"), value
 
     def error_factors(self, layer: int, j: int) -> list[tuple[Symbol, float]]:
         """What δ of a neuron is a product of: ∂C/∂a and f′(z); δ itself where the layer is not elementwise."""
         if not self.elementwise(layer):
-            return [(symbol("δ", layer, (j,)), self.value(f"delta{layer}", j))]
-        return [(self.dC_da(layer, j), self.value(f"da{layer}", j)), *self.slope_factors(layer, j)]
+            return [self.factor("delta", layer, j)]
+        return [(self.dC_da(layer, j), self.value("da", layer, j)), *self.slope_factors(layer, j)]
 
 
 def chain(trace: Trace, quantity: Quantity, sample: int) -> list[Line]:
@@ -142,7 +145,7 @@ def chain(trace: Trace, quantity: Quantity, sample: int) -> list[Line]:
     factors = at.error_factors(layer, j)
     if quantity.kind == "W":
         k = quantity.index[1]
-        factors.append((symbol("a", quantity.layer, (k,)), at.value(f"a{quantity.layer}", k)))
+        factors.append(at.factor("a", quantity.layer, k))
     first = symbol("δ", layer, (j,)) if quantity.kind == "delta" else derivative(quantity.symbol)
     if len(factors) == 1 and factors[0][0] == first:  # δ of a softmax layer
         return list(_error_lines(at, layer, [j]))
@@ -158,11 +161,11 @@ def forward_line(trace: Trace, quantity: Quantity, sample: int) -> Line | None:
     at, layer = Chain(trace, sample), quantity.layer
     if quantity.kind not in ("z", "a") or (quantity.kind == "a" and layer == 1):
         return None
-    j, value = quantity.index[0], at.value(quantity.array, *quantity.index)
+    j, value = quantity.index[0], at.value(quantity.kind, layer, *quantity.index)
     if quantity.kind == "a":
         name = at.activation(layer)
         escaped = name.replace("_", r"\_")
-        z, shown = symbol("z", layer, (j,) if at.elementwise(layer) else ()), number(at.value(f"z{layer}", j))
+        z, shown = symbol("z", layer, (j,) if at.elementwise(layer) else ()), number(at.value("z", layer, j))
         applied = Symbol(f"{name}({z.plain})", rf"\operatorname{{{escaped}}}({z.latex})")
         if not at.elementwise(layer):
             return Line(quantity.symbol, applied + symbol("", None, (j,)), NOTHING, value)
@@ -170,14 +173,10 @@ def forward_line(trace: Trace, quantity: Quantity, sample: int) -> Line | None:
         return Line(quantity.symbol, applied, put_in, value)
     before = layer - 1
     terms: list[Factors] = [
-        [
-            (symbol("w", before, (j, k)), at.value(f"W{before}", j, k)),
-            (symbol("a", before, (k,)), at.value(f"a{before}", k)),
-        ]
-        for k in range(trace.spec.sizes[before - 1])
+        [at.factor("W", before, j, k), at.factor("a", before, k)] for k in range(trace.spec.sizes[before - 1])
     ]
-    if f"b{before}" in trace.params:
-        terms.append([(symbol("b", before, (j,)), at.value(f"b{before}", j))])
+    if trace.spec.layers[before - 1].bias:
+        terms.append([at.factor("b", before, j)])
     return _sum(quantity.symbol, terms, value)
 
 
@@ -192,9 +191,7 @@ def paths(trace: Trace, quantity: Quantity, sample: int) -> list[Path] | None:
     j = quantity.index[0]
     ending: Factors = []
     if quantity.kind == "W":
-        ending = [
-            (symbol("a", quantity.layer, (quantity.index[1],)), at.value(f"a{quantity.layer}", quantity.index[1]))
-        ]
+        ending = [at.factor("a", quantity.layer, quantity.index[1])]
     start = _from_activation(at, layer, j) if quantity.kind == "a" else _from_weighted_input(at, layer, j)
     found = [
         Path(neurons, product([s for s, _ in factors]), numbers([v for _, v in factors]), prod(v for _, v in factors))
@@ -227,10 +224,10 @@ def _from_weighted_input(at: Chain, layer: int, j: int) -> Iterator[tuple[tuple[
 def _from_activation(at: Chain, layer: int, j: int) -> Iterator[tuple[tuple[tuple[int, int], ...], Factors]]:
     """The ways from a of a neuron."""
     if layer == at.last:
-        yield ((layer, j),), [(at.dC_da(layer, j), at.value(f"da{layer}", j))]
+        yield ((layer, j),), [(at.dC_da(layer, j), at.value("da", layer, j))]
         return
     for i in range(at.trace.spec.sizes[layer]):
-        weight = symbol("w", layer, (i, j)), at.value(f"W{layer}", i, j)
+        weight = at.factor("W", layer, i, j)
         for neurons, factors in _from_weighted_input(at, layer + 1, i):
             yield ((layer, j), *neurons), [*factors, weight]
 
@@ -245,10 +242,9 @@ def _activation_lines(at: Chain, neurons: list[tuple[int, int]]) -> Iterator[Lin
     following: dict[int, None] = {}
     for _, j in neurons:
         terms = [
-            [*at.error_factors(layer + 1, i), (symbol("w", layer, (i, j)), at.value(f"W{layer}", i, j))]
-            for i in range(at.trace.spec.sizes[layer])
+            [*at.error_factors(layer + 1, i), at.factor("W", layer, i, j)] for i in range(at.trace.spec.sizes[layer])
         ]
-        yield _sum(derivative(symbol("a", layer, (j,))), terms, at.value(f"da{layer}", j))
+        yield _sum(derivative(symbol("a", layer, (j,))), terms, at.value("da", layer, j))
         following |= dict.fromkeys(_followed(terms))
     yield from _error_lines(at, layer + 1, list(following)[:WIDE])
 
@@ -261,10 +257,10 @@ def _error_lines(at: Chain, layer: int, neurons: list[int]) -> Iterator[Line]:
     following: dict[int, None] = {}
     for j in neurons:
         terms = [
-            [(at.dC_da(layer, i), at.value(f"da{layer}", i)), at.jacobian(layer, i, j)]
+            [(at.dC_da(layer, i), at.value("da", layer, i)), at.jacobian(layer, i, j)]
             for i in range(at.trace.spec.sizes[layer - 1])
         ]
-        yield _sum(symbol("δ", layer, (j,)), terms, at.value(f"delta{layer}", j))
+        yield _sum(symbol("δ", layer, (j,)), terms, at.value("delta", layer, j))
         following |= dict.fromkeys(_followed(terms))
     yield from _activation_lines(at, [(layer, i) for i in list(following)[:WIDE]])
 
@@ -278,11 +274,11 @@ def _loss_line(at: Chain, j: int) -> Line:
     latex = rf"\tfrac{{1}}{{{n}}}\left({entry.derivative_latex}\right)" if averaged else entry.derivative_latex
     put_in = NOTHING
     if spec.loss.name == "squared_error":
-        s, y = number(at.value(f"a{at.last}", j)), -float(at.trace.y[at.sample, j])
+        s, y = number(at.value("a", at.last, j)), -float(at.trace.y[at.sample, j])
         put_in = total([s, number(y)])
         if averaged:
             put_in = Symbol(f"({put_in.plain})/{n}", rf"\tfrac{{1}}{{{n}}}({put_in.latex})")
-    return Line(at.dC_da(at.last, j), Symbol(text, latex), put_in, at.value(f"da{at.last}", j))
+    return Line(at.dC_da(at.last, j), Symbol(text, latex), put_in, at.value("da", at.last, j))
 
 
 def _product(left: Symbol, factors: Factors) -> Line:

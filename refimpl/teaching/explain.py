@@ -112,17 +112,11 @@ def _flat(spec: NetworkSpec) -> NetworkSpec:
 
 def _with_identity(spec: NetworkSpec, params: dict[str, Array], layer: int) -> tuple[NetworkSpec, dict[str, Array]]:
     """The network with a layer a = I a behind layer `layer`."""
-    size = spec.sizes[layer - 1]
-    layers = (*spec.layers[: layer - 1], LayerSpec(size, "identity", bias=False), *spec.layers[layer - 1 :])
+    size, layers, arrays = spec.sizes[layer - 1], list(spec.layers), spec.by_layer(params)
+    layers.insert(layer - 1, LayerSpec(size, "identity", bias=False))
+    arrays.insert(layer - 1, {"W": np.eye(size, dtype=arrays[0]["W"].dtype)})
     longer = NetworkSpec(spec.input_shape, layers, spec.loss, spec.reduction, spec.name)
-    moved = {_renamed(name, layer): array for name, array in params.items()}
-    moved[f"W{layer}"] = np.eye(size, dtype=params["W1"].dtype)
-    return longer, {name: moved[name] for name in longer.parameter_shapes}
-
-
-def _renamed(name: str, layer: int) -> str:
-    number = int(name[1:])
-    return f"{name[0]}{number + 1}" if number >= layer else name
+    return longer, longer.by_name(arrays)
 
 
 def _witnesses(problem: _Problem, judge: Judge, names: Sequence[str] | None) -> Iterator[Row]:
@@ -182,16 +176,10 @@ def _behind(
     spec: NetworkSpec, params: dict[str, Array], found: Trace, quantity: Quantity
 ) -> tuple[NetworkSpec, dict[str, Array], Array]:
     """The network from a z or an a on, whose input that is."""
-    layer, size = quantity.layer, spec.sizes[quantity.layer - 1]
-    first = (
-        ()
-        if quantity.kind == "a" and layer <= spec.depth
-        else (LayerSpec(size, "identity" if quantity.kind == "a" else spec.layers[layer - 2].activation, bias=False),)
-    )
-    rest = NetworkSpec((size,), (*first, *spec.layers[layer - 1 :]), spec.loss, spec.reduction)
-    shift = layer - 1 - len(first)
-    kept = {f"{name[0]}{int(name[1:]) - shift}": array for name, array in params.items() if int(name[1:]) >= layer}
-    if first:
-        kept["W1"] = np.eye(size)
-    x = found.values[f"a{layer}" if quantity.kind == "a" else f"z{layer}"].astype(np.float64)
-    return rest, {name: kept[name] for name in rest.parameter_shapes}, x
+    layer, size, is_a = quantity.layer, spec.sizes[quantity.layer - 1], quantity.kind == "a"
+    layers, arrays = list(spec.layers[layer - 1 :]), spec.by_layer(params)[layer - 1 :]
+    if not is_a or not layers:
+        layers.insert(0, LayerSpec(size, "identity" if is_a else spec.layers[layer - 2].activation, bias=False))
+        arrays.insert(0, {"W": np.eye(size)})
+    rest = NetworkSpec((size,), layers, spec.loss, spec.reduction)
+    return rest, rest.by_name(arrays), found.values[f"{'a' if is_a else 'z'}{layer}"].astype(np.float64)

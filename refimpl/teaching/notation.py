@@ -88,7 +88,7 @@ def parse(text: str, spec: NetworkSpec) -> Quantity:
 
 def _shapes(spec: NetworkSpec, kind: str) -> dict[int, tuple[int, ...]]:
     if kind in ("W", "b"):
-        return {int(name[1:]): shape for name, shape in spec.parameter_shapes.items() if name[0] == kind}
+        return {parameter.layer: parameter.shape for parameter in spec.parameters if parameter.role == kind}
     first = 1 if kind == "a" else 2
     return {layer: (size,) for layer, size in enumerate(spec.sizes, start=1) if layer >= first}
 

@@ -174,10 +174,11 @@ class Trace:
 
     def picture(self, sample: int = 1) -> str:
         """The network as SVG, with the activations of one sample, from 1, and the gradients of the weights."""
+        gradients = self.spec.by_layer(self.grads)
         return network_svg(
             self.spec.sizes, self.spec.labels, self.conditions,
             lambda layer, j: float(self.values[f"a{layer + 1}"][sample - 1, j]),
-            lambda layer, j, k: float(self.grads[f"W{layer + 1}"][j, k]),
+            lambda layer, j, k: float(gradients[layer]["W"][j, k]),
         )  # fmt: skip
 
     def _repr_html_(self) -> str:

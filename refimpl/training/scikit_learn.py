@@ -33,12 +33,9 @@ def to_scikit_learn(model: Model) -> Any:
     mlp = _estimator(model)
     sizes = tuple(layer.size for layer in spec.layers)
     mlp.set_params(hidden_layer_sizes=sizes[:-1], activation=NAMES[min(hidden, default="identity")])
-    numbers = range(1, spec.depth + 1)
-    mlp.coefs_ = [model.params[f"W{number}"].T.copy() for number in numbers]
-    mlp.intercepts_ = [
-        np.array(model.params.get(f"b{number}", np.zeros(size, model.dtype)))
-        for number, size in zip(numbers, sizes, strict=True)
-    ]
+    layers = spec.by_layer(model.params)
+    mlp.coefs_ = [own["W"].T.copy() for own in layers]
+    mlp.intercepts_ = [np.array(own.get("b", np.zeros(len(own["W"]), model.dtype))) for own in layers]
     mlp.n_layers_, mlp.n_outputs_, mlp.n_features_in_ = spec.depth + 1, spec.n_out, spec.n_in
     return mlp
 
@@ -75,7 +72,6 @@ def from_scikit_learn(mlp: Any, name: str = "") -> tuple[NetworkSpec, dict[str, 
         LayerSpec(W.shape[1], activation if number < last else "identity")
         for number, W in enumerate(mlp.coefs_, start=1)
     ]
-    params: dict[str, Array] = {}
-    for number, (W, b) in enumerate(zip(mlp.coefs_, mlp.intercepts_, strict=True), start=1):
-        params |= {f"W{number}": np.ascontiguousarray(W.T), f"b{number}": np.array(b)}
-    return NetworkSpec((mlp.coefs_[0].shape[0],), layers, losses[mlp.out_activation_], name=name), params
+    spec = NetworkSpec((mlp.coefs_[0].shape[0],), layers, losses[mlp.out_activation_], name=name)
+    arrays = zip(mlp.coefs_, mlp.intercepts_, strict=True)
+    return spec, spec.by_name([{"W": np.ascontiguousarray(W.T), "b": np.array(b)} for W, b in arrays])

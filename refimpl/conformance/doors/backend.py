@@ -5,14 +5,16 @@ process that asked.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.process
 import signal
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from refimpl import backend as backends
@@ -72,8 +74,8 @@ def _begin(place: str, device: str, folder: Path | None) -> None:
     _door, _suite = BackendDoor(backends.load(place), device), vectors.load(folder)
 
 
-def _answers(names: Sequence[str], dtype: str) -> list[Answered]:
-    return [_door.answer(_suite.by_id[name], dtype) for name in names]
+def _answer(name: str, dtype: str) -> tuple[str, Answered]:
+    return name, _door.answer(_suite.by_id[name], dtype)
 
 
 class ParallelDoor(BackendDoor):
@@ -87,40 +89,36 @@ class ParallelDoor(BackendDoor):
         """Loads the backend. Raises BackendError."""
         super().__init__(backends.load(place), device)
         self.processes, self.begin = processes, (place, device, folder)
-        self.waiting = [case.id for case in cases]
-        self.dtype, self.asked, self.seconds = dtype, 0, 0.0
+        self.cases, self.dtype = [case.id for case in cases], dtype
+        self.asked, self.seconds = 0, 0.0
         self.pool: ProcessPoolExecutor | None = None
         self.children: list[multiprocessing.process.BaseProcess] = []
-        self.pending: dict[str, tuple[Future[list[Answered]], int]] = {}
+        self.answers: Iterator[tuple[str, Answered]] = iter(())
 
     def answer(self, case: Case, dtype: str) -> Answered:
         """The answer, once it has come. A process that died is a failure."""
         if self.pool is None and self.processes > 1 and self.asked >= CHUNK and self._rest() > WORTHWHILE:
-            self._start()
-        if case.id not in self.pending:
+            self._start(self.cases.index(case.id))
+        if self.pool is None:
             answered = super().answer(case, dtype)
             self.asked, self.seconds = self.asked + 1, self.seconds + answered.seconds
             return answered
-        future, index = self.pending.pop(case.id)
-        try:
-            return future.result()[index]
-        except BrokenProcessPool:
-            return Answered(failed="a process that ran the backend died; --processes 1 may show why")
+        with contextlib.suppress(BrokenProcessPool):
+            for name, answered in self.answers:
+                if name == case.id:
+                    return answered
+        return Answered(failed="a process that ran the backend died; --processes 1 may show why")
 
     def _rest(self) -> float:
         """The seconds that the remaining cases would take here."""
-        return self.seconds / self.asked * (len(self.waiting) - self.asked)
+        return self.seconds / self.asked * (len(self.cases) - self.asked)
 
-    def _start(self) -> None:
+    def _start(self, first: int) -> None:
         # spawn: JAX's and PyTorch's threads do not survive a fork
         context = multiprocessing.get_context("spawn")
         self.pool = ProcessPoolExecutor(self.processes, context, initializer=_begin, initargs=self.begin)
         others = set(multiprocessing.active_children())
-        rest = self.waiting[self.asked :]
-        for start in range(0, len(rest), CHUNK):
-            part = rest[start : start + CHUNK]
-            future = self.pool.submit(_answers, part, self.dtype)
-            self.pending |= {name: (future, index) for index, name in enumerate(part)}
+        self.answers = self.pool.map(partial(_answer, dtype=self.dtype), self.cases[first:], chunksize=CHUNK)
         self.children = [child for child in multiprocessing.active_children() if child not in others]
 
     def close(self) -> None:

@@ -97,23 +97,24 @@ class Program:
 
     def _write(self) -> None:
         assert self.process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):  # it has ended: what it says, or how it ended, is the reason
+        # where it has ended, what it says, or how it ended, is the reason
+        with contextlib.suppress(OSError, ValueError), self.process.stdin as stdin:
             for line in iter(self.requests.get, None):
-                self.process.stdin.write(line)
-                self.process.stdin.flush()
-            self.process.stdin.close()
+                stdin.write(line)
+                stdin.flush()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        with contextlib.suppress(OSError, ValueError):
-            while line := self.process.stdout.readline(MAX_LINE + 1):
+        with contextlib.suppress(OSError, ValueError), self.process.stdout as stdout:
+            while line := stdout.readline(MAX_LINE + 1):
                 self.lines.put(line)
         self.lines.put(b"")
 
     def ask(self, line: bytes, deadline: float) -> bytes:
         """The program's next line, without its end, before `deadline` (of time.monotonic). Raises ProgramError."""
-        if not self.lines.empty() and (early := self.lines.get()):
-            raise ProgramError(f"wrote without being asked: {shown(early)}")
+        if not self.lines.empty():
+            early = self.lines.get()
+            raise ProgramError(f"wrote without being asked: {shown(early)}" if early else self._ending())
         seconds = deadline - time.monotonic()
         self.requests.put(line)
         try:
@@ -159,7 +160,7 @@ class Program:
                 child.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(ENDING)
-        _, alive = psutil.wait_procs(started, ENDING)
+        alive = [child for child in psutil.wait_procs(started, ENDING)[1] if _lives(child)]
         if self.process.returncode is None or alive:  # another user's, as under sudo
             pid = alive[0].pid if alive else self.process.pid
             warnings.warn(f"process {pid} cannot be ended; end it yourself", RuntimeWarning, stacklevel=2)
@@ -250,6 +251,14 @@ class ProgramDoor:
         if self.program is not None:
             self.program.close()
             self.program = None
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it is more than an entry that its parent has not asked after, as in a container without an init."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def lacking(hello: Hello, spec: NetworkSpec, dtype: str) -> str:
