@@ -18,12 +18,11 @@ REDUCING = ("dot", "row_max", "total")
 
 @dataclass
 class Call:
-    """One call: the function, the arrays that it reads and the one it writes, and the loop over blocks it is in."""
+    """One call: the function, the arrays that it reads and the one it writes."""
 
     name: str
     reads: list[Any]
     writes: Any
-    block: int | None
     where: bool = False  # half of what is written was written by the call before
 
     @property
@@ -33,15 +32,14 @@ class Call:
 
 @dataclass
 class Program:
-    """The calls of a plan in order, with whole arrays in the place of their blocks."""
+    """The calls of a plan in order."""
 
     plan: Plan
     arrays: Mapping[str, Any]
     out: Mapping[str, Any]
     calls: list[Call] = field(default_factory=list)
-    blocks: list[list[tuple[Any, ...]]] = field(default_factory=list)
     first: dict[int, int] = field(default_factory=dict)  # when a memory of the plan is written first
-    kinds: dict[int, Any] = field(default_factory=dict)  # what may stand for what: scratch within its loop
+    kinds: dict[int, Any] = field(default_factory=dict)  # what may stand for what
 
     def __post_init__(self) -> None:
         program: Any = self.plan.bind(self.arrays, self.out)
@@ -54,13 +52,7 @@ class Program:
         (body,) = (line for line in bind.body if isinstance(line, ast.FunctionDef))
         *lines, self.result = body.body
         for line in lines:
-            if isinstance(line, ast.For):
-                assert isinstance(line.iter, ast.Name)
-                self.blocks.append(self.known[line.iter.id])
-                for call in line.body:
-                    self._note(call, len(self.blocks) - 1)
-            else:
-                self._note(line, None)
+            self._note(line)
         assert isinstance(self.result, ast.Return)
         self.returned = self._array(self.result.value)
         self.foreign = {id(memory(array)) for array in (*self.arrays.values(), *self.out.values())}
@@ -68,17 +60,12 @@ class Program:
             whole = memory(call.writes)
             if id(whole) not in self.foreign and id(whole) not in self.first:
                 self.first[id(whole)] = time
-                loop = call.block if self.scratch(id(whole)) else None
-                self.kinds[id(whole)] = (loop, whole.shape, whole.dtype)
+                self.kinds[id(whole)] = (whole.shape, whole.dtype)
 
     def called(self, arrays: Sequence[Any]) -> list[str]:
         """The names of arrays that the plan holds; "" for the others."""
         names = {id(array): name for name, array in self.plan.bind.__globals__.items()}
         return [names.get(id(array), "") for array in arrays]
-
-    def scratch(self, whole: int) -> bool:
-        """Whether it is memory for blocks alone."""
-        return any(id(array) == whole and name[0] == "s" for name, array in self.plan.bind.__globals__.items())
 
     def used_until(self, whole: int, time: int) -> int:
         """When the value that a memory holds before the call of that time is read last; -1 if it is not."""
@@ -105,9 +92,7 @@ class Program:
                     found.append(other)
         return found
 
-    def _note(self, line: ast.stmt, block: int | None) -> None:
-        if isinstance(line, ast.Assign):  # b_name = name[rows]
-            return
+    def _note(self, line: ast.stmt) -> None:
         assert isinstance(line, ast.Expr)
         assert isinstance(line.value, ast.Call)
         call = line.value
@@ -116,15 +101,15 @@ class Program:
         arguments = [self._array(argument) for argument in call.args if not isinstance(argument, ast.Constant)]
         if name == "copyto":
             condition = [self._array(keywords["where"])] if "where" in keywords else []
-            self.calls.append(Call(name, [arguments[1], *condition], arguments[0], block, bool(condition)))
+            self.calls.append(Call(name, [arguments[1], *condition], arguments[0], bool(condition)))
             return
         if "out" in keywords:
             arguments.append(self._array(keywords["out"]))
-        self.calls.append(Call(name, arguments[:-1], arguments[-1], block))
+        self.calls.append(Call(name, arguments[:-1], arguments[-1]))
 
     def _array(self, node: ast.expr | None) -> Any:
         assert isinstance(node, ast.Name)
-        return self.known[node.id if node.id in self.known else node.id.removeprefix("b_")]
+        return self.known[node.id]
 
 
 def memory(array: Any) -> Any:

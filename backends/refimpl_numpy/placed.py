@@ -44,7 +44,7 @@ def loss_of(
     return cost(spec, forward(spec, params, x, equations).a[-1], y, equations)
 
 
-def plan(
+def plan_of(
     spec: NetworkSpec, arrays: Mapping[str, Array], equations: Sequence[Equations], xp: ModuleType,
     gradients: bool = True,
 ) -> Plan:  # fmt: skip
@@ -114,7 +114,7 @@ class PlannedGradients:
             if len(self.plans) >= PLANS:
                 del self.plans[next(iter(self.plans))]
             try:
-                self.plans[key] = plan(self.spec, arrays, self.equations, self.xp)
+                self.plans[key] = plan_of(self.spec, arrays, self.equations, self.xp)
             except Unplanned:
                 self.plans[key] = None
         return self.plans[key]
@@ -209,7 +209,7 @@ class PlacedNetwork(InModes):
 
     def _bound(self, otherwise: Callable[[], Array], gradients: bool) -> Callable[[], Array]:
         try:
-            return plan(self.spec, self.arrays, self.equations, self.xp, gradients).bind(self.arrays, self.grads)
+            return plan_of(self.spec, self.arrays, self.equations, self.xp, gradients).bind(self.arrays, self.grads)
         except Unplanned:
             return otherwise
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from refimpl.cli.requested import AsJson, Device, check_named
+from refimpl.cli.requested import AsJson, Device, folder
 from refimpl.cli.terminal import print_json, print_markdown, progress
 from refimpl.formats.errors import DataError
 
@@ -27,9 +27,9 @@ def bench(
     seconds: Annotated[
         float, typer.Option(min=0.01, max=600, help="About how long a group's quantity may take.")
     ] = 3.0,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where bench.json, bench.md and bench.html go.")] = Path(
-        "benchmark-results"
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", parser=folder, help="Where bench.json, bench.md and bench.html go.")
+    ] = Path("benchmark-results"),
     compare: Annotated[
         Path | None, typer.Option(metavar="SAVED.json", help="Hold this run against a saved bench.json.")
     ] = None,
@@ -47,7 +47,6 @@ def bench(
 
     if device not in ("cpu", "cuda"):
         raise DataError(f"device must be cpu or cuda; got {device!r}")
-    check_named(out, "--out")
     if missing := page.needs():
         raise DataError(f"{' and '.join(missing)} must be installed for the report; pip install 'refimpl[bench]'")
     saved = None if compare is None else runs.read(compare)
@@ -60,19 +59,19 @@ def bench(
     if not chosen:
         every = "; ".join(group.name for group in groups(device, quick))
         raise DataError(f"no group's name holds {' or '.join(network or ())!r}; there are {every}")
-    folder = out.absolute()
-    files.make_folder(folder, DataError)
+    target = out.absolute()
+    files.make_folder(target, DataError)
     benchmark, todo = runs.Benchmark(), runs.tasks(chosen, names)
     for _ in progress(runs.run(benchmark, todo, seconds), len(todo), "groups and first calls"):
         pass
     result = benchmark.to_dict()
     pages = {"json": json.dumps(result, indent=1) + "\n", "md": report.markdown(result), "html": page.page(result)}
     for kind, text in pages.items():
-        files.write(folder / f"bench.{kind}", text.encode(), DataError)
+        files.write(target / f"bench.{kind}", text.encode(), DataError)
     if as_json:
         print_json(result)
         return
     print_markdown(pages["md"])
     if saved is not None:
         print_markdown(report.comparison(runs.compare(result, saved)))
-    typer.echo(f"{folder / 'bench.html'}, bench.md and bench.json written")
+    typer.echo(f"{target / 'bench.html'}, bench.md and bench.json written")

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from refimpl.cli.requested import check_named
+from refimpl.cli.requested import folder as named
 from refimpl.cli.terminal import ALL_PASS, WRONG, print_json
 
 exercise = typer.Typer(no_args_is_help=True, help="A backward pass to fill in, bugs to find, and their marking.")
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", parser=named, help="The folder.")]
 
 
 @exercise.command()
@@ -19,7 +19,6 @@ def new(folder: Folder) -> None:
     """Write the exercises into a folder."""
     from refimpl.teaching import exercise as exercises
 
-    check_named(folder, "DIR")
     for path in exercises.new(folder):
         typer.echo(f"{path} written")
     typer.echo(f"refimpl exercise check {folder} marks them")

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 MAX_VALUES = 10**8
 
 
+def folder(name: str) -> Path:
+    """A folder by its name. Raises BadParameter for an empty one, which a script's unset variable leaves."""
+    if not name:
+        raise typer.BadParameter("is empty; name a folder")
+    return Path(name)
+
+
 class Dtype(StrEnum):
     """What the arithmetic is done in."""
 
@@ -67,12 +74,6 @@ Processes = Annotated[
     typer.Option("--processes", min=1, max=256, help="How many processes. Default: one a core.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def check_named(folder: Path, option: str) -> None:
-    """Raises DataError for an empty name, which a script's unset variable leaves and which is the working folder."""
-    if not folder.name:
-        raise DataError(f"{option} is empty; name a folder")
 
 
 def network(path: Path | None, example: Example | None) -> NetworkSpec:

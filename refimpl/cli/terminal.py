@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,8 +35,11 @@ def console() -> Console:
     from rich.console import Console
 
     found = Console()
-    # by the terminal itself: rich takes one that knows no colours for 80 columns wide
-    return Console(width=shutil.get_terminal_size().columns if found.is_terminal else LONG, height=found.height)
+    if not found.is_terminal:
+        return Console(width=LONG)
+    # of the terminal itself: rich takes one that knows no colours for 80 columns wide
+    columns = os.environ.get("COLUMNS") or os.get_terminal_size(sys.stdout.fileno()).columns
+    return Console(width=int(columns) or found.width, height=found.height)
 
 
 def print_markdown(text: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refimpl.cli.interruption import interruption
-from refimpl.cli.requested import Arithmetic, Device, Dtype, ExampleName, OneBackend, SpecFile, check_named, network
+from refimpl.cli.requested import Arithmetic, Device, Dtype, ExampleName, OneBackend, SpecFile, folder, network
 from refimpl.cli.terminal import INTERRUPTED, main_process
 from refimpl.formats.errors import CheckpointError, DataError
 
@@ -34,9 +34,9 @@ def train(
     spec: SpecFile = None,
     data: Data = "",
     example: ExampleName = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where checkpoints, the model and the curves go.")] = Path(
-        "refimpl-training"
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", parser=folder, help="Where checkpoints, the model and the curves go.")
+    ] = Path("refimpl-training"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
     target: Annotated[
         list[str] | None,
@@ -100,7 +100,6 @@ def train(
 
     if not data:
         raise DataError(f"--data is missing; it may be {DATA}")
-    check_named(out, "--out")
     config = TrainingConfig(
         update, _parameters(update_parameter, "--update-parameter"), learning_rate, schedule,
         _parameters(schedule_parameter, "--schedule-parameter"), batch, seed, scheme, dtype.value, epochs, steps,
@@ -112,12 +111,12 @@ def train(
         dataset, trained, dtype.value, validation=validation, seed=seed, standardise=standardise,
         standardise_target=standardise_target, coded=one_hot,
     )  # fmt: skip
-    folder, speaks = out.absolute(), main_process()
-    checkpoints = Checkpoints(folder / "checkpoints")
     run = Run(
-        trained, prepared, config, resolve(backend), device, checkpoints, checkpoint_every,
-        lambda: bool(interruption.number),
+        trained, prepared, config, resolve(backend), device, checkpoint_every=checkpoint_every,
+        interrupted=lambda: bool(interruption.number),
     )  # fmt: skip
+    speaks = main_process()
+    run.checkpoints = checkpoints = Checkpoints(out.absolute() / "checkpoints")
     with checkpoints.held() if speaks else contextlib.nullcontext():
         if resume:
             run.resume()
@@ -132,7 +131,7 @@ def train(
                 if as_json:
                     typer.echo(json.dumps(finite(asdict(measured))))
         if speaks:
-            _finish(run, folder, data, as_json)
+            _finish(run, out.absolute(), data, as_json)
     raise typer.Exit(DIVERGED if run.diverged else INTERRUPTED if "interrupted" in run.progress.stopped else FINISHED)
 
 

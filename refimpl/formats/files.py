@@ -20,22 +20,24 @@ def read(path: Path | str, limit: int, error: type[RefimplError], what: str) -> 
     """The bytes of a file, a pipe or a device; at most `limit`, the most `what` may take. Raises `error`."""
     try:
         with open(path, "rb") as file:
-            raw = file.read(limit + 1)
+            raw = bytearray()  # in pieces: to read `limit` takes memory for all of it at once
+            while len(raw) <= limit and (piece := file.read(2**20)):
+                raw += piece
     except (OSError, ValueError) as reason:
         raise error(f"cannot read {shown(path)}: {why(reason)}") from None
     if len(raw) > limit:
         raise error(f"{shown(path)} is larger than {limit:,} bytes, the most {what} may take")
-    return raw
+    return bytes(raw)
 
 
 def write(path: Path | str, data: bytes, error: type[RefimplError]) -> None:
     """Write to a temporary file in the same folder, fsync it, rename it, fsync the folder: through links, with the
     permissions of the file that is replaced. What is no regular file (/dev/stdout, a pipe) is written to as it is.
 
-    Raises `error`; what was at `path` before is then still there.
+    Raises `error`; at `path` is then what was there before, whole.
     """
-    target = Path(os.path.realpath(path))
     try:
+        target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
             target.write_bytes(data)
         else:

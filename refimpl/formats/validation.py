@@ -6,6 +6,7 @@ says. Messages name the field and the remedy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -96,7 +97,10 @@ def refusing(error: type[RefimplError]) -> Callable[[type[T]], type[T]]:
 
         @wraps(make)
         def checked_init(self: T, *args: Any, **kwargs: Any) -> None:
-            named = {entry.name: value for entry, value in zip(fields(dataclass_), args, strict=False)}
+            names = [entry.name for entry in fields(dataclass_)]
+            if len(args) > len(names):
+                raise TypeError(f"{cls.__name__} has {len(names)} fields, got {len(args)} values")
+            named = dict(zip(names, args, strict=False))
             try:
                 make(self, **named, **kwargs)
             except ValidationError as wrong:
@@ -119,8 +123,8 @@ def sentence(error: ValidationError, what: str = "") -> str:
         return f"{_place(path, what)} {wrong['ctx']['error']}".strip()
     if kind == "unexpected_keyword_argument":
         return f"{_place(path[:-1], what)} has no {path[-1]!r}; leave it out".strip()
-    said = wrong["msg"].replace("Input should", "must").replace("valid ", "").replace("greater than or equal to", "≥")
-    said = said.replace("less than or equal to", "≤")
+    said = re.sub(r"^\w+ should", "must", wrong["msg"]).replace("a valid integer", "an integer").replace("valid ", "")
+    said = said.replace("greater than or equal to", "≥").replace("less than or equal to", "≤")
     if kind == "model_type":
         said = "must be a JSON object"
     if len(said) > MOST_SAID:  # one of a long list of names
@@ -130,8 +134,12 @@ def sentence(error: ValidationError, what: str = "") -> str:
 
 
 def _place(path: Sequence[int | str], what: str) -> str:
-    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{_key(step)}" for step in path)
     return place.removeprefix(".") or what
+
+
+def _key(text: str) -> str:
+    return text if text.isprintable() and len(text) <= 60 else ascii(text[:60])
 
 
 def _got(value: Any) -> str:

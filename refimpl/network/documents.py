@@ -48,7 +48,14 @@ def _resolved(value: Any, catalogue: Catalogue) -> Function:
     given: dict[str, Any] = {}
     name = value
     if isinstance(value, Function):
-        name, given = value.name, dict(value.parameters)
+        try:
+            name, given = value.name, dict(value.parameters)
+            assert len(given) == len(value.parameters)
+        except (AssertionError, TypeError, ValueError):
+            raise ValueError(
+                f"{value.name!r:.60}: its parameters must be pairs of a name, each once, and a number, "
+                f"got {value.parameters!r:.60}"
+            ) from None
     elif isinstance(value, Mapping):
         if "name" not in value:
             raise ValueError("lacks the key 'name'; write {'name': …} or the name alone")
@@ -99,7 +106,7 @@ def _index(value: Any) -> Any:
     return operator.index(value) if isinstance(value, np.integer) else value
 
 
-Size = Annotated[int, BeforeValidator(_index), Field(strict=True, ge=1, le=MAX_SIZE)]
+Size = Annotated[int, Field(strict=True, ge=1, le=MAX_SIZE), BeforeValidator(_index)]
 
 
 class LayerDocument(Document):

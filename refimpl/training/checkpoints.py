@@ -11,7 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from refimpl.formats import archive
+from refimpl.formats import archive, files
 from refimpl.formats.errors import CheckpointError
 
 Array = NDArray[Any]
@@ -26,17 +26,13 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         """Raises CheckpointError where the folder cannot be made."""
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"cannot make the folder {folder}: {error.strerror}; name another") from None
+        files.make_folder(folder, CheckpointError)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """The folder, for one training at a time: two would remove each other's files. Raises CheckpointError."""
-        lock = FileLock(self.folder / ".lock")
         try:
-            lock.acquire(blocking=False)
+            lock = FileLock(self.folder / ".lock").acquire(blocking=False)
         except Timeout:
             raise CheckpointError(f"another training holds {self.folder}; wait for it, or name another") from None
         with lock:

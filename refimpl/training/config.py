@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, field
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from refimpl.backend.training import Limits, UpdateRule
@@ -29,7 +29,7 @@ Numbers = Mapping[str, Size]
 
 
 @refusing(DataError)
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class TrainingConfig:
     """What decides a run.
 

@@ -56,11 +56,12 @@ def read(
     if name in BUNDLED:
         return _bundled(name)
     path = Path(name)
-    if path.suffix.lower() == ".csv":
-        return _csv(path, targets, ignored, classes, delimiter, labelled)
-    if path.suffix.lower() == ".npz":
-        return _npz(path, classes, labelled)
-    raise DataError(f"--data: {name!r} is neither one of {', '.join(BUNDLED)} nor a .csv or .npz file")
+    if not path.exists() and path.suffix.lower() not in (".csv", ".npz"):
+        raise DataError(f"--data: {name!r} is neither one of {', '.join(BUNDLED)} nor a .csv or .npz file")
+    raw = files.read(path, MAX_FILE_BYTES, DataError, "a data file")
+    if path.suffix.lower() == ".npz" or raw.startswith(b"PK"):
+        return _npz(path, raw, classes, labelled)
+    return _csv(path, raw, targets, ignored, classes, delimiter, labelled)
 
 
 def _bundled(name: str) -> Dataset:
@@ -84,9 +85,10 @@ def _bundled(name: str) -> Dataset:
 
 
 def _csv(
-    path: Path, targets: Sequence[str], ignored: Sequence[str], classes: bool | None, delimiter: str, labelled: bool
-) -> Dataset:
-    table = _table(path, delimiter)
+    path: Path, raw: bytes, targets: Sequence[str], ignored: Sequence[str], classes: bool | None, delimiter: str,
+    labelled: bool,
+) -> Dataset:  # fmt: skip
+    table = _table(path, raw, delimiter)
     names = list(table.columns)
     unknown = [name for name in (*(targets if labelled else ()), *ignored) if name not in names]
     if unknown:
@@ -97,26 +99,30 @@ def _csv(
     wanted = (list(targets) or left[-1:]) if labelled else []
     features = [name for name in left if name not in {*wanted, *targets}]
     if not features:
-        raise DataError(f"{path} has no column besides {', '.join(left)}; is {delimiter!r} its delimiter?")
+        there = ", ".join(map(files.shown, left))
+        raise DataError(f"{path} has no column besides {there}; is {delimiter!r} its delimiter?")
     x = np.stack([_numbers(path, table[name], "leave it out with --ignore") for name in features], axis=1)
     return Dataset(path.name, x, _target(path, table, wanted, classes), tuple(features), tuple(wanted))
 
 
-def _table(path: Path, delimiter: str) -> DataFrame:
-    """The cells as text, by column."""
+def _table(path: Path, raw: bytes, delimiter: str) -> DataFrame:
+    """The cells as text, by column; the index is the number of the line, from 0."""
     try:
         import pandas
     except ImportError:
         raise DataError("CSV files are read by pandas, which is not installed: pip install 'refimpl[data]'") from None
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise DataError(f"--delimiter must be one character, got {delimiter!r}")
-    raw = io.BytesIO(files.read(path, MAX_FILE_BYTES, DataError, "a data file"))
     try:
         cells = pandas.read_csv(
-            raw, sep=delimiter, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig", engine="c"
-        )
+            io.BytesIO(raw), sep=delimiter, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig",
+            engine="c", skip_blank_lines=False,
+        )  # fmt: skip
     except Exception as error:  # of pandas, which has many
-        raise DataError(f"{path}: {' '.join(str(error).split())[:200]}") from None
+        raise DataError(f"{path}: {_reason(error)}") from None
+    cells = cells[(cells.fillna("") != "").any(axis=1)]
+    if cells.empty:
+        raise DataError(f"{path} is empty; its first row must name the columns")
     header = cells.iloc[0].fillna("").str.strip()
     table = cells.iloc[1:].set_axis(header, axis=1)
     if header.duplicated().any():
@@ -149,7 +155,7 @@ def _check_rows(path: Path, text: Series[Any], wrong: Any, said: str) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
         held = f"holds {text.iloc[row][:40]!r}, " if text.iloc[row] and said.startswith("which") else ""
-        raise DataError(f"{path}: row {row + 2}, column {text.name!r} {held}{said}")
+        raise DataError(f"{path}: line {text.index[row] + 1}, column {text.name!r} {held}{said}")
 
 
 def _target(path: Path, table: DataFrame, wanted: list[str], classes: bool | None) -> Array:
@@ -169,11 +175,8 @@ def _target(path: Path, table: DataFrame, wanted: list[str], classes: bool | Non
 # NPZ
 
 
-def _npz(path: Path, classes: bool | None, labelled: bool) -> Dataset:
-    arrays = _arrays(path)
-    missing = [name for name in (("x", "y") if labelled else ("x",)) if name not in arrays]
-    if missing:
-        raise DataError(f"{path} holds no array {missing[0]!r}; it holds: {', '.join(arrays) or 'nothing'}")
+def _npz(path: Path, raw: bytes, classes: bool | None, labelled: bool) -> Dataset:
+    arrays = _arrays(path, raw, ("x", "y") if labelled else ("x",))
     x = arrays["x"]
     if x.ndim < 1 or x.dtype.kind not in "fiu" or len(x) == 0:
         raise DataError(f"{path}: x must hold real numbers, one row a sample, got {x.dtype} of shape {x.shape}")
@@ -192,16 +195,28 @@ def _npz(path: Path, classes: bool | None, labelled: bool) -> Dataset:
     return Dataset(path.name, flat, values, features, tuple(f"y{i}" for i in range(1, values.shape[1] + 1)))
 
 
-def _arrays(path: Path) -> dict[str, Array]:
-    """The arrays of an NPZ file, without pickled objects."""
-    raw = io.BytesIO(files.read(path, MAX_FILE_BYTES, DataError, "a data file"))
+def _arrays(path: Path, raw: bytes, names: Sequence[str]) -> dict[str, Array]:
+    """The arrays of an NPZ file by these names, without pickled objects."""
     try:
-        with np.load(raw, allow_pickle=False) as packed:
+        with np.load(io.BytesIO(raw), allow_pickle=False) as packed:
             if sum(member.file_size for member in packed.zip.infolist()) > MAX_FILE_BYTES:
                 raise ValueError(f"it unpacks to more than {MAX_FILE_BYTES:,} bytes; split it")
-            return {name: packed[name] for name in packed.files if name in ("x", "y")}
+            there = packed.files
+            arrays = {name: packed[name] for name in names if name in there}
     except Exception as error:  # of NumPy and of zipfile, which have many
-        raise DataError(f"{path} is no NPZ file that can be read: {' '.join(str(error).split())[:160]}") from None
+        raise DataError(f"{path} is no NPZ file that can be read: {_reason(error)}") from None
+    for name in names:
+        if name not in arrays:
+            raise DataError(
+                f"{path} holds no array {name!r}; it holds: {', '.join(map(files.shown, there)) or 'nothing'}"
+            )
+        if not isinstance(arrays[name], np.ndarray):  # NumPy gives the bytes of what is no array
+            raise DataError(f"{path}: what it holds as {name!r} is no array; write it with numpy.savez")
+    return arrays
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _finite(path: Path, name: str, array: Array) -> Floats:

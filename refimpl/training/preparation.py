@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, model_validator
 from pydantic.dataclasses import dataclass as validated
 
 from refimpl.formats.errors import DataError
-from refimpl.formats.validation import refusing
+from refimpl.formats.validation import Flag, refusing
 from refimpl.network.batch import one_hot
 from refimpl.network.functions import LOSSES
 from refimpl.network.spec import NetworkSpec
@@ -25,7 +26,7 @@ MAX_CLASSES = 10_000
 
 
 @refusing(DataError)
-@validated(frozen=True)
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Preparation:
     """What is done to data before the network sees it.
 
@@ -37,11 +38,19 @@ class Preparation:
     features: tuple[str, ...]
     targets: tuple[str, ...]
     classes: tuple[str, ...] = ()
-    coded: bool = False
+    coded: Flag = False
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     target_mean: tuple[float, ...] = ()
     target_scale: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Preparation:
+        of_features, of_targets = (self.mean, self.scale), (self.target_mean, self.target_scale)
+        for names, moments in ((self.features, of_features), (self.targets, of_targets)):
+            if {*map(len, moments)} not in ({0}, {len(names)}):
+                raise ValueError(f"mean and scale must hold {len(names)} numbers each, or none")
+        return self
 
     def inputs(self, dataset: Dataset, spec: NetworkSpec, dtype: str) -> Array:
         """x (N, *input_shape). Raises DataError where its width or columns are not those of the training data."""

@@ -26,7 +26,7 @@ from refimpl.network.random_problems import Problem, random_problem
 from refimpl_numpy import NumpyBackend, backend, plan
 from refimpl_numpy.network import targets
 from refimpl_numpy.noting import Unplanned
-from refimpl_numpy.placed import PlannedGradients, gradients_of, plan_gradients
+from refimpl_numpy.placed import PlannedGradients, gradients_of, plan_of
 
 ELEMENTWISE = [name for name, activation in ACTIVATIONS.items() if activation.elementwise]
 
@@ -39,13 +39,9 @@ def as_problem(spec: Any, n: int, dtype: str = "float64") -> Problem:
     return problem(spec, n, dtype=dtype)
 
 
-@pytest.mark.parametrize("index", range(60))
+@pytest.mark.parametrize("index", range(30))
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_plan_in_blocks_of_rows_is_no_further_from_the_truth(
-    index: int, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan, "LARGE_BYTES", 0)
-    monkeypatch.setattr(plan, "BLOCK_BYTES", 64 * (1 + index % 3))
+def test_the_planned_gradients_of_random_networks_are_right_again_and_again(index: int, dtype: str) -> None:
     p = random_problem(4, index, dtype)
     run = planned(p)
     answers = [run(p.params, p.x, p.y) for _ in range(3)]
@@ -259,7 +255,7 @@ def test_the_plan_runs_the_equations_that_it_is_given() -> None:
 
 def test_the_program_can_be_read() -> None:
     p = as_problem(examples.article(), 3)
-    source = plan_gradients(p.spec, {**p.params, "x": p.x, "y": p.y}, "float64", [EQUATIONS] * 3, np).source
+    source = plan_of(p.spec, {**p.params, "x": p.x, "y": p.y}, [EQUATIONS] * 3, np).source
     calls = [line.strip() for line in source.splitlines() if line.startswith("        ")]
     assert sum(call.startswith("dot(") and "ones" not in call for call in calls) == 8  # 3 forward, 5 back
     assert len(calls) < 50
@@ -270,30 +266,22 @@ def test_the_program_can_be_read() -> None:
 # The programs, by what their calls read and write
 
 
-def programs(large: bool) -> Iterator[Program]:
+def programs() -> Iterator[Program]:
     """Of every activation with every loss, and of the article's network."""
     problems = [as_problem(examples.article(), n) for n in (1, 3)]
     for index, (activation, loss) in enumerate(itertools.product([*ACTIVATIONS], LOSSES)):
         last = "softmax" if loss == "negative_log_likelihood" else activation
         if "gelu" not in (activation, last):
             spec = network([3, 4, 2], [activation, last], loss, ("mean", "sum")[index % 2])
-            problems.append(as_problem(spec, (5, 7 if large else 1)[index % 3 == 0], DTYPES[index % 2]))
+            problems.append(as_problem(spec, (5, 1)[index % 3 == 0], DTYPES[index % 2]))
     for p in problems:
         arrays = {**p.params, "x": p.x, "y": p.y}
-        made = plan_gradients(p.spec, arrays, p.x.dtype.name, [EQUATIONS] * p.spec.depth, np)
+        made = plan_of(p.spec, arrays, [EQUATIONS] * p.spec.depth, np)
         yield Program(made, arrays, {name: np.empty_like(array) for name, array in p.params.items()})
 
 
-@pytest.fixture(params=[False, True], ids=["whole", "blocks"])
-def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    if request.param:
-        monkeypatch.setattr(plan, "LARGE_BYTES", 0)
-        monkeypatch.setattr(plan, "BLOCK_BYTES", 64)
-    return bool(request.param)
-
-
-def test_nothing_is_computed_twice(large: bool) -> None:
-    for program in programs(large):
+def test_nothing_is_computed_twice() -> None:
+    for program in programs():
         numbers: dict[Any, int] = {}
         held: dict[int, int] = {}  # the number of the value that a memory holds
 
@@ -307,8 +295,8 @@ def test_nothing_is_computed_twice(large: bool) -> None:
             held[id(memory(call.writes))] = numbers.setdefault(what, len(numbers))
 
 
-def test_what_is_computed_is_used_and_so_is_every_constant(large: bool) -> None:
-    for program in programs(large):
+def test_what_is_computed_is_used_and_so_is_every_constant() -> None:
+    for program in programs():
         wanted = {id(memory(array)) for array in (*program.out.values(), program.returned)}
         for call in reversed(program.calls):
             written = id(memory(call.writes))
@@ -330,33 +318,29 @@ def test_what_is_computed_is_used_and_so_is_every_constant(large: bool) -> None:
                 assert min(array.size for array in call.reads) > 1, program.plan.source
 
 
-def test_memory_is_used_again_as_soon_as_its_value_is_dead(large: bool) -> None:
-    for program in programs(large):
+def test_memory_is_used_again_as_soon_as_its_value_is_dead() -> None:
+    for program in programs():
         for time, call in enumerate(program.calls):
             whole = id(memory(call.writes))
             if whole in program.foreign or call.where:
                 continue
             if program.first[whole] == time:
                 assert program.reusable(time) == [], program.plan.source
-            if call.block is not None and not program.scratch(whole):  # it outlives the loop
-                end = max(at for at, other in enumerate(program.calls) if other.block == call.block)
-                again = any(id(memory(other.writes)) == whole for other in program.calls[time + 1 : end + 1])
-                assert again or program.used_until(whole, end + 1) > end, program.plan.source
-        held = [array for name, array in program.plan.bind.__globals__.items() if re.fullmatch(r"[ms]\d+", name)]
+        held = [array for name, array in program.plan.bind.__globals__.items() if re.fullmatch(r"m\d+", name)]
         assert program.plan.allocated == sum(array.nbytes for array in held)
         assert {id(array) for array in held} == set(program.first), program.plan.source
 
 
-def test_outputs_are_computed_where_they_are_wanted(large: bool) -> None:
-    for program in programs(large):
+def test_outputs_are_computed_where_they_are_wanted() -> None:
+    for program in programs():
         for name, out in program.out.items():
             writers = [call for call in program.calls if memory(call.writes) is out]
             assert writers, name
             assert not any(call.name == "copyto" for call in writers)
 
 
-def test_every_call_is_of_one_dtype_and_needed(large: bool) -> None:
-    for program in programs(large):
+def test_every_call_is_of_one_dtype_and_needed() -> None:
+    for program in programs():
         for call, following in itertools.zip_longest(program.calls, program.calls[1:]):
             read = {array.dtype for array in call.reads if array.dtype != bool}
             assert len(read) <= 1, program.plan.source
@@ -402,21 +386,12 @@ def test_outputs_may_be_inputs_transposes_and_one_another() -> None:
     assert all((out[name] == array).all() for name, array in expected.items())
 
 
-def test_a_choice_is_made_in_the_memory_of_what_it_is_made_from(large: bool) -> None:
-    x = np.array([[-1.0, 2.0], [3.0, -4.0], [5.0, 6.0], [7.0, 8.0]])  # as large as a block
+def test_a_choice_is_made_in_the_memory_of_what_it_is_made_from() -> None:
+    x = np.array([[-1.0, 2.0], [3.0, -4.0], [5.0, 6.0], [7.0, 8.0]])
     made = plan.Plan(lambda x: ((np.where(x > 0, x * x, x + 1) * 2).sum(), {}), {"x": x})
     assert float(made.bind({"x": x}, {})()) == 2 * (4 + 9 + 25 + 36 + 49 + 64 + 0 - 3)
     both, condition, scalar = 2 * x.nbytes, x.size, 8
-    outlives_the_loop = x.nbytes if large else 0
-    assert made.allocated == both + condition + scalar + outlives_the_loop
-
-
-@pytest.mark.parametrize(("rows", "height"), [(127, None), (128, 16)])
-def test_blocks_of_128_KiB_begin_at_a_MiB(rows: int, height: int | None) -> None:
-    x = np.ones((rows, 1024))
-    made = plan.Plan(lambda x: ((x * x).sum(), {}), {"x": x})
-    heights = {part[0].stop - part[0].start for block in Program(made, {"x": x}, {}).blocks for part in block}
-    assert heights == ({height} if height else set())
+    assert made.allocated == both + condition + scalar
 
 
 @pytest.mark.parametrize(("size", "summed"), [(2**12, "dot"), (2**12 + 1, "total")])
@@ -438,42 +413,12 @@ def test_long_sums_on_a_device_and_constants_as_numbers(cupy: FakeCupy) -> None:
 
 
 def test_rows_of_a_batch_of_one_are_of_one_shape() -> None:
-    for program in programs(large=False):
+    for program in programs():
         if len(program.arrays["x"]) == 1:
             for call in program.calls:
                 arrays = [array for array in (*call.reads, call.writes) if array.shape]
                 if call.elementwise and len({array.size for array in arrays}) == 1:
                     assert len({array.shape for array in arrays}) == 1, program.plan.source
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_large_arrays_are_gone_through_in_blocks_of_rows(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, columns, width = 13, 6, np.dtype(dtype).itemsize
-    p = as_problem(network([3, columns, 2], ["elu", "identity"]), rows, dtype)
-    arrays = {**p.params, "x": p.x, "y": p.y}
-    for limit, expected in ((rows * columns * width, True), (rows * columns * width + 1, False)):
-        for height in (1, 4, 12, 13, 20):
-            monkeypatch.setattr(plan, "LARGE_BYTES", limit)
-            monkeypatch.setattr(plan, "BLOCK_BYTES", (height + 1) * columns * width - 1)
-            program = Program(plan_gradients(p.spec, arrays, dtype, [EQUATIONS] * 2, np), arrays,
-                              {name: np.empty_like(array) for name, array in p.params.items()})  # fmt: skip
-            inside = [call for call in program.calls if call.block is not None]
-            assert bool(inside) == expected
-            assert all(call.elementwise and call.writes.shape[1] == columns for call in inside)
-            outside = [call for call in program.calls if call.block is None and call.elementwise]
-            assert not expected or all(call.writes.shape != (rows, columns) for call in outside)
-            for before, after in itertools.pairwise(program.calls):
-                if None not in (before.block, after.block):
-                    assert before.block == after.block  # neighbours share a loop
-            for block in program.blocks:
-                starts = list(range(0, rows, height))
-                assert [part[0] for part in block] == [slice(a, min(a + height, rows)) for a in starts]
-                for part in block:
-                    assert {len(array) for array in part[1:]} == {part[0].stop - part[0].start}
-    monkeypatch.setattr(plan, "LARGE_BYTES", 0)
-    monkeypatch.setattr(plan, "BLOCK_BYTES", 1)  # not even a row fits
-    made = plan_gradients(p.spec, arrays, dtype, [EQUATIONS] * 2, np)
-    assert {part[0].stop - part[0].start for block in Program(made, arrays, p.params).blocks for part in block} == {1}
 
 
 @pytest.mark.parametrize(("samples", "summed"), [(4, "dot"), (5, "total")])
