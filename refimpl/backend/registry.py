@@ -75,7 +75,8 @@ def load(name: str) -> Backend:
         remedy = f"pip install '{extra}'" if extra else f"install what {entry.value} needs"
         raise BackendError(f"backend {name!r} is not installed: {first_line(error)}; {remedy}") from error
     except FAILURES as error:
-        raise BackendError(f"backend {name!r} ({entry.value}) cannot be loaded: {described(error)}") from error
+        place = "" if entry.name == entry.value else f" ({entry.value})"
+        raise BackendError(f"backend {name!r}{place} cannot be loaded: {described(error)}") from error
     return usable(backend, name)
 
 

@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
 ALL_PASS, WRONG, UNDECIDED, INTERRUPTED = 0, 1, 3, 130
 WIDE = 100  # columns that a table of a benchmark takes
@@ -59,11 +60,19 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
 
 
-def progress(items: Iterable[T], count: int, what: str, quiet: bool = False) -> Iterator[T]:
-    """The items, with a bar on stderr that shows how many have come."""
+def progress_bar(*columns: ProgressColumn, quiet: bool) -> Progress:
+    """A bar on stderr that goes when it is done; none where that is no terminal."""
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+    from rich.progress import Progress
 
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+    stderr = Console(stderr=True)
+    return Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal)
+
+
+def progress(items: Iterable[T], count: int, what: str, quiet: bool = False) -> Iterator[T]:
+    """The items, with a bar that shows how many have come."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with progress_bar(*columns, quiet=quiet) as bar:
         yield from bar.track(items, total=count, description=what)

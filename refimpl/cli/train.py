@@ -13,7 +13,7 @@ import typer
 
 from refimpl.cli.interruption import interruption
 from refimpl.cli.requested import Arithmetic, Device, Dtype, ExampleName, OneBackend, SpecFile, folder, network
-from refimpl.cli.terminal import INTERRUPTED, main_process
+from refimpl.cli.terminal import INTERRUPTED, main_process, progress_bar
 from refimpl.formats.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -148,14 +148,13 @@ def _parameters(given: list[str] | None, option: str) -> dict[str, float]:
 
 def _shown(run: Run, quiet: bool) -> Iterator[Measurement]:
     """The reports, with a bar on stderr that shows loss, norm of the gradient and the time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("epoch {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+    with progress_bar(*columns, quiet=quiet) as bar:
         task = bar.add_task("", total=run.epochs)
         for report in run.reports():
             text = f"loss {report.loss:.4g}, gradient {report.gradient_norm:.3g}"

@@ -24,7 +24,7 @@ def read(path: Path | str, limit: int, error: type[RefimplError], what: str) -> 
             while len(raw) <= limit and (piece := file.read(2**20)):
                 raw += piece
     except (OSError, ValueError) as reason:
-        raise error(f"cannot read {shown(path)}: {why(reason)}") from None
+        raise error(f"cannot read {shown(path)}: {why(reason)}; name {what}") from None
     if len(raw) > limit:
         raise error(f"{shown(path)} is larger than {limit:,} bytes, the most {what} may take")
     return bytes(raw)

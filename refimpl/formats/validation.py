@@ -27,6 +27,10 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_sc
 from refimpl.formats.errors import RefimplError
 
 MOST_SAID = 400  # characters
+WORDS = {
+    "a valid integer": "an integer", "a valid boolean": "true or false", "valid ": "", "greater than or equal to": "≥",
+    "less than or equal to": "≤", " after validation": "",
+}  # fmt: skip
 
 D = TypeVar("D", bound="Document")
 T = TypeVar("T")
@@ -34,7 +38,7 @@ T = TypeVar("T")
 
 def _printable(text: str) -> str:
     if not text.isprintable():
-        raise PydanticCustomError("line", "must be one line of printable characters")
+        raise PydanticCustomError("line", "must be one line of at most 200 printable characters")
     return text
 
 
@@ -123,13 +127,14 @@ def sentence(error: ValidationError, what: str = "") -> str:
         return f"{_place(path, what)} {wrong['ctx']['error']}".strip()
     if kind == "unexpected_keyword_argument":
         return f"{_place(path[:-1], what)} has no {path[-1]!r}; leave it out".strip()
-    said = re.sub(r"^\w+ should", "must", wrong["msg"]).replace("a valid integer", "an integer").replace("valid ", "")
-    said = said.replace("greater than or equal to", "≥").replace("less than or equal to", "≤")
+    said = re.sub(r"^\w+ should", "must", wrong["msg"])
+    for theirs, ours in WORDS.items():
+        said = said.replace(theirs, ours)
     if kind == "model_type":
         said = "must be a JSON object"
     if len(said) > MOST_SAID:  # one of a long list of names
         said = said[:MOST_SAID] + "…"
-    got = "" if kind in ("unknown", "line") else f", got {_got(wrong['input'])}"
+    got = "" if kind == "unknown" else f", got {_got(wrong['input'])}"
     return f"{_place(path, what)} {said}{got}"
 
 

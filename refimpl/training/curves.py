@@ -12,6 +12,7 @@ from refimpl.formats import files
 from refimpl.formats.errors import CheckpointError
 from refimpl.training.run import Measurement
 
+LARGEST = 1e100  # of what is drawn: matplotlib's axes end with float64, where a diverging run may go
 TRAINING, HELD_OUT, GRADIENT = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito 2008
 
 
@@ -35,6 +36,7 @@ def _drawn(history: Sequence[Measurement], metric: str, title: str) -> dict[str,
     """The picture by its format."""
     from matplotlib.figure import Figure
 
+    history = [r for r in history if max(abs(r.loss), r.gradient_norm) < LARGEST] or history[:1]
     figure = Figure(figsize=(8, 6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     epochs = [report.epoch for report in history]

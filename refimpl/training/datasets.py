@@ -101,7 +101,7 @@ def _csv(
     if not features:
         there = ", ".join(map(files.shown, left))
         raise DataError(f"{path} has no column besides {there}; is {delimiter!r} its delimiter?")
-    x = np.stack([_numbers(path, table[name], "leave it out with --ignore") for name in features], axis=1)
+    x = np.stack([_numbers(path, table[name], f"leave it out with --ignore {name}") for name in features], axis=1)
     return Dataset(path.name, x, _target(path, table, wanted, classes), tuple(features), tuple(wanted))
 
 
@@ -111,6 +111,9 @@ def _table(path: Path, raw: bytes, delimiter: str) -> DataFrame:
         import pandas
     except ImportError:
         raise DataError("CSV files are read by pandas, which is not installed: pip install 'refimpl[data]'") from None
+    empty = DataError(f"{path} is empty; its first row must name the columns")
+    if not raw.strip():
+        raise empty
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise DataError(f"--delimiter must be one character, got {delimiter!r}")
     try:
@@ -122,7 +125,7 @@ def _table(path: Path, raw: bytes, delimiter: str) -> DataFrame:
         raise DataError(f"{path}: {_reason(error)}") from None
     cells = cells[(cells.fillna("") != "").any(axis=1)]
     if cells.empty:
-        raise DataError(f"{path} is empty; its first row must name the columns")
+        raise empty
     header = cells.iloc[0].fillna("").str.strip()
     table = cells.iloc[1:].set_axis(header, axis=1)
     if header.duplicated().any():
@@ -204,7 +207,9 @@ def _arrays(path: Path, raw: bytes, names: Sequence[str]) -> dict[str, Array]:
             there = packed.files
             arrays = {name: packed[name] for name in names if name in there}
     except Exception as error:  # of NumPy and of zipfile, which have many
-        raise DataError(f"{path} is no NPZ file that can be read: {_reason(error)}") from None
+        raise DataError(
+            f"{path} is no NPZ file of plain arrays: {_reason(error)}; write one with numpy.savez"
+        ) from None
     for name in names:
         if name not in arrays:
             raise DataError(

@@ -105,7 +105,7 @@ STATED = [
     (with_layer(size=True), r"layers\[1\]\.size must be .*integer.*bool True"),
     (with_layer(size="2"), r"layers\[1\]\.size must be .*integer.*str '2'"),
     (with_layer(size=10**15), r"layers\[1\]\.size must be ≤ 10000000.*int 1000000000000000"),
-    (with_layer(bias=1), r"layers\[1\]\.bias must be .*boolean.*int 1"),
+    (with_layer(bias=1), r"layers\[1\]\.bias must be true or false.*int 1"),
     (with_layer(activation="swish"), r"layers\[1\]\.activation must be one of identity, relu.*'swish'"),
     (with_layer(activation=None), r"layers\[1\]\.activation must be one of"),
     (

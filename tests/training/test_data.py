@@ -89,7 +89,7 @@ def clear(said: str) -> bool:
 @pytest.mark.parametrize(
     ("content", "options", "words"),
     [
-        ("", {}, "No columns"),
+        ("", {}, "is empty; its first row must name"),
         ("a,b\n", {}, "holds a header and no row"),
         ("1,2\n3,4\n", {}, "the first row holds numbers; it must name the columns"),
         ("a,b,a\n1,2,3\n", {}, "two columns are called 'a'; rename one"),
