@@ -12,7 +12,7 @@ SEED ?= 0
 SAVED ?= benchmarks/results/cpu.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure training-measure browser docs pictures fuzz mutation bench bench-gpu bench-compare bench-save certify-gradcheck pytest-benchmark wheel-check clean
+.PHONY: help setup check test test-all test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure training-measure browser docs pictures fuzz mutation bench bench-gpu bench-compare bench-save certify-gradcheck pytest-benchmark wheel-check clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -40,15 +40,18 @@ check: $(READY) ## refimpl check on the article's network and on the handwritten
 	@echo
 	$(BIN)/refimpl check --example digits
 
-test: $(READY) ## the whole test suite
+test: $(READY) ## the test suite, some minutes
 	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-gpu: $(READY) ## what needs a CUDA device (set up with CUDA builds of PyTorch, JAX and CuPy)
-	$(BIN)/python -m pytest tests/test_gpu.py
+test-all: $(READY) ## the tests that are marked too: kills, soak, compiled and distributed runs
+	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m ''
 
-coverage: $(READY) ## the test suite with branch coverage, at least 95 %
+test-gpu: $(READY) ## what needs a CUDA device (set up with CUDA builds of PyTorch, JAX and CuPy)
+	$(BIN)/python -m pytest tests/backends/test_gpu.py -m ''
+
+coverage: $(READY) ## test-all with branch coverage, at least 95 %
 	rm -f .coverage .coverage.*
-	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
+	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m '' --cov --cov-report=term
 
 lint: $(READY) ## ruff: rules and formatting
 	$(BIN)/ruff check .
@@ -71,7 +74,7 @@ soak: $(READY) ## random networks through every backend, float64 and float32 (CO
 	$(THREADS) $(BIN)/refimpl soak --count $(COUNT) --seed $(SEED) --dtype float64
 	$(THREADS) $(BIN)/refimpl soak --count $(COUNT) --seed $(SEED) --dtype float32
 
-diagnosis-measure: $(READY) ## how often a planted fault is named rightly, and a stranger's mistake wrongly
+diagnosis-measure: $(READY) ## how often a planted fault is named rightly, and another mistake wrongly
 	$(THREADS) $(BIN)/python tests/diagnosis_measure.py --seed $(SEED)
 
 training-measure: $(READY) ## training runs killed at 200 random moments, and 20 with one seed, on every backend

@@ -36,11 +36,12 @@ def console() -> Console:
     from rich.console import Console
 
     found = Console()
-    if not found.is_terminal:
+    if not sys.stdout.isatty():  # though colours may be forced
         return Console(width=LONG)
     # of the terminal itself: rich takes one that knows no colours for 80 columns wide
-    columns = os.environ.get("COLUMNS") or os.get_terminal_size(sys.stdout.fileno()).columns
-    return Console(width=int(columns) or found.width, height=found.height)
+    asked = os.environ.get("COLUMNS", "")
+    columns = int(asked) if asked.isdigit() else os.get_terminal_size(sys.stdout.fileno()).columns
+    return Console(width=columns or found.width, height=found.height)
 
 
 def print_markdown(text: str) -> None:
@@ -48,11 +49,11 @@ def print_markdown(text: str) -> None:
     from rich.markdown import Markdown
     from rich.text import Text
 
-    wide = console()
-    if wide.is_terminal:
-        wide.print(Markdown(text) if wide.width >= WIDE else Text(text))
-    else:
+    if not sys.stdout.isatty():
         typer.echo(text)
+        return
+    shown = console()
+    shown.print(Markdown(text) if shown.width >= WIDE else Text(text))
 
 
 def print_json(data: Any) -> None:
@@ -65,8 +66,7 @@ def progress_bar(*columns: ProgressColumn, quiet: bool) -> Progress:
     from rich.console import Console
     from rich.progress import Progress
 
-    stderr = Console(stderr=True)
-    return Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal)
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet or not sys.stderr.isatty())
 
 
 def progress(items: Iterable[T], count: int, what: str, quiet: bool = False) -> Iterator[T]:

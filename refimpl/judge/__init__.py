@@ -3,7 +3,8 @@
 - :mod:`~refimpl.judge.tolerance`: how far a correct implementation may lie from the truth
 - :mod:`~refimpl.judge.rounding`: running error analysis: arrays that carry a bound on their rounding error
 - :mod:`~refimpl.judge.submission`: what somebody's code returned, as arrays
-- :mod:`~refimpl.judge.judge`: PASS, FAIL or UNDETERMINED for every element
+- :mod:`~refimpl.judge.judge`: `Judge`, the truth and a tolerance to hold an answer against
+- :mod:`~refimpl.judge.verdicts`: PASS, FAIL or UNDETERMINED for every element
 - :mod:`~refimpl.judge.report`: the verdicts, and how they are shown
-- :mod:`~refimpl.judge.soak`: thousands of random networks
+- :mod:`~refimpl.judge.soak`: thousands of random networks; :mod:`~refimpl.judge.workers`: over processes
 """
