@@ -62,11 +62,7 @@ def test_a_mistake_in_a_loop_is_named_once_for_all_layers(name: str) -> None:
     assert found.text.count(FAULTS[first].remedy) == 1
 
 
-def mostly_soak(count: int, few: int) -> list[Any]:
-    return [*range(few), *(pytest.param(number, marks=pytest.mark.soak) for number in range(few, count))]
-
-
-@pytest.mark.parametrize("number", mostly_soak(4 * len(other_mistakes()), 2 * len(other_mistakes())))
+@pytest.mark.parametrize("number", range(4 * len(other_mistakes())))
 def test_what_is_no_known_fault_is_given_no_name(number: int) -> None:
     kind, j, wrong = other_mistake(5, number)
     findings = diagnosed(j, (None, wrong))
@@ -255,7 +251,7 @@ COARSE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("seed", mostly_soak(4, 2))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("form", COARSE)
 @pytest.mark.parametrize("residual", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
 def test_coarse_numbers_are_not_taken_for_difference_quotients(form: str, residual: float, seed: int) -> None:
