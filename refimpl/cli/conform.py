@@ -128,7 +128,7 @@ def conform(
             files.write(target, reported.junit(reports).encode(), ConformanceError)
     if interruption.number:
         done = sum(len(report.results) for report in reports)
-        typer.echo(f"interrupted after {done} cases; the rest was not run", err=True)
+        typer.echo(f"interrupted after {done} case{'' if done == 1 else 's'}; the rest was not run", err=True)
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(_outcome(reports, missing))
 
