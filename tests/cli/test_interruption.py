@@ -221,7 +221,10 @@ def test_processes_that_ignore_signals_are_ended(tmp_path: Path) -> None:
 
 @pytest.mark.kills
 def test_a_backend_that_takes_a_signal_for_an_error_of_its_own_is_not_asked_again(tmp_path: Path) -> None:
-    swallowing = "try:\n            say('waits'); time.sleep(600)\n        except KeyboardInterrupt:\n            say('swallowed')"
+    swallowing = (
+        "try:\n            say('waits'); time.sleep(600)\n"
+        "        except KeyboardInterrupt:\n            say('swallowed')"
+    )
     (tmp_path / "waiting.py").write_text(WAITING.format(swallowing))
     with running(tmp_path, "conform", "waiting:Backend", "--json", "--processes", "1") as here:
         here.until("waits")
