@@ -15,7 +15,6 @@ from refimpl.truth.certification import Balls
 DECISIVE = 0.01  # a bound above this share of an array's largest element decides nothing
 
 Array = NDArray[Any]
-Bools = NDArray[np.bool_]
 
 
 def largest_element(mid: Array, all_of_a_kind: Mapping[str, Balls]) -> float:

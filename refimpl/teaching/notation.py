@@ -14,7 +14,6 @@ from refimpl.network.spec import NetworkSpec
 
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 LOWERED = str.maketrans("0123456789,", "₀₁₂₃₄₅₆₇₈₉,")
-KINDS = ("W", "b", "z", "a", "delta", "x")
 QUANTITY = re.compile(r"(?P<kind>W|b|z|a|delta|x)(?P<layer>\d{0,5})\[(?P<index>[\d\s,]{1,20})\]")
 
 
