@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from refimpl.teaching.explanation import Explanation
     from refimpl.teaching.record import trace
     from refimpl.teaching.trace import Trace
-    from refimpl.truth.certification import Balls, Certificate, certify
+    from refimpl.truth.balls import Balls
+    from refimpl.truth.certification import Certificate, certify
 
 __version__ = "0.1.0"
 
@@ -67,7 +68,8 @@ _HOME = {
     "refimpl.checking": ("check",),
     "refimpl.faults.diagnosis": ("Finding", "diagnose"),
     "refimpl.backend": ("Backend", "value_and_grad"),
-    "refimpl.truth.certification": ("Balls", "Certificate", "certify"),
+    "refimpl.truth.balls": ("Balls",),
+    "refimpl.truth.certification": ("Certificate", "certify"),
     "refimpl.formats.errors": ("BackendError", "CertificationError", "DataError", "RefimplError", "SpecError"),
     "refimpl.judge.judge": ("Judge",),
     "refimpl.judge.report": ("Report", "Row"),

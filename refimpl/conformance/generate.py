@@ -32,7 +32,7 @@ from refimpl.judge.verdicts import DECISIVE, largest_element
 from refimpl.judge.workers import spread
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.batch import validate
-from refimpl.truth.certification import Balls
+from refimpl.truth.balls import Balls
 
 FORMAT = "refimpl.vectors/1"
 LARGEST_FILE = 190_000  # bytes

@@ -31,7 +31,8 @@ from refimpl.network.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
 from refimpl.network.batch import Batch, validate
 from refimpl.network.documents import NetworkDocument
 from refimpl.network.spec import NetworkSpec
-from refimpl.truth.certification import Balls, Certificate
+from refimpl.truth.balls import Balls
+from refimpl.truth.certification import Certificate
 
 FOLDER = Path(__file__).parent / "vectors"
 MAX_FILE_BYTES = 2**20

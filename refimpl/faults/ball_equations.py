@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from refimpl.network.documents import Function
 from refimpl.network.functions import ACTIVATIONS, LOSSES
-from refimpl.truth.certification import activate, lose
+from refimpl.truth.elementwise import activation, lose
 
 Balls = NDArray[Any]  # of flint.arb
 
@@ -34,14 +34,14 @@ class Exact:
         """f, on (N, n)."""
         entry = ACTIVATIONS[function.name]
         if entry.elementwise:
-            return lambda z: _each(lambda zj: activate(entry, function.kwargs, _series(zj))[0][0], z)
+            return lambda z: _each(lambda zj: _elementwise(function, zj)[0], z)
         return _softmax
 
     def vjp(self, function: Function) -> Callable[[Balls, Balls, Balls], Balls]:
         """The backward form (z, a, ∂C/∂a) → ∂C/∂z."""
         entry = ACTIVATIONS[function.name]
         if entry.elementwise:
-            return lambda z, a, d: d * _each(lambda zj: activate(entry, function.kwargs, _series(zj))[0][1], z)
+            return lambda z, a, d: d * _each(lambda zj: _elementwise(function, zj)[1], z)
         return lambda z, a, d: a * (d - (a * d).sum(axis=1, keepdims=True))
 
     def loss(self, function: Function, s: Balls, y: NDArray[np.float64]) -> Balls:
@@ -74,6 +74,10 @@ class Exact:
 
 def _series(value: Any) -> Any:
     return flint.arb_series([value, 1], 2)
+
+
+def _elementwise(function: Function, z: Any) -> Any:
+    return activation(function.name, tuple(function.kwargs.items())).series(_series(z))[0]
 
 
 def _each(function: Callable[[Any], Any], array: NDArray[Any]) -> Balls:

@@ -29,7 +29,8 @@ from refimpl.judge.verdicts import judged, largest_element, refused
 from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.network.batch import Batch
 from refimpl.network.spec import NetworkSpec
-from refimpl.truth.certification import Balls, Certificate, certify_batch
+from refimpl.truth.balls import Balls
+from refimpl.truth.certification import Certificate, certify_batch
 
 UNKNOWN = 10  # keys that are not the network's, of which each has a row
 

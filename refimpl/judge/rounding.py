@@ -28,7 +28,9 @@ from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.documents import Function
 from refimpl.network.functions import ACTIVATIONS, LOSSES, Activation, Interval
 from refimpl.network.spec import NetworkSpec
-from refimpl.truth.certification import Balls, activate, lose
+from refimpl.truth.balls import Balls
+from refimpl.truth.elementwise import activation as elementwise
+from refimpl.truth.elementwise import lose
 from refimpl.truth.precision import working_precision
 
 Array = NDArray[Any]
@@ -237,7 +239,8 @@ class Functions:
 
     def _evaluate(self, entry: Activation, kwargs: dict[str, float], z: Bounded) -> tuple[Bounded, Bounded]:
         finite = np.isfinite(z.mid)
-        series = [_precisely(partial(activate, entry, kwargs), m) for m in np.where(finite, z.mid, 0.0).flat]
+        precise = elementwise(entry.name, tuple(kwargs.items())).series
+        series = [_precisely(precise, m) for m in np.where(finite, z.mid, 0.0).flat]
         value = _mids(series, 0, z.shape, finite)
         slope = _mids(series, 1, z.shape, finite)
         local = activation_suprema(entry, kwargs, _points(z), z.err)

@@ -81,7 +81,8 @@ from refimpl.network.functions import (
     Series,
 )
 from refimpl.network.spec import NetworkSpec
-from refimpl.truth.certification import Balls, Certificate
+from refimpl.truth.balls import Balls
+from refimpl.truth.certification import Certificate
 from refimpl.truth.precision import working_precision
 
 FALSE_ALARM = 2.0**-40  # of the statistical form: the probability of one or more false alarms in one check

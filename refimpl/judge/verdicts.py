@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from refimpl.judge.report import FAIL, PASS, UNDETERMINED, Row
 from refimpl.judge.tolerance import Tolerance
-from refimpl.truth.certification import Balls
+from refimpl.truth.balls import Balls
 
 DECISIVE = 0.01  # a bound above this share of an array's largest element decides nothing
 

@@ -1,26 +1,24 @@
 """The certified gradient: balls that provably contain the true loss and its derivatives.
 
-`certify` evaluates the exact function that a spec defines, at the given floating-point parameters and data, in ball
-arithmetic (python-flint's Arb; Johansson, "Arb: efficient arbitrary-precision midpoint-radius interval arithmetic",
-IEEE Trans. Computers 66, 2017). It knows the forward definitions of :mod:`refimpl.network.functions` and nothing of
-:mod:`refimpl.equations`: the truth may not share a derivation with what it judges. A derivative is the ε-coefficient
-of a truncated power series f(z + ε); the layers are chained in reverse over matrices of balls. `certify_forward` is
-the second, independent route: every parameter in turn gets an ε of its own, and the whole network is evaluated on
-series.
+`certify` evaluates the exact function that a spec defines, at the given floating-point parameters and data, over balls.
+It knows the definitions of functions and nothing of :mod:`refimpl.equations`: the truth may not share a derivation with
+what it judges. The gradient is a graph made of vector–Jacobian products; and **every certificate is checked as it is
+made**: the derivative of the loss along a random direction, by forward mode, must overlap the gradient's product with
+it.
 
-Nouns: a *ball* is mid ± rad; `Balls` is an array of them as float64 arrays; a `Certificate` holds those of the loss,
-the gradients and the values between. The working precision rises until every ball of the loss and the gradients has a
+Nouns: `Balls` is an array of balls mid ± rad (:mod:`refimpl.truth.balls`); a `Certificate` holds those of the loss, the
+gradients and the values between. The working precision rises until every ball of the loss and the gradients has a
 radius of at most 2⁻⁸⁰ of its magnitude, or of the smallest normal number of the data's dtype where the value is
 (nearly) zero.
 
-What it does not do: decide a tie that no precision can. Where a kink's argument cannot be told from the kink, the
-ball covers both sides, stays wide, and the place is listed in `Certificate.undecided`.
+What it does not do: decide a tie that no precision can. Where a kink's argument cannot be told from the kink, the ball
+covers both sides, stays wide, and the place is listed in `Certificate.undecided`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +29,13 @@ from numpy.typing import NDArray
 from refimpl.formats.errors import CertificationError
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.batch import Batch, validate
-from refimpl.network.functions import ACTIVATIONS, LOSSES, Activation, Ball, Loss, Series
-from refimpl.network.spec import LayerSpec, NetworkSpec
+from refimpl.network.functions import Ball
+from refimpl.network.spec import NetworkSpec
+from refimpl.truth.balls import Arbs, BallAlgebra, Balls, arbs
+from refimpl.truth.duals import DualAlgebra
+from refimpl.truth.gradients import cotangents
+from refimpl.truth.graph import Node, read
+from refimpl.truth.network import NetworkGraph, network_graph
 from refimpl.truth.precision import working_precision
 
 FIRST_PRECISION = 200
@@ -40,58 +43,6 @@ LAST_PRECISION = 8192
 ACCURACY_BITS = 80  # every radius is at most 2^-80 of its value
 
 Array = NDArray[Any]
-Matrix = Any  # flint.arb_mat
-
-
-@dataclass(frozen=True)
-class Balls:
-    """Balls as float64 arrays of one shape: every true value lies in mid ± rad.
-
-    `mid` is the true value rounded to float64, so `rad` cannot be smaller than that rounding. The finer ball is
-    mid + tail ± tail_rad, with `tail` the rest of the midpoint.
-    """
-
-    mid: NDArray[np.float64]
-    rad: NDArray[np.float64]
-    tail: NDArray[np.float64]
-    tail_rad: NDArray[np.float64]
-
-    @classmethod
-    def from_arbs(cls, balls: Sequence[Ball], shape: tuple[int, ...]) -> Balls:
-        """The float64 form of arb balls, radii rounded outwards, in `shape`."""
-        mids = [ball.mid() for ball in balls]
-        mid = np.array([float(m) for m in mids])
-        with np.errstate(invalid="ignore", over="ignore"):
-            tails = [m - flint.arb(f) if math.isfinite(f) else m * 0 for m, f in zip(mids, mid.tolist(), strict=True)]
-            tail = np.array([float(t.mid()) for t in tails])
-            left = [float(abs(t - flint.arb(f)).upper()) for t, f in zip(tails, tail.tolist(), strict=True)]
-            inexact = np.array([not ball.is_exact() for ball in balls])
-            radius = np.array([float(ball.rad()) for ball in balls])
-            # a radius below float64's range must not become 0
-            radius = np.where(inexact, np.nextafter(radius, np.inf), 0.0)
-            unrepresented = np.array([t != flint.arb(f) for f, t in zip(tail.tolist(), tails, strict=True)])
-            rest = np.where(unrepresented, np.nextafter(np.array(left), np.inf), 0.0)
-            tail_rad = np.where(rest > 0, np.nextafter(radius + rest, np.inf), radius)
-            tail_rad = np.where(np.isfinite(mid), tail_rad, np.inf)
-            rad = np.where(tail == 0, tail_rad, np.nextafter(np.abs(tail) + tail_rad, np.inf))
-        return cls(*(part.reshape(shape) for part in (mid, rad, tail, tail_rad)))
-
-    def distance(self, values: Array) -> NDArray[np.float64]:
-        """How far `values` may lie from the truth at most, element by element (inf where not finite)."""
-        with np.errstate(all="ignore"):
-            values = np.asarray(values, dtype=np.float64)
-            difference = np.abs((values - self.mid) - self.tail)
-            # two roundings of the difference; a value equal to the midpoint is at no distance
-            upper = np.where(difference > 0, difference * (1 + 2.0**-51) + self.tail_rad, self.tail_rad)
-        return np.where(np.isfinite(values) & np.isfinite(upper), upper, np.inf)
-
-    def overlaps(self, other: Balls) -> NDArray[np.bool_]:
-        """Whether the finer balls have a point in common, element by element."""
-        gap = np.abs((self.mid - other.mid) + (self.tail - other.tail))
-        return gap <= self.tail_rad + other.tail_rad + 2.0**-100 * np.abs(self.mid)
-
-    def __repr__(self) -> str:
-        return f"Balls(shape={self.mid.shape}, mid={self.mid!r}, rad≤{self.rad.max(initial=0.0):.1e})"
 
 
 @dataclass(frozen=True)
@@ -124,226 +75,84 @@ def certify(spec: NetworkSpec, params: dict[str, Array], x: Array, y: Array) -> 
 def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
     """`certify` for a batch that has been validated."""
     smallest_normal = ARITHMETICS[batch.dtype].smallest_normal
+    graph = network_graph(spec, batch.targets(spec.n_out))
+    numbers = {**batch.params, "x": batch.x}
+    found = cotangents(graph.loss, [*graph.inputs.values(), *graph.values.values()])
+    grads = {name: found[node] for name, node in graph.inputs.items()}
     precision = FIRST_PRECISION
     while True:
         with working_precision(precision), np.errstate(all="ignore"):
-            try:
-                walk = _Reverse(spec, batch)
-            except _Imprecise:
+            algebra = BallAlgebra({name: arbs(array) for name, array in numbers.items()})
+            values = _read(graph, grads, algebra)
+            if values is None:
+                _defined(spec, algebra)
                 if precision == LAST_PRECISION:
                     raise CertificationError(
                         f"the loss cannot be told from infinity with {precision} bits of precision: the weights or the "
                         "data are too large; scale them down"
-                    ) from None
+                    )
                 precision = min(4 * precision, LAST_PRECISION)
                 continue
-            missing = max(_missing_bits(walk.results(), smallest_normal), precision if walk.undecided else 0)
+            results = [ball for node in (graph.loss, *grads.values()) for ball in values[node].ravel()]
+            missing = max(_missing_bits(results, smallest_normal), precision if algebra.undecided else 0)
             if missing == 0 or precision == LAST_PRECISION:
-                return walk.certificate(precision)
+                _check(graph, algebra, {name: values[node] for name, node in grads.items()})
+                named = {**graph.values, **{_cotangent(name): found[node] for name, node in graph.values.items()}}
+                shapes = {**spec.parameter_shapes, "x": (len(batch.x), *spec.input_shape)}
+                return Certificate(
+                    loss=_balls(values[graph.loss], ()),
+                    grads={name: _balls(values[node], shapes[name]) for name, node in grads.items()},
+                    values={name: _balls(values[node], node.shape) for name, node in named.items()},
+                    dtype=batch.dtype,
+                    precision=precision,
+                    undecided=tuple(_place(graph, *place) for place in algebra.undecided),
+                )
         precision = min(precision + missing + 32, LAST_PRECISION)
 
 
-def certify_forward(spec: NetworkSpec, batch: Batch, precision: int = 400) -> tuple[Ball, dict[str, list[Ball]]]:
-    """The loss and gradients by forward mode over the whole network: the second route, for small networks.
-
-    One evaluation of the network a parameter, on series in that parameter's ε. Returns arb balls, gradients flat in C
-    order.
-    """
-    with working_precision(precision):
-        targets = _targets(spec, batch)
-        grads: dict[str, list[Ball]] = {}
-        loss = flint.arb(0)
-        for name, array in batch.params.items():
-            grads[name] = []
-            for index in range(array.size):
-                cost = _network_on_series(spec, batch, targets, name, index)
-                loss = cost[0]
-                grads[name].append(cost[1])
-        return loss, grads
+def _read(graph: NetworkGraph, grads: Mapping[str, Node], algebra: BallAlgebra) -> dict[Node, Arbs] | None:
+    """The values of all nodes; None where the balls are so wide that a higher precision may help."""
+    try:
+        values = read([graph.loss, *grads.values()], algebra)
+    except (ValueError, ZeroDivisionError):  # a ball that holds 0 where it is divided by
+        return None
+    return values if values[graph.loss].item().is_finite() else None
 
 
-# --------------------------------------------------------------------------------------------------------------
-# A function on a series: which piece of it, and both where that cannot be told
+def _check(graph: NetworkGraph, algebra: BallAlgebra, grads: Mapping[str, Arbs]) -> None:
+    """Raises AssertionError where the gradient's product with a direction misses the derivative along it."""
+    rng = np.random.default_rng(zlib.crc32(repr([g.shape for g in grads.values()]).encode()))
+    along = {name: arbs(rng.standard_normal(array.shape)) for name, array in grads.items()}
+    forward = read([graph.loss], DualAlgebra(algebra, along))[graph.loss][1].item()
+    reverse = sum(((array * along[name]).sum() for name, array in grads.items()), flint.arb(0))
+    assert forward.overlaps(reverse), "forward and reverse mode disagree: the certificate would be wrong"
 
 
-def _on_pieces(
-    pieces: Sequence[Callable[[], Series]], where: Ball, kinks: Sequence[float], at_kink: Callable[[], Series] | None
-) -> tuple[Series, bool]:
-    """The value of the piece that the ball `where` lies in, and whether that is certain."""
-    first = len(kinks)
-    for index, kink in enumerate(kinks):
-        if where < kink:
-            return pieces[index](), True
-        if where == kink:
-            return (at_kink or pieces[index])(), True
-        if not where > kink:
-            first = index
-            break
-    if first == len(kinks):
-        return pieces[-1](), True
-    ends = zip((-math.inf, *kinks), (*kinks, math.inf), pieces, strict=True)
-    touched = [piece() for left, right, piece in ends if not (where < left or where > right)]
-    if at_kink is not None:
-        touched.append(at_kink())
-    return _hull(touched), False
+def _cotangent(name: str) -> str:
+    """What ∂C/∂z2 and ∂C/∂a2 are called: delta2, da2."""
+    return f"delta{name[1:]}" if name.startswith("z") else f"d{name}"
 
 
-def _hull(series: Sequence[Series]) -> Series:
-    hull = series[0]
-    for other in series[1:]:
-        length = max(hull.prec, other.prec)
-        hull = flint.arb_series([hull[i].union(other[i]) for i in range(length)], length)
-    return hull
+def _place(graph: NetworkGraph, function: str, node: Node, place: int) -> str:
+    indices = ",".join(str(index + 1) for index in np.unravel_index(place, node.shape))
+    return f"{graph.places[node]}[{indices}] at a kink of {function}"
 
 
-def activate(function: Activation, kwargs: dict[str, float], z: Series) -> tuple[Series, bool]:
-    """An elementwise activation of the series z + ε, and whether its piece is certain."""
-    if not function.kinks:
-        return function.pieces[0](z, kwargs), True
-    pieces = [lambda piece=piece: piece(z, kwargs) for piece in function.pieces]
-    return _on_pieces(pieces, z[0], function.kinks, None)
-
-
-def lose(function: Loss, kwargs: dict[str, float], s: Series, y: Ball) -> tuple[Series, bool]:
-    """An elementwise loss of the series s + ε and the target y, and whether its piece is certain."""
-    kinks = function.kinks(kwargs)
-    if not kinks:
-        return function.pieces[0](s, y, kwargs), True
-    pieces = [lambda piece=piece: piece(s, y, kwargs) for piece in function.pieces]
-    at_kink = function.at_kink
-    return _on_pieces(pieces, s[0] - y, kinks, None if at_kink is None else lambda: at_kink(s, y, kwargs))
-
-
-def _series(constant: Ball, slope: int = 1) -> Series:
-    return flint.arb_series([constant, slope], 2)
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Route 1: layer by layer, chained in reverse
-
-
-class _Imprecise(Exception):
-    """Balls so wide that something is not finite: a higher precision may help."""
-
-
-class _Reverse:
-    """One evaluation at the current precision.
-
-    Matrices are flat lists of balls in C order but where they are multiplied.
-    """
-
-    def __init__(self, spec: NetworkSpec, batch: Batch) -> None:
-        self.spec, self.batch = spec, batch
-        self.n = batch.x.shape[0]
-        self.undecided: list[str] = []
-        self.weights = [_matrix(batch.params[f"W{layer}"]) for layer in range(1, spec.depth + 1)]
-        self.inputs: list[Matrix] = [_matrix(batch.x)]
-        self.slopes: list[list[Ball]] = []
-        self.values: dict[str, list[Ball]] = {}
-        self.grads: dict[str, list[Ball]] = {}
-        try:
-            self._walk()
-        except CertificationError:
-            raise
-        except (ValueError, ZeroDivisionError):  # a ball that holds 0 where it is divided by
-            raise _Imprecise from None
-
-    def _walk(self) -> None:
-        for number, layer in enumerate(self.spec.layers, start=1):
-            self._forward(number, layer)
-        self.loss, error = self._cost()
-        for number in range(self.spec.depth, 0, -1):
-            error = self._backward(number, self.spec.layers[number - 1], error)
-        self.grads["x"] = error
-
-    def _forward(self, number: int, layer: LayerSpec) -> None:
-        z = (self.inputs[-1] * self.weights[number - 1].transpose()).entries()
-        if layer.bias:
-            bias = [flint.arb(b) for b in self.batch.params[f"b{number}"].tolist()]
-            z = [zj + bias[index % layer.size] for index, zj in enumerate(z)]
-        function, kwargs = ACTIVATIONS[layer.activation.name], layer.activation.kwargs
-        if function.definition is not None:
-            rows = [function.definition([_series(zj) for zj in row]) for row in _rows(z, layer.size)]
-            a = [series[0] for row in rows for series in row]
-            self.slopes.append([])
-        else:
-            evaluated = [activate(function, kwargs, _series(zj)) for zj in z]
-            a = [series[0] for series, _ in evaluated]
-            self.slopes.append([series[1] for series, _ in evaluated])
-            self._note_undecided((certain for _, certain in evaluated), f"z{number + 1}", layer.size, function.name)
-        self.values[f"z{number + 1}"], self.values[f"a{number + 1}"] = z, a
-        self.inputs.append(flint.arb_mat(self.n, layer.size, a))
-
-    def _cost(self) -> tuple[Ball, list[Ball]]:
-        function, kwargs = LOSSES[self.spec.loss.name], self.spec.loss.kwargs
-        s, y = self.inputs[-1].entries(), _targets(self.spec, self.batch)
-        width = self.spec.n_out
-        if function.along is None:
-            evaluated = [lose(function, kwargs, _series(sj), yj) for sj, yj in zip(s, y, strict=True)]
-            self._note_undecided((certain for _, certain in evaluated), "s − y", width, function.name)
-            series = [value for value, _ in evaluated]
-            total = sum((value[0] for value in series), flint.arb(0))
-        else:
-            series, total = [], flint.arb(0)
-            for row, target in zip(_rows(s, width), _rows(y, width), strict=True):
-                along = function.along(row, target)
-                series += [along(j, _series(sj)) for j, sj in enumerate(row)]
-                total += series[-1][0]
-        share = _share(self.spec, self.n)
-        loss, error = total * share, [value[1] * share for value in series]
-        if not all(value.is_finite() for value in (loss, *error)):
-            if function.along is None and any(
-                sj <= 0 and not value[0].is_finite() for sj, value in zip(s, series, strict=True)
-            ):
-                raise CertificationError(_undefined(self.spec, s))
-            raise _Imprecise
-        return loss, error
-
-    def _backward(self, number: int, layer: LayerSpec, error: list[Ball]) -> list[Ball]:
-        along = ACTIVATIONS[layer.activation.name].along
-        if along is None:
-            delta = [slope * d for slope, d in zip(self.slopes[number - 1], error, strict=True)]
-        else:
-            delta = []
-            for z, d in zip(_rows(self.values[f"z{number + 1}"], layer.size), _rows(error, layer.size), strict=True):
-                weighted = along(z, d)
-                delta += [weighted(j, _series(zj))[1] for j, zj in enumerate(z)]
-        self.values[f"da{number + 1}"], self.values[f"delta{number + 1}"] = error, delta
-        matrix = flint.arb_mat(self.n, layer.size, delta)
-        if layer.bias:
-            self.grads[f"b{number}"] = (flint.arb_mat(1, self.n, [1] * self.n) * matrix).entries()
-        self.grads[f"W{number}"] = (matrix.transpose() * self.inputs[number - 1]).entries()
-        return list((matrix * self.weights[number - 1]).entries())
-
-    def _note_undecided(self, certain: Iterator[bool], quantity: str, width: int, function: str) -> None:
-        for index, known in enumerate(certain):
-            if not known:
-                self.undecided.append(f"{quantity}[{index // width + 1},{index % width + 1}] at a kink of {function}")
-
-    def results(self) -> Iterator[Ball]:
-        """The balls that must be narrow."""
-        yield self.loss
-        for balls in self.grads.values():
-            yield from balls
-
-    def certificate(self, precision: int) -> Certificate:
-        shapes: dict[str, tuple[int, ...]] = {**self.spec.parameter_shapes, "x": (self.n, *self.spec.input_shape)}
-        widths = {
-            f"{kind}{number + 2}": (self.n, layer.size)
-            for number, layer in enumerate(self.spec.layers)
-            for kind in ("z", "a", "da", "delta")
-        }
-        return Certificate(
-            loss=Balls.from_arbs([self.loss], ()),
-            grads={name: Balls.from_arbs(self.grads[name], shape) for name, shape in shapes.items()},
-            values={name: Balls.from_arbs(self.values[name], shape) for name, shape in widths.items()},
-            dtype=self.batch.dtype,
-            precision=precision,
-            undecided=tuple(self.undecided),
+def _defined(spec: NetworkSpec, algebra: BallAlgebra) -> None:
+    """Raises CertificationError where a logarithm was taken of what is not positive."""
+    if algebra.undefined:
+        worst = min(argument for _, argument in algebra.undefined)
+        raise CertificationError(
+            f"loss {spec.loss.name!r} is not defined here: the smallest prediction is {worst:g}, and its logarithm "
+            "is needed; end the network in softmax or sigmoid, or use cross_entropy on the logits"
         )
 
 
-def _missing_bits(balls: Iterator[Ball], smallest_normal: float) -> int:
+def _balls(values: Arbs, shape: tuple[int, ...]) -> Balls:
+    return Balls.from_arbs(list(values.ravel()), shape)
+
+
+def _missing_bits(balls: Iterable[Ball], smallest_normal: float) -> int:
     """By how many bits the precision must rise for every radius to be small enough; 0 if it is."""
     floor = flint.arb(smallest_normal) * flint.arb(2) ** -ACCURACY_BITS
     floor_bits = 1 - _exponent(floor)
@@ -361,79 +170,3 @@ def _missing_bits(balls: Iterator[Ball], smallest_normal: float) -> int:
 def _exponent(value: Ball) -> int:
     mantissa, exponent = value.mid().man_exp()
     return int(exponent) + int(mantissa).bit_length()
-
-
-def _undefined(spec: NetworkSpec, s: Sequence[Ball]) -> str:
-    worst = min(float(sj.mid()) for sj in s)
-    return (
-        f"loss {spec.loss.name!r} is not defined here: the smallest prediction is {worst:g}, and its logarithm "
-        "is needed; end the network in softmax or sigmoid, or use cross_entropy on the logits"
-    )
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Route 2: the whole network on series, one parameter's ε at a time
-
-
-def _network_on_series(spec: NetworkSpec, batch: Batch, targets: list[Ball], name: str, index: int) -> Series:
-    total = _series(flint.arb(0), 0)
-    for sample, row in enumerate(batch.x.tolist()):
-        a = [_series(flint.arb(value), 0) for value in row]
-        for number, layer in enumerate(spec.layers, start=1):
-            a = _layer_on_series(
-                layer, _varied(batch, f"W{number}", name, index), _varied(batch, f"b{number}", name, index), a
-            )
-        total += _loss_on_series(spec, a, targets[sample * spec.n_out : (sample + 1) * spec.n_out])
-    return total * _share(spec, batch.x.shape[0])
-
-
-def _varied(batch: Batch, key: str, name: str, index: int) -> list[Series]:
-    if key not in batch.params:
-        return []
-    return [
-        _series(flint.arb(value), int(key == name and i == index))
-        for i, value in enumerate(batch.params[key].ravel().tolist())
-    ]
-
-
-def _layer_on_series(layer: LayerSpec, weights: list[Series], bias: list[Series], a: list[Series]) -> list[Series]:
-    z = [
-        sum((w * ak for w, ak in zip(row, a, strict=True)), bias[j] if bias else _series(flint.arb(0), 0))
-        for j, row in enumerate(_rows(weights, len(a)))
-    ]
-    function = ACTIVATIONS[layer.activation.name]
-    if function.definition is not None:
-        return function.definition(z)
-    return [activate(function, layer.activation.kwargs, zj)[0] for zj in z]
-
-
-def _loss_on_series(spec: NetworkSpec, s: list[Series], y: list[Ball]) -> Series:
-    function = LOSSES[spec.loss.name]
-    if function.definition is not None:
-        return function.definition(s, y)
-    return sum(
-        (lose(function, spec.loss.kwargs, sj, yj)[0] for sj, yj in zip(s, y, strict=True)), _series(flint.arb(0), 0)
-    )
-
-
-# --------------------------------------------------------------------------------------------------------------
-# Shared small things
-
-
-def _matrix(array: Array) -> Matrix:
-    return flint.arb_mat(array.astype(np.float64).tolist())
-
-
-def _rows(flat: list[Any], width: int) -> list[list[Any]]:
-    return [flat[start : start + width] for start in range(0, len(flat), width)]
-
-
-def _share(spec: NetworkSpec, n: int) -> Ball:
-    """What one sample's loss is multiplied by."""
-    parts = n if spec.reduction == "mean" else 1
-    return flint.arb(1) / (parts * spec.n_out if LOSSES[spec.loss.name].averages_outputs else parts)
-
-
-def _targets(spec: NetworkSpec, batch: Batch) -> list[Ball]:
-    """The targets (N · n_out,): labels become rows of zeros and a one."""
-    return [flint.arb(value) for value in batch.targets(spec.n_out).ravel().tolist()]

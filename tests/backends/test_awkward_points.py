@@ -23,7 +23,7 @@ from refimpl.judge.report import FAIL, PASS
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.functions import ACTIVATIONS, FLUSH_FACTOR, Interval
 from refimpl.network.random_problems import Problem
-from refimpl.truth.certification import activate
+from refimpl.truth.elementwise import activation as elementwise
 
 ELEMENTWISE = [name for name, entry in ACTIVATIONS.items() if entry.elementwise]
 DIGITS = 50
@@ -220,12 +220,13 @@ def every_float16(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All finite float16 values z, and certified f(z) and f'(z), rounded to float64."""
     entry = ACTIVATIONS[name]
     kwargs = {key: parameter.default for key, parameter in entry.parameters.items()}
+    function = elementwise(name, tuple(kwargs.items()))
     every = np.arange(2**16, dtype=np.uint16).view(np.float16)
     z = every[np.isfinite(every)].astype(np.float64)
     values = np.empty((len(z), 2))
     with flint.ctx.workprec(300):
         for index, number in enumerate(z.tolist()):
-            series, certain = activate(entry, kwargs, flint.arb_series([number, 1], 2))
+            series, certain = function.series(flint.arb_series([number, 1], 2))
             assert certain
             values[index] = float(series[0].mid()), float(series[1].mid())
     return z, values[:, 0], values[:, 1]

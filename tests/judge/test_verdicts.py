@@ -16,7 +16,7 @@ from refimpl.judge.report import FAIL, PASS, UNDETERMINED, Row
 from refimpl.judge.tolerance import Tolerance
 from refimpl.judge.verdicts import judged, largest_element
 from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
-from refimpl.truth.certification import Balls
+from refimpl.truth.balls import Balls
 
 OVERFLOW = "an intermediate value may overflow, or its derivative is unbounded, within the rounding errors"
 WIDE = "the worst-case bound exceeds 1% of the largest element"

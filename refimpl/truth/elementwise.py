@@ -1,0 +1,105 @@
+"""The elementwise functions that graphs apply: formulas on power series, and what holds at their kinks.
+
+An `Elementwise` is data: pieces between kinks, each a formula from a series z + ε of balls to a series, from whose
+coefficients come the values and all derivatives; none is written here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import flint
+
+from refimpl.network.functions import ACTIVATIONS, Ball, Formula, Loss, Series
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """A function of one number.
+
+    `pieces` are the formulas between the `kinks`, left to right; at a kink itself the left one holds, or `at_kink`.
+    `parameters` are what the formulas take. The function is defined `above` a number only.
+    """
+
+    name: str
+    pieces: tuple[Formula, ...]
+    kinks: tuple[float, ...] = ()
+    at_kink: Formula | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict, hash=False)
+    above: float = -math.inf
+
+    def series(self, z: Series) -> tuple[Series, bool]:
+        """The function of the series z + ε, and whether it is certain on which side of every kink z lies."""
+        if not self.kinks:
+            return self.pieces[0](z, self.parameters), True
+        pieces = [lambda piece=piece: piece(z, self.parameters) for piece in self.pieces]
+        at_kink = self.at_kink
+        return on_pieces(pieces, z[0], self.kinks, None if at_kink is None else lambda: at_kink(z, self.parameters))
+
+
+def on_pieces(
+    pieces: Sequence[Callable[[], Series]], where: Ball, kinks: Sequence[float], at_kink: Callable[[], Series] | None
+) -> tuple[Series, bool]:
+    """The value of the piece that the ball `where` lies in, and whether that is certain."""
+    first = len(kinks)
+    for index, kink in enumerate(kinks):
+        if where < kink:
+            return pieces[index](), True
+        if where == kink:
+            return (at_kink or pieces[index])(), True
+        if not where > kink:
+            first = index
+            break
+    if first == len(kinks):
+        return pieces[-1](), True
+    ends = zip((-math.inf, *kinks), (*kinks, math.inf), pieces, strict=True)
+    touched = [piece() for left, right, piece in ends if not (where < left or where > right)]
+    if at_kink is not None:
+        touched.append(at_kink())
+    return _hull(touched), False
+
+
+def _hull(series: Sequence[Series]) -> Series:
+    hull = series[0]
+    for other in series[1:]:
+        length = max(hull.prec, other.prec)
+        hull = flint.arb_series([hull[i].union(other[i]) for i in range(length)], length)
+    return hull
+
+
+@cache
+def activation(name: str, parameters: tuple[tuple[str, float], ...] = ()) -> Elementwise:
+    """An elementwise activation of the catalogue."""
+    entry = ACTIVATIONS[name]
+    return Elementwise(name, entry.pieces, entry.kinks, None, dict(parameters))
+
+
+def huber(delta: float) -> Elementwise:
+    """½r² where |r| ≤ δ, else δ(|r| − ½δ)."""
+
+    def far(r: Series, p: Mapping[str, float]) -> Series:
+        bound = flint.arb(p["delta"])
+        return bound * r - bound * bound / 2
+
+    pieces = (lambda r, p: far(-r, p), lambda r, p: r * r / 2, far)
+    return Elementwise("huber", pieces, (-delta, delta), None, {"delta": delta})
+
+
+SQUARE = Elementwise("square", (lambda r, p: r * r,))
+ABSOLUTE = Elementwise("absolute", (lambda r, p: -r, lambda r, p: r), (0.0,), lambda r, p: r * 0)
+LOGARITHM = Elementwise("log", (lambda z, p: z.log(),), above=0.0)
+SOFTPLUS: Any = activation("softplus")
+
+
+def lose(function: Loss, kwargs: dict[str, float], s: Series, y: Ball) -> tuple[Series, bool]:
+    """An elementwise loss of the series s + ε and the target y, and whether its piece is certain."""
+    kinks = function.kinks(kwargs)
+    if not kinks:
+        return function.pieces[0](s, y, kwargs), True
+    pieces = [lambda piece=piece: piece(s, y, kwargs) for piece in function.pieces]
+    at_kink = function.at_kink
+    return on_pieces(pieces, s[0] - y, kinks, None if at_kink is None else lambda: at_kink(s, y, kwargs))
