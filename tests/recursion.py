@@ -1,27 +1,11 @@
-"""The certified gradient: balls that provably contain the true loss and its derivatives.
-
-`certify` evaluates the exact function that a spec defines, at the given floating-point parameters and data, in ball
-arithmetic (python-flint's Arb; Johansson, "Arb: efficient arbitrary-precision midpoint-radius interval arithmetic",
-IEEE Trans. Computers 66, 2017). It knows the forward definitions of :mod:`refimpl.network.functions` and nothing of
-:mod:`refimpl.equations`: the truth may not share a derivation with what it judges. A derivative is the ε-coefficient
-of a truncated power series f(z + ε); the layers are chained in reverse over matrices of balls. `certify_forward` is
-the second, independent route: every parameter in turn gets an ε of its own, and the whole network is evaluated on
-series.
-
-Nouns: a *ball* is mid ± rad; `Balls` is an array of them as float64 arrays; a `Certificate` holds those of the loss,
-the gradients and the values between. The working precision rises until every ball of the loss and the gradients has a
-radius of at most 2⁻⁸⁰ of its magnitude, or of the smallest normal number of the data's dtype where the value is
-(nearly) zero.
-
-What it does not do: decide a tie that no precision can. Where a kink's argument cannot be told from the kink, the
-ball covers both sides, stays wide, and the place is listed in `Certificate.undecided`.
+"""The second statement of the truth: the backward recursion of a fully connected network, written out over balls, and
+its forward mode on power series, one parameter's ε at a time. The graph's certificates are held against both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import flint
@@ -30,9 +14,11 @@ from numpy.typing import NDArray
 
 from refimpl.formats.errors import CertificationError
 from refimpl.network.arithmetic import ARITHMETICS
-from refimpl.network.batch import Batch, validate
+from refimpl.network.batch import Batch
 from refimpl.network.functions import ACTIVATIONS, LOSSES, Activation, Ball, Loss, Series
 from refimpl.network.spec import LayerSpec, NetworkSpec
+from refimpl.truth.balls import Balls
+from refimpl.truth.certification import Certificate
 from refimpl.truth.precision import working_precision
 
 FIRST_PRECISION = 200
@@ -43,86 +29,8 @@ Array = NDArray[Any]
 Matrix = Any  # flint.arb_mat
 
 
-@dataclass(frozen=True)
-class Balls:
-    """Balls as float64 arrays of one shape: every true value lies in mid ± rad.
-
-    `mid` is the true value rounded to float64, so `rad` cannot be smaller than that rounding. The finer ball is
-    mid + tail ± tail_rad, with `tail` the rest of the midpoint.
-    """
-
-    mid: NDArray[np.float64]
-    rad: NDArray[np.float64]
-    tail: NDArray[np.float64]
-    tail_rad: NDArray[np.float64]
-
-    @classmethod
-    def from_arbs(cls, balls: Sequence[Ball], shape: tuple[int, ...]) -> Balls:
-        """The float64 form of arb balls, radii rounded outwards, in `shape`."""
-        mids = [ball.mid() for ball in balls]
-        mid = np.array([float(m) for m in mids])
-        with np.errstate(invalid="ignore", over="ignore"):
-            tails = [m - flint.arb(f) if math.isfinite(f) else m * 0 for m, f in zip(mids, mid.tolist(), strict=True)]
-            tail = np.array([float(t.mid()) for t in tails])
-            left = [float(abs(t - flint.arb(f)).upper()) for t, f in zip(tails, tail.tolist(), strict=True)]
-            inexact = np.array([not ball.is_exact() for ball in balls])
-            radius = np.array([float(ball.rad()) for ball in balls])
-            # a radius below float64's range must not become 0
-            radius = np.where(inexact, np.nextafter(radius, np.inf), 0.0)
-            unrepresented = np.array([t != flint.arb(f) for f, t in zip(tail.tolist(), tails, strict=True)])
-            rest = np.where(unrepresented, np.nextafter(np.array(left), np.inf), 0.0)
-            tail_rad = np.where(rest > 0, np.nextafter(radius + rest, np.inf), radius)
-            tail_rad = np.where(np.isfinite(mid), tail_rad, np.inf)
-            rad = np.where(tail == 0, tail_rad, np.nextafter(np.abs(tail) + tail_rad, np.inf))
-        return cls(*(part.reshape(shape) for part in (mid, rad, tail, tail_rad)))
-
-    def distance(self, values: Array) -> NDArray[np.float64]:
-        """How far `values` may lie from the truth at most, element by element (inf where not finite)."""
-        with np.errstate(all="ignore"):
-            values = np.asarray(values, dtype=np.float64)
-            difference = np.abs((values - self.mid) - self.tail)
-            # two roundings of the difference; a value equal to the midpoint is at no distance
-            upper = np.where(difference > 0, difference * (1 + 2.0**-51) + self.tail_rad, self.tail_rad)
-        return np.where(np.isfinite(values) & np.isfinite(upper), upper, np.inf)
-
-    def overlaps(self, other: Balls) -> NDArray[np.bool_]:
-        """Whether the finer balls have a point in common, element by element."""
-        gap = np.abs((self.mid - other.mid) + (self.tail - other.tail))
-        return gap <= self.tail_rad + other.tail_rad + 2.0**-100 * np.abs(self.mid)
-
-    def __repr__(self) -> str:
-        return f"Balls(shape={self.mid.shape}, mid={self.mid!r}, rad≤{self.rad.max(initial=0.0):.1e})"
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """The certified loss, gradients and intermediate values of one network on one batch.
-
-    `grads` has the parameters' keys and shapes, and `x` (in the shape of the batch's x); `values` holds, for the layers
-    l = 2 … of the article's numbering, `zl`, `al`, `deltal` = ∂C/∂zl and `dal` = ∂C/∂al, each (N, n_l).
-    `undecided` names what lies so near a kink that no precision tried could tell on which side.
-    """
-
-    loss: Balls
-    grads: dict[str, Balls]
-    values: dict[str, Balls]
-    dtype: str
-    precision: int
-    undecided: tuple[str, ...] = ()
-
-
-def certify(spec: NetworkSpec, params: dict[str, Array], x: Array, y: Array) -> Certificate:
-    """The true loss and gradients, as balls.
-
-    Parameters: `params` with the spec's keys and shapes, `x` (N, *input_shape), `y` as the loss asks; all float64 or
-    all float32. Raises DataError for bad arrays and CertificationError where the loss is not defined (the logarithm
-    of a number ≤ 0).
-    """
-    return certify_batch(spec, validate(spec, params, x, y))
-
-
-def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
-    """`certify` for a batch that has been validated."""
+def by_recursion(spec: NetworkSpec, batch: Batch) -> Certificate:
+    """The certificate of a batch that has been validated."""
     smallest_normal = ARITHMETICS[batch.dtype].smallest_normal
     precision = FIRST_PRECISION
     while True:
@@ -143,7 +51,7 @@ def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
         precision = min(precision + missing + 32, LAST_PRECISION)
 
 
-def certify_forward(spec: NetworkSpec, batch: Batch, precision: int = 400) -> tuple[Ball, dict[str, list[Ball]]]:
+def by_series(spec: NetworkSpec, batch: Batch, precision: int = 400) -> tuple[Ball, dict[str, list[Ball]]]:
     """The loss and gradients by forward mode over the whole network: the second route, for small networks.
 
     One evaluation of the network a parameter, on series in that parameter's ε. Returns arb balls, gradients flat in C

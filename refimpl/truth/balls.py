@@ -199,7 +199,7 @@ class BallAlgebra:
     def first_largest(self, node: Node, a: Arbs) -> Arbs:
         chosen = objects([flint.arb(0)] * a.size, a.shape)
         places = rows_over(np.arange(a.size).reshape(a.shape), node.static)
-        for number, (row, place) in enumerate(zip(rows_over(a, node.static), places, strict=True)):
+        for row, place in zip(rows_over(a, node.static), places, strict=True):
             top = max(range(len(row)), key=lambda i: (row[i].mid(), -i))
             chosen.flat[place[top]] = flint.arb(1)
             if not all(ball <= row[top] for ball in np.delete(row, top)):
@@ -228,7 +228,7 @@ class BallAlgebra:
 
 
 def _matrix_product(a: Arbs, b: Arbs) -> list[Ball]:
-    left, right = (flint.arb_mat(*part.shape, part.ravel().tolist()) for part in (a, b))
+    left, right = (flint.arb_mat(len(part), part.shape[1], part.ravel().tolist()) for part in (a, b))
     return list((left * right).entries())
 
 

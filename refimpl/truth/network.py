@@ -1,4 +1,4 @@
-"""The fully connected network as a graph: the definitions of its layers and losses, and nothing of their derivatives."""
+"""The fully connected network as a graph: what its layers and losses are, and nothing of their derivatives."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ from refimpl.network.batch import Batch, validate
 from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.network.random_problems import Problem
 from refimpl.network.spec import LayerSpec, NetworkSpec
-from refimpl.truth.certification import Balls, Certificate, certify_batch
+from refimpl.truth.balls import Balls
+from refimpl.truth.certification import Certificate, certify_batch
 
 # u, the smallest normal and subnormal number, and the largest: what is far apart in float32 meets in these
 COARSE = Arithmetic("coarse", 2.0**-9, 2.0**-6, 2.0**-9, 2.0**9)

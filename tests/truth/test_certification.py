@@ -14,6 +14,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from networks import DTYPES, article, judge, network, problem
+from recursion import by_recursion, by_series
 
 from refimpl import CertificationError, certify, examples
 from refimpl.judge.tolerance import tolerance
@@ -21,7 +22,9 @@ from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.batch import validate
 from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.network.random_problems import Problem, random_problem
-from refimpl.truth.certification import Balls, Certificate, certify_batch, certify_forward
+from refimpl.truth.balls import Balls
+from refimpl.truth.certification import Certificate, certify_batch
+from refimpl.truth.gradients import VJPS
 
 
 def small_problem(index: int, dtype: str, work: int = 720_000) -> Problem:
@@ -35,13 +38,38 @@ def small_problem(index: int, dtype: str, work: int = 720_000) -> Problem:
         index += 1
 
 
+@settings(max_examples=60)
+@given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
+def test_the_graph_and_the_recursion_overlap(index: int, dtype: str) -> None:
+    p = small_problem(index, dtype)
+    batch = validate(p.spec, p.params, p.x, p.y)
+    truth, other = certify_batch(p.spec, batch), by_recursion(p.spec, batch)
+    assert (truth.undecided, truth.dtype) == (other.undecided, batch.dtype)
+    assert truth.loss.overlaps(other.loss).all()
+    assert (list(truth.grads), set(truth.values)) == (list(other.grads), set(other.values))
+    for name, balls in {**truth.grads, **truth.values}.items():
+        assert balls.overlaps((other.grads | other.values)[name]).all(), f"{name} of problem {p.index}"
+
+
+def test_a_gradient_that_misses_the_derivative_along_a_direction_is_no_certificate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A vector–Jacobian product that is off by 2⁻⁵⁰ is caught as the certificate is made."""
+    right = VJPS["softmax"]
+    wrong = {**VJPS, "softmax": lambda node, g: (right(node, g)[0] * (1 + 2.0**-50),)}
+    monkeypatch.setattr("refimpl.truth.gradients.VJPS", wrong)
+    p = problem(network((3, 4, 2), ["softmax", "tanh"]))
+    with pytest.raises(AssertionError, match="forward and reverse mode disagree"):
+        certify(p.spec, p.params, p.x, p.y)
+
+
 @settings(max_examples=80)
 @given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
 def test_reverse_and_forward_mode_overlap(index: int, dtype: str) -> None:
     p = small_problem(index, dtype, 40_000)
     batch = validate(p.spec, p.params, p.x, p.y)
     truth = certify_batch(p.spec, batch)
-    loss, grads = certify_forward(p.spec, batch, max(400, truth.precision))
+    loss, grads = by_series(p.spec, batch, max(400, truth.precision))
     assert Balls.from_arbs([loss], ()).overlaps(truth.loss).all()
     assert set(grads) == set(p.spec.parameter_shapes)
     for name, balls in grads.items():
@@ -69,7 +97,7 @@ def test_forward_mode_differs_when_the_network_does() -> None:
     p = small_problem(3, "float64", 40_000)
     batch = validate(p.spec, p.params, p.x, p.y)
     nudged = validate(p.spec, {**p.params, "W1": p.params["W1"] * (1 + 1e-15)}, p.x, p.y)
-    loss, _ = certify_forward(p.spec, nudged)
+    loss, _ = by_series(p.spec, nudged)
     assert not Balls.from_arbs([loss], ()).overlaps(certify_batch(p.spec, batch).loss).all()
 
 

@@ -134,7 +134,7 @@ def test_balls_hold_what_numpy_computes(name: str, seed: int) -> None:
 @names
 @over(seed=st.integers(0, 10**6))
 def test_reverse_mode_agrees_with_forward_mode_twice(name: str, seed: int) -> None:
-    """⟨∇f, v⟩ by vector–Jacobian products is f's derivative along v by dual numbers; and the same for ⟨∇f, v⟩ itself."""
+    """⟨∇f, v⟩ by vector–Jacobian products is the derivative along v by dual numbers; so it is for ⟨∇f, w⟩ in f's place."""
     build, _ = ALL[name]
     at, rng = numbers(seed), np.random.default_rng(seed)
     a, b = leaves()
@@ -194,25 +194,25 @@ def test_the_largest_of_overlapping_balls_is_not_decided() -> None:
     near = np.array([[flint.arb(1, 0.1), flint.arb(1.05, 0.1)]], dtype=object)
     algebra = BallAlgebra({"a": near})
     top = a.max(axis=1)
-    values = read(gradients(top.sum(), [a]) + [top], algebra)
+    values = read([*gradients(top.sum(), [a]), top], algebra)
     assert algebra.undecided == [("max", a, 1)]
     assert values[top][0].contains(flint.arb(1.15)) or float(values[top][0].upper()) >= 1.14
 
 
 @pytest.mark.parametrize(
-    "build",
+    ("build", "why"),
     [
-        lambda a, b: primitives.add(a, b[0]),
-        lambda a, b: a + b.reshape(4, 3, 2),
-        lambda a, b: a.reshape(6, 4) @ b.reshape(6, 4),
-        lambda a, b: primitives.contract("nij,kij->k", a, b),
-        lambda a, b: primitives.gather(a, np.array([24])),
-        lambda a, b: a.reshape(5, 5),
-        lambda a, b: primitives.broadcast(a, (2, 3)),
+        (lambda a, b: primitives.add(a, b[0]), "not of one shape"),
+        (lambda a, b: a + b.reshape(4, 3, 2), "mismatch"),
+        (lambda a, b: a.reshape(6, 4) @ b.reshape(6, 4), "do not fit"),
+        (lambda a, b: primitives.contract("nij,kij->k", a, b), "one factor only"),
+        (lambda a, b: primitives.gather(a, np.array([24])), "outside"),
+        (lambda a, b: a.reshape(5, 5), "cannot reshape"),
+        (lambda a, b: primitives.broadcast(a, (2, 3)), "mismatch|does not become"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(build: Build) -> None:
-    with pytest.raises(ValueError):
+def test_shapes_that_do_not_fit_are_refused(build: Build, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
         build(*leaves())
 
 
