@@ -134,7 +134,7 @@ def test_balls_hold_what_numpy_computes(name: str, seed: int) -> None:
 @names
 @over(seed=st.integers(0, 10**6))
 def test_reverse_mode_agrees_with_forward_mode_twice(name: str, seed: int) -> None:
-    """⟨∇f, v⟩ by vector–Jacobian products is the derivative along v by dual numbers; so it is for ⟨∇f, w⟩ in f's place."""
+    """⟨∇f, v⟩ by vector–Jacobian products is the derivative along v by dual numbers; and so with ⟨∇f, w⟩ for f."""
     build, _ = ALL[name]
     at, rng = numbers(seed), np.random.default_rng(seed)
     a, b = leaves()
