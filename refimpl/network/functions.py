@@ -107,11 +107,11 @@ class Interval:
 Scale = Callable[[Interval, Parameters], Bound]
 
 
-def _own_value(at: Interval, p: Parameters) -> Bound:
+def own_value(at: Interval, p: Parameters) -> Bound:
     return at.value
 
 
-def _own_slope(at: Interval, p: Parameters) -> Bound:
+def own_slope(at: Interval, p: Parameters) -> Bound:
     return at.slope
 
 
@@ -136,8 +136,8 @@ class Activation:
     parameters: Mapping[str, FunctionParameter] = field(default_factory=dict)
     value_ulps: float = 0.0
     slope_ulps: float = 0.0
-    value_scale: Scale = _own_value
-    slope_scale: Scale = _own_slope
+    value_scale: Scale = own_value
+    slope_scale: Scale = own_slope
     smooth_library: bool = True
     definition: Callable[[list[Series]], list[Series]] | None = None
     along: Callable[[list[Ball], list[Ball]], Along] | None = None

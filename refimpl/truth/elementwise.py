@@ -13,8 +13,9 @@ from functools import cache
 from typing import Any
 
 import flint
+import numpy as np
 
-from refimpl.network.functions import ACTIVATIONS, Ball, Formula, Loss, Series
+from refimpl.network.functions import ACTIVATIONS, ELEMENTARY, Ball, Formula, Loss, Scale, Series, own_slope, own_value
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Elementwise:
     at_kink: Formula | None = None
     parameters: Mapping[str, float] = field(default_factory=dict, hash=False)
     above: float = -math.inf
+    value_ulps: float = 0.0
+    slope_ulps: float = 0.0
+    value_scale: Scale = own_value
+    slope_scale: Scale = own_slope
+    smooth_library: bool = False
 
     def series(self, z: Series) -> tuple[Series, bool]:
         """The function of the series z + ε, and whether it is certain on which side of every kink z lies."""
@@ -75,7 +81,10 @@ def _hull(series: Sequence[Series]) -> Series:
 def activation(name: str, parameters: tuple[tuple[str, float], ...] = ()) -> Elementwise:
     """An elementwise activation of the catalogue."""
     entry = ACTIVATIONS[name]
-    return Elementwise(name, entry.pieces, entry.kinks, None, dict(parameters))
+    return Elementwise(
+        name, entry.pieces, entry.kinks, None, dict(parameters), -math.inf, entry.value_ulps, entry.slope_ulps,
+        entry.value_scale, entry.slope_scale, entry.smooth_library,
+    )  # fmt: skip
 
 
 def huber(delta: float) -> Elementwise:
@@ -86,12 +95,17 @@ def huber(delta: float) -> Elementwise:
         return bound * r - bound * bound / 2
 
     pieces = (lambda r, p: far(-r, p), lambda r, p: r * r / 2, far)
-    return Elementwise("huber", pieces, (-delta, delta), None, {"delta": delta})
+    return Elementwise(
+        "huber", pieces, (-delta, delta), None, {"delta": delta}, value_ulps=8.0, slope_ulps=2.0,
+        value_scale=lambda at, p: at.value + p["delta"] * np.minimum(at.slope, p["delta"]),
+    )  # fmt: skip
 
 
-SQUARE = Elementwise("square", (lambda r, p: r * r,))
+SQUARE = Elementwise("square", (lambda r, p: r * r,), value_ulps=1.0, slope_ulps=1.0)
 ABSOLUTE = Elementwise("absolute", (lambda r, p: -r, lambda r, p: r), (0.0,), lambda r, p: r * 0)
-LOGARITHM = Elementwise("log", (lambda z, p: z.log(),), above=0.0)
+LOGARITHM = Elementwise(
+    "log", (lambda z, p: z.log(),), above=0.0, value_ulps=ELEMENTARY, slope_ulps=2.0, smooth_library=True
+)
 SOFTPLUS: Any = activation("softplus")
 
 

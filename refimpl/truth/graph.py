@@ -167,6 +167,13 @@ def contract(subscripts: str, a: Node, b: Node) -> Node:
     return Node("contract", (a, b), tuple(sizes[letter] for letter in out), subscripts)
 
 
+def summed(node: Node) -> int:
+    """How many products each element of a `contract` sums."""
+    left, out = node.static.split("->")
+    first, _ = left.split(",")
+    return math.prod(size for letter, size in zip(first, node.inputs[0].shape, strict=True) if letter not in out)
+
+
 def apply(function: Elementwise, a: Node, order: int = 0) -> Node:
     """A function of the catalogue, or a derivative of it, of each element."""
     return Node("apply", (a,), a.shape, (function, order))

@@ -1,0 +1,337 @@
+"""Graphs read over error bounds: `RoundingAlgebra`, pairs mid ± err. `err` bounds how far an implementation that computes
+these primitives in a declared arithmetic, each by any usual formula and in any order of summation, may lie from `mid`.
+
+Model
+-----
+Every +, −, ×, / and fused multiply-add returns the exact result times (1 + ε), |ε| ≤ u, or the exact result plus at
+most half the smallest subnormal number (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed. 2002,
+eqs. 2.4 and 2.8); an arithmetic that flushes loses up to the smallest normal number instead, of inputs too. A sum of n
+terms in any order is off by at most γ_n Σ|t|, γ_n = nu/(1 − nu) (§3.1). `own_…` state what a primitive itself
+rounds, on the magnitudes that an implementation holds (|mid| + err); the methods of the algebra's rules add how the
+errors of the inputs come out, terms of second order kept. Factors such as 1/N may stand anywhere: `contract` and `sum`
+grant two roundings for them, and what is divided by N last must not overflow until then (`parts`).
+
+With mids that are certified this is the worst-case bound of a tolerance; with mids computed in float64, and float64's
+arithmetic, it is a certificate at the speed of BLAS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import flint
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.network.arithmetic import Arithmetic
+from refimpl.network.functions import ELEMENTARY, EXPONENTIAL, FLUSH_FACTOR, SMALLEST, Interval
+from refimpl.truth.elementwise import Elementwise
+from refimpl.truth.graph import Node, summed
+from refimpl.truth.numbers import contracted
+from refimpl.truth.precision import working_precision
+
+Real = NDArray[np.float64]
+Bounded = tuple[Real, Real]
+Mids = Callable[..., Real]
+SUPREMA_BITS = 64  # the balls that suprema are taken over are far wider
+
+
+@dataclass(frozen=True)
+class Local:
+    """What a function does over z ± err: |f| ≤ value, |f'| ≤ slope over every piece touched, |f''| ≤ curvature over the
+    one that z is on; `jump`: by how much f' may differ on the other side of a kink.
+    """
+
+    value: Real
+    slope: Real
+    curvature: Real
+    jump: Real
+
+
+@dataclass
+class RoundingAlgebra:
+    """Values are pairs (mid, err) of arrays. `mids(node, *mids of its inputs)` are the numbers that errors are bounded
+    around, `errors` how far the given numbers themselves may be off, by name.
+
+    With `across_kinks`, a kink within err may have been taken from its other side; `near_kinks` says whether that makes
+    a difference anywhere.
+    """
+
+    arithmetic: Arithmetic
+    mids: Mids
+    errors: Mapping[str, Real] = field(default_factory=dict)
+    across_kinks: bool = False
+    parts: int = 1
+    near_kinks: bool = False
+    _locals: dict[tuple[Node, Elementwise], Local] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        arithmetic = self.arithmetic
+        self.u, self.tiny = arithmetic.unit_roundoff, arithmetic.smallest_normal
+        self.eta = self.tiny if arithmetic.flushes_subnormals else arithmetic.smallest_subnormal
+
+    # Numbers that are handed in
+
+    def given(self, node: Node) -> Bounded:
+        mid = self.mids(node)
+        return mid, self._flushed(mid) + self.errors.get(node.static, 0.0)
+
+    def constant(self, node: Node) -> Bounded:
+        mid = self.mids(node)
+        return mid, self._flushed(mid)
+
+    # Arithmetic
+
+    def add(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
+        mid, err = self.mids(node, a[0], b[0]), a[1] + b[1]
+        own = np.where((_held(a) == 0) | (_held(b) == 0), 0.0, self.u * (np.abs(mid) + err))
+        return self._made(mid, err + own)
+
+    def mul(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
+        mid = self.mids(node, a[0], b[0])
+        err = np.abs(a[0]) * b[1] + a[1] * _held(b)
+        return self._made(mid, err + self._rounded(np.abs(mid) + err))
+
+    def div(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
+        mid = self.mids(node, a[0], b[0])
+        smallest = np.abs(b[0]) - b[1]
+        err = np.where(smallest > 0, (a[1] + np.abs(mid) * b[1]) / smallest, np.inf)
+        return self._made(mid, err + self._rounded(np.abs(mid) + err))
+
+    def scale(self, node: Node, a: Bounded) -> Bounded:
+        mid, factor = self.mids(node, a[0]), abs(float(node.static))
+        err = factor * a[1]
+        held = np.abs(mid) + err
+        exact = math.frexp(factor)[0] == 0.5  # a power of two
+        own = self._underflow(held, 1) * (factor != 1) if exact else 2 * self.u * held + self._underflow(held, 2)
+        return self._made(mid, err + own)
+
+    def contract(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
+        mid, subscripts = self.mids(node, a[0], b[0]), node.static
+        held_a, held_b = _held(a), _held(b)
+        terms = contracted(subscripts, held_a, held_b)
+        n = summed(node)
+        err = self._gamma(n + 2) * terms + self._product_underflow(subscripts, terms, 2 * n + 2, held_a, held_b)
+        if a[1].any():
+            err = err + contracted(subscripts, a[1], held_b)
+        if b[1].any():
+            err = err + contracted(subscripts, np.abs(a[0]), b[1])
+        return self._made(mid, err, terms)
+
+    def sum(self, node: Node, a: Bounded) -> Bounded:
+        mid = self.mids(node, a[0])
+        n = a[0].size // max(mid.size, 1)
+        terms = _held(a).sum(axis=node.static, keepdims=True)
+        own = self._gamma(n + 1) * terms + self._underflow(terms, n + 1)
+        return self._made(mid, a[1].sum(axis=node.static, keepdims=True) + own, terms)
+
+    def scatter_add(self, node: Node, a: Bounded) -> Bounded:
+        mid, places = self.mids(node, a[0]), node.static.ravel() + 1
+
+        def collected(values: Real) -> Real:
+            return np.bincount(places, values.ravel(), node.size + 1)[1:].reshape(node.shape)
+
+        terms, counts = collected(_held(a)), collected(np.ones(a[0].shape))
+        return self._made(mid, collected(a[1]) + self._gammas(counts) * terms, terms)
+
+    # Functions
+
+    def apply(self, node: Node, a: Bounded) -> Bounded:
+        function, times = node.static
+        mid = self.mids(node, a[0])
+        local = self._local(node.inputs[0], function, a)
+        at = Interval(a[0] - a[1], a[0] + a[1], local.value, local.slope)
+        flush = FLUSH_FACTOR * (1 + at.magnitude) * self.tiny if function.smooth_library else 2 * self.eta
+        parameter = self.eta if any(0 < abs(p) < self.tiny for p in function.parameters.values()) else 0.0
+        if times == 0:
+            scale = function.value_scale(at, function.parameters)
+            own = function.value_ulps * self.u * scale + np.minimum(scale, flush) + parameter * at.magnitude
+            return self._made(mid, local.slope * a[1] + own, local.value)
+        if times > 1:
+            raise ValueError(f"no rounding is stated for derivative {times} of {function.name}")
+        scale = function.slope_scale(at, function.parameters)
+        own = function.slope_ulps * self.u * scale + np.minimum(scale, flush) + parameter
+        err = local.curvature * a[1] + own
+        if local.jump.any():
+            self.near_kinks = True
+            err = err + local.jump if self.across_kinks else err
+        return self._made(mid, err)
+
+    def softmax(self, node: Node, a: Bounded) -> Bounded:
+        mid = self.mids(node, a[0])
+        flushed = np.minimum(mid, self.tiny) if mid.shape[-1] > 1 else 0.0
+        return self._made(mid, mid * softmax_factor(a[0], mid, a[1], self.u) + flushed)
+
+    def log_sum_exp(self, node: Node, a: Bounded) -> Bounded:
+        mid, n = self.mids(node, a[0]), a[0].shape[-1]
+        if n == 1:
+            return self._made(mid, a[1])
+        share = np.exp(a[0] - mid)
+        largest = a[0].max(axis=-1, keepdims=True)
+        # log Σ s e^(±err) in place of log Σ s
+        err = np.log1p((share * np.expm1(np.minimum(a[1], 700.0))).sum(axis=-1, keepdims=True))
+        away = (share * np.abs(a[0] - largest)).sum(axis=-1, keepdims=True)
+        own = (ELEMENTARY + 2) * (np.abs(mid) + math.log(n)) + EXPONENTIAL + n + 2 + away
+        return self._made(mid, err + self.u * own)
+
+    def normalise(self, node: Node, a: Bounded) -> Bounded:
+        mid = self.mids(node, a[0])
+        factor, centred_err, q, relative = self._moments(node, a)
+        err = (centred_err * factor + np.abs(mid) * q) / (1 - q)
+        return self._made(mid, np.where(q < 1, err + (np.abs(mid) + err) * relative, np.inf))
+
+    def inverse_deviation(self, node: Node, a: Bounded) -> Bounded:
+        mid = self.mids(node, a[0])
+        _, _, q, relative = self._moments(node, a)
+        return self._made(mid, np.where(q < 1, mid * (q + relative) / (1 - q), np.inf))
+
+    def _moments(self, node: Node, a: Bounded) -> tuple[Real, Real, Real, Real]:
+        """1/√(σ² + ε); how far a − μ may be off; by what share √(σ² + ε) then is (|‖v‖ − ‖w‖| ≤ ‖v − w‖); and the
+        relative error of 1/√(σ² + ε) by its own rounding, in two passes or by Welford's (Chan, Golub & LeVeque,
+        "Algorithms for Computing the Sample Variance", American Statistician 37, 1983: n κ u).
+        """
+        epsilon, centred = node.static
+        n = a[0].shape[-1]
+        centre = a[0].mean(axis=-1, keepdims=True) if centred else 0.0
+        deviation = np.sqrt(np.square(a[0] - centre).mean(axis=-1, keepdims=True) + epsilon)
+        held = _held(a)
+        err = a[1] + 0.0
+        if centred:
+            mean_err = a[1].mean(axis=-1, keepdims=True) + self._gamma(n + 1) * held.mean(axis=-1, keepdims=True)
+            err = err + mean_err + self.u * (held + np.abs(centre) + mean_err)
+        q = np.sqrt(np.square(err).mean(axis=-1, keepdims=True)) / deviation
+        kappa = np.sqrt(np.square(held).mean(axis=-1, keepdims=True) + epsilon) / deviation
+        return 1 / deviation, err, q, self._gamma(n + 4) * kappa / 2 + (ELEMENTARY + 2) * self.u
+
+    # What chooses and what moves
+
+    def max(self, node: Node, a: Bounded) -> Bounded:
+        return self.mids(node, a[0]), a[1].max(axis=node.static, keepdims=True)
+
+    def first_largest(self, node: Node, a: Bounded) -> Bounded:
+        mid = self.mids(node, a[0])
+        lowest = np.where(mid > 0, a[0] - a[1], -np.inf).max(axis=node.static, keepdims=True)
+        close = a[0] + a[1] >= lowest
+        doubtful = close & (close.sum(axis=node.static, keepdims=True) > 1)
+        self.near_kinks |= bool(doubtful.any())
+        return mid, np.where(doubtful & self.across_kinks, 1.0, 0.0)
+
+    def select(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
+        return self.mids(node, a[0], b[0]), np.where(node.static, a[1], b[1])
+
+    def gather(self, node: Node, a: Bounded) -> Bounded:
+        return self.mids(node, a[0]), np.append(a[1].ravel(), 0.0)[node.static]
+
+    def reshape(self, node: Node, a: Bounded) -> Bounded:
+        return self.mids(node, a[0]), a[1].reshape(node.shape)
+
+    def transpose(self, node: Node, a: Bounded) -> Bounded:
+        return self.mids(node, a[0]), a[1].transpose(node.static)
+
+    def broadcast(self, node: Node, a: Bounded) -> Bounded:
+        return self.mids(node, a[0]), np.broadcast_to(a[1], node.shape)
+
+    # Small statements
+
+    def _gamma(self, n: int) -> float:
+        return n * self.u / (1 - n * self.u) if n * self.u < 1 else math.inf
+
+    def _gammas(self, counts: Real) -> Real:
+        return np.where(counts * self.u < 1, counts * self.u / (1 - counts * self.u), np.inf)
+
+    def _rounded(self, held: Real) -> Real:
+        """Of a product or a quotient."""
+        return self.u * held + self._underflow(held, 1)
+
+    def _underflow(self, terms: Real, count: int) -> Real:
+        # a product that underflows loses at most itself
+        return np.minimum(terms, count * self.eta)
+
+    def _product_underflow(self, subscripts: str, terms: Real, count: int, a: Real, b: Real) -> Real:
+        """`_underflow` of a contraction, whose own float64 evaluation may have underflowed."""
+        low = terms < 2.0**-960
+        if not low.any():
+            return self._underflow(terms, count)
+        some = contracted(subscripts, (a > 0).astype(np.float64), (b > 0).astype(np.float64))
+        return np.where(low, np.minimum(some, 1.0) * (count * self.eta), self._underflow(terms, count))
+
+    def _flushed(self, mid: Real) -> Real:
+        lost = (np.abs(mid) < self.tiny) & self.arithmetic.flushes_subnormals
+        return np.where(lost, np.abs(mid), 0.0)
+
+    def _made(self, mid: Real, err: Real, magnitude: Real | float = 0.0) -> Bounded:
+        """With the float64 evaluation of the bound itself; unbounded where the arithmetic may overflow."""
+        largest = np.maximum(magnitude, np.abs(mid) + err) * self.parts
+        # what is not a number is not below it
+        return mid, np.where(largest < self.arithmetic.largest, err * (1 + 2.0**-40), np.inf)
+
+    def _local(self, where: Node, function: Elementwise, a: Bounded) -> Local:
+        if (where, function) not in self._locals:
+            self._locals[where, function] = suprema(function, *a)
+        return self._locals[where, function]
+
+
+def _held(a: Bounded) -> Real:
+    """The largest magnitude that an implementation may hold."""
+    return np.abs(a[0]) + a[1]
+
+
+def softmax_factor(z: Real, a: Real, radius: Real, u: float) -> Real:
+    """By what factor of itself a softmax a of z ± radius along the last axis may be off in an arithmetic of unit
+    roundoff u, directly or as the exponential of log-softmax, the exponents shifted by the row's largest.
+
+    e^(z ± R) / Σ e^(z ± R) differs from a by a factor of at most e^R / Σ a e^(−R), whatever common shift is left
+    in z. R takes in the roundings of the exponents (of size |log a|, twice), of log Σ e^z and of exp and log.
+    """
+    width = z.shape[-1]
+    if width == 1:  # e⁰/e⁰: exact in any arithmetic
+        return np.zeros_like(z)
+    largest = z.max(axis=-1, keepdims=True)
+    log_total = largest + np.log(np.exp(z - largest).sum(axis=-1, keepdims=True))
+    roundings = 2 * (log_total - z) + 2 * np.abs(log_total) + ELEMENTARY * (2 + math.log(width))
+    total = radius + u * roundings
+    shrink = np.maximum((a * np.expm1(-total)).sum(axis=-1, keepdims=True), -1.0)
+    gamma = (width + 2) * u
+    return np.asarray(np.expm1(total - np.log1p(shrink)) * (1 + gamma) + gamma)
+
+
+def suprema(function: Elementwise, mid: Real, err: Real) -> Local:
+    """The suprema of a function and its derivatives over mid ± err, from its series over those balls."""
+    radius = err + 2.0**-53 * np.abs(mid) * (err > 0)
+    with working_precision(SUPREMA_BITS):
+        rows = [_over_ball(function, m, r) for m, r in zip(mid.ravel().tolist(), radius.ravel().tolist(), strict=True)]
+    return Local(*(np.reshape(column, mid.shape) for column in zip(*rows, strict=True)))
+
+
+_UNBOUNDED = (math.inf, math.inf, math.inf, math.inf)
+
+
+def _over_ball(function: Elementwise, mid: float, radius: float) -> tuple[float, float, float, float]:
+    if not math.isfinite(mid) or not math.isfinite(radius):
+        return _UNBOUNDED
+    ball = flint.arb(mid, radius)
+    series = flint.arb_series([ball, 1], 3)
+    true = sum(1 for kink in function.kinks if mid > kink)
+    try:
+        own = function.pieces[true](series, function.parameters)
+        value, slope, curvature = _upper(own[0]), _upper(own[1]), 2.0 * _upper(own[2])
+        jump = 0.0
+        for index, kink in enumerate(function.kinks):
+            if radius == 0 or ball < kink or ball > kink:
+                continue
+            for piece in function.pieces[index : index + 2]:
+                other = piece(series, function.parameters)
+                value, slope = max(value, _upper(other[0])), max(slope, _upper(other[1]))
+                jump = max(jump, _upper(other[1] - own[1]))
+    except (ValueError, ZeroDivisionError):
+        return _UNBOUNDED
+    found = (value, slope, curvature, jump)
+    return found if all(map(math.isfinite, found)) else _UNBOUNDED
+
+
+def _upper(ball: Any) -> float:
+    """The largest magnitude; not 0 where that is only below float64's range."""
+    return max(float(ball.abs_upper()), 0.0 if ball == 0 else SMALLEST)
