@@ -29,7 +29,7 @@ class NumberAlgebra:
     """
 
     known: Mapping[str, Real]
-    _series: dict[tuple[Node, Elementwise, int], list[Any]] = field(default_factory=dict)
+    _derivatives: dict[tuple[Node, Elementwise], Real] = field(default_factory=dict)
 
     def given(self, node: Node) -> Real:
         return np.asarray(self.known[node.static], dtype=np.float64).reshape(node.shape)
@@ -54,8 +54,17 @@ class NumberAlgebra:
 
     def apply(self, node: Node, a: Real) -> Real:
         function, times = node.static
-        values = [coefficient(function, number, times) for number in a.ravel().tolist()]
-        return np.array(values, dtype=np.float64).reshape(node.shape)
+        return self.derivatives(node.inputs[0], function, a, times)[times]
+
+    def derivatives(self, where: Node, function: Elementwise, a: Real, times: int = 2) -> Real:
+        """(times + 1 or more, *shape): the function and its derivatives of the numbers at a node."""
+        times = max(times, 2)
+        found = self._derivatives.get((where, function))
+        if found is None or len(found) <= times:
+            rows = [derivatives(function, number, times) for number in a.ravel().tolist()]
+            found = np.array(rows, dtype=np.float64).reshape(a.size, times + 1).T.reshape(times + 1, *a.shape)
+            self._derivatives[where, function] = found
+        return found
 
     def softmax(self, node: Node, a: Real) -> Real:
         exponentials = np.exp(a - a.max(axis=-1, keepdims=True))
@@ -110,17 +119,17 @@ def contracted(subscripts: str, a: Real, b: Real) -> Real:
     return placed(left @ right)
 
 
-def coefficient(function: Elementwise, number: float, times: int) -> float:
-    """A derivative of a function of the catalogue at a number, correctly rounded but for a few last bits."""
+def derivatives(function: Elementwise, number: float, times: int) -> list[float]:
+    """A function of the catalogue and its derivatives at a number, right but for a few last bits."""
     if not math.isfinite(number):
-        return math.nan
+        return [math.nan] * (times + 1)
     at = flint.arb_series([number, 1], times + 1)
     for bits in (BITS, MANY_BITS):
         with working_precision(bits):
-            found = function.series(at)[0][times] * math.factorial(times)
-            if found.rel_accuracy_bits() > ENOUGH_BITS:
+            series = function.series(at)[0]
+            if min(series[index].rel_accuracy_bits() for index in range(times + 1)) > ENOUGH_BITS:
                 break
-    return float(found.mid())
+    return [float(series[index].mid()) * math.factorial(index) for index in range(times + 1)]
 
 
 def _moments(node: Node, a: Real) -> tuple[Real | float, Real]:
