@@ -21,6 +21,11 @@ from pathlib import Path
 from rich.progress import track
 
 LATEST = 0.5  # seconds after its first checkpoint that a run is killed at
+# where the tests run in the background or under nohup, signals are ignored, and that is inherited
+HEARING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); from refimpl.cli import command; command()"
+)
 COMPARED = ("model.safetensors", "history.jsonl")
 
 
@@ -31,7 +36,7 @@ def start(folder: Path, *more: str) -> subprocess.Popen[str]:
         "--learning-rate", "0.003", "--batch", "32", "--epochs", "40", "--validation", "0.2", *more,
     ]  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-m", "refimpl", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", HEARING, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

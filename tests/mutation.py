@@ -58,6 +58,7 @@ AWKWARD, AGREEMENT = "backends/test_awkward_points.py", "backends/test_agreement
 PROGRAMS = "backends/test_plan.py"
 NUMPY = (EQUATIONS, SUITE.format("float64"), AWKWARD, AGREEMENT, SUITE.format("float32"), PROGRAMS)
 PLAN = (EQUATIONS, PROGRAMS, AWKWARD, SUITE.format("float64"), AGREEMENT)
+JUDGE = ("judge/test_judge.py", "judge/test_submission.py")
 CHECKING = "test_checking.py"  # the only tests here that need more than one backend
 MODULES = {
     "refimpl.equations.dense": ("refimpl/equations/dense.py", NUMPY),
@@ -66,8 +67,8 @@ MODULES = {
     "refimpl_numpy.functions": ("backends/refimpl_numpy/functions.py", (FUNCTIONS, *NUMPY[1:])),
     "refimpl.checking": ("refimpl/checking.py", (CHECKING, "cli/test_cli.py")),
     "refimpl.judge.submission": ("refimpl/judge/submission.py", ("judge/test_submission.py",)),
-    "refimpl.judge.judge": ("refimpl/judge/judge.py", ("judge/test_judge.py", CHECKING)),
-    "refimpl.judge.verdicts": ("refimpl/judge/verdicts.py", ("judge/test_verdicts.py", "judge/test_judge.py")),
+    "refimpl.judge.judge": ("refimpl/judge/judge.py", (*JUDGE, "judge/test_verdicts.py", CHECKING)),
+    "refimpl.judge.verdicts": ("refimpl/judge/verdicts.py", ("judge/test_verdicts.py", *JUDGE)),
     "refimpl.judge.tolerance": (
         "refimpl/judge/tolerance.py", ("judge/test_reference_tolerance.py", "judge/test_tolerance.py"),
     ),

@@ -19,6 +19,7 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 
 import refimpl
+from refimpl import backend
 from refimpl.benchmark.page import COLOURS
 from refimpl.faults.catalogue import FAULTS, PlantedBackend
 
@@ -29,7 +30,7 @@ GROUPS = {
     "784-128-64-10, N = 64, float32, cpu, 1 thread": "784-128-64-10, 64 samples",
     "1024-4096-4096-1024, N = 512, float32, cpu, 2 threads": "1024-4096-4096-1024, 512 samples",
 }
-SHOWN = ("numpy", "jax-native", "jax jit", "torch-compiled", "torch-native", "torch nn", "scikit-learn")
+SHOWN = ("numpy", "jax", "jax jit", "torch-compiled", "torch", "torch nn", "scikit-learn")
 
 
 class Yours(PlantedBackend):
@@ -42,7 +43,7 @@ def terminal() -> None:
     """A report with three right backends and a wrong one."""
     spec = refimpl.examples.article()
     x, y = refimpl.examples.article_batch(8)
-    wrong = Yours(((FAULTS["slope_dropped"], 1, 0.0),))
+    wrong = Yours(((FAULTS["slope_dropped"], 1, 0.0),), backend.load("numpy"))
     report = refimpl.check(spec, spec.init(seed=0), x, y, ["numpy", "torch", "jax", wrong])
     console = Console(record=True, width=132, file=io.StringIO())
     console.print(report)

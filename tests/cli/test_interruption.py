@@ -16,15 +16,11 @@ from xml.etree import ElementTree
 
 import psutil
 import pytest
+from killing import HEARING
 
 from refimpl.cli.interruption import SIGNALS, Interruption
 
 HOSTILE = str(Path(__file__).resolve().parent.parent / "hostile_program.py")
-# where the tests run in the background or under nohup, signals are ignored, and that is inherited
-HEARING = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "signal.signal(signal.SIGHUP, signal.SIG_DFL); from refimpl.cli import command; command()"
-)
 WAITING = """
 import multiprocessing, os, pathlib, signal, sys, time
 from refimpl_numpy import NumpyBackend
