@@ -45,20 +45,17 @@ class Balls:
     @classmethod
     def from_arbs(cls, balls: Sequence[Ball], shape: Shape) -> Balls:
         """The float64 form of arb balls, radii rounded outwards, in `shape`."""
-        mids = [ball.mid() for ball in balls]
-        mid = np.array([float(m) for m in mids])
+        mids = [float(ball.mid()) for ball in balls]
+        mid = np.array(mids)
         with np.errstate(invalid="ignore", over="ignore"):
-            tails = [m - flint.arb(f) if math.isfinite(f) else m * 0 for m, f in zip(mids, mid.tolist(), strict=True)]
-            tail = np.array([float(t.mid()) for t in tails])
-            left = [float(abs(t - flint.arb(f)).upper()) for t, f in zip(tails, tail.tolist(), strict=True)]
-            inexact = np.array([not ball.is_exact() for ball in balls])
-            radius = np.array([float(ball.rad()) for ball in balls])
-            # a radius below float64's range must not become 0
-            radius = np.where(inexact, np.nextafter(radius, np.inf), 0.0)
-            unrepresented = np.array([t != flint.arb(f) for f, t in zip(tail.tolist(), tails, strict=True)])
-            rest = np.where(unrepresented, np.nextafter(np.array(left), np.inf), 0.0)
-            tail_rad = np.where(rest > 0, np.nextafter(radius + rest, np.inf), radius)
-            tail_rad = np.where(np.isfinite(mid), tail_rad, np.inf)
+            rests = [ball - f if math.isfinite(f) else ball * 0 for ball, f in zip(balls, mids, strict=True)]
+            tails = [float(rest.mid()) for rest in rests]
+            tail = np.array(tails)
+            radius = np.array([float(rest.rad()) for rest in rests])
+            # outwards, the rounding of the tail included; what is below float64's range must not become 0
+            exact = np.array([rest.is_exact() for rest in rests]) & (tail == 0)
+            widened = np.nextafter(np.nextafter(radius, np.inf) + 2.0**-53 * np.abs(tail), np.inf)
+            tail_rad = np.where(np.isfinite(mid), np.where(exact, 0.0, widened), np.inf)
             rad = np.where(tail == 0, tail_rad, np.nextafter(np.abs(tail) + tail_rad, np.inf))
         return cls(*(part.reshape(shape) for part in (mid, rad, tail, tail_rad)))
 

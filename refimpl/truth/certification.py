@@ -40,6 +40,7 @@ from refimpl.truth.precision import working_precision
 
 FIRST_PRECISION = 200
 LAST_PRECISION = 8192
+CHECKED_BITS = 64  # of a certificate's check
 ACCURACY_BITS = 80  # every radius is at most 2^-80 of its value
 
 Array = NDArray[Any]
@@ -74,7 +75,6 @@ def certify(spec: NetworkSpec, params: dict[str, Array], x: Array, y: Array) -> 
 
 def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
     """`certify` for a batch that has been validated."""
-    smallest_normal = ARITHMETICS[batch.dtype].smallest_normal
     graph = network_graph(spec, batch.targets(spec.n_out))
     numbers = {**batch.params, "x": batch.x}
     found = cotangents(graph.loss, [*graph.inputs.values(), *graph.values.values()])
@@ -85,24 +85,20 @@ def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
             algebra = BallAlgebra({name: arbs(array) for name, array in numbers.items()})
             values = _read(graph, grads, algebra)
             if values is None:
-                _defined(spec, algebra)
-                if precision == LAST_PRECISION:
-                    raise CertificationError(
-                        f"the loss cannot be told from infinity with {precision} bits of precision: the weights or the "
-                        "data are too large; scale them down"
-                    )
+                _defined(spec, algebra, precision)
                 precision = min(4 * precision, LAST_PRECISION)
                 continue
             results = [ball for node in (graph.loss, *grads.values()) for ball in values[node].ravel()]
-            missing = max(_missing_bits(results, smallest_normal), precision if algebra.undecided else 0)
+            missing = _missing_bits(results, ARITHMETICS[batch.dtype].smallest_normal)
+            missing = max(missing, precision if algebra.undecided else 0)
             if missing == 0 or precision == LAST_PRECISION:
-                _check(graph, algebra, {name: values[node] for name, node in grads.items()})
-                named = {**graph.values, **{_cotangent(name): found[node] for name, node in graph.values.items()}}
+                _check(graph, grads, values, algebra, numbers)
                 shapes = {**spec.parameter_shapes, "x": (len(batch.x), *spec.input_shape)}
+                between = _between(spec.depth, graph, found)
                 return Certificate(
                     loss=_balls(values[graph.loss], ()),
                     grads={name: _balls(values[node], shapes[name]) for name, node in grads.items()},
-                    values={name: _balls(values[node], node.shape) for name, node in named.items()},
+                    values={name: _balls(values[node], node.shape) for name, node in between.items()},
                     dtype=batch.dtype,
                     precision=precision,
                     undecided=tuple(_place(graph, *place) for place in algebra.undecided),
@@ -119,19 +115,31 @@ def _read(graph: NetworkGraph, grads: Mapping[str, Node], algebra: BallAlgebra) 
     return values if values[graph.loss].item().is_finite() else None
 
 
-def _check(graph: NetworkGraph, algebra: BallAlgebra, grads: Mapping[str, Arbs]) -> None:
+def _check(
+    graph: NetworkGraph,
+    grads: Mapping[str, Node],
+    values: Mapping[Node, Arbs],
+    algebra: BallAlgebra,
+    numbers: Mapping[str, Array],
+) -> None:
     """Raises AssertionError where the gradient's product with a direction misses the derivative along it."""
-    rng = np.random.default_rng(zlib.crc32(repr([g.shape for g in grads.values()]).encode()))
-    along = {name: arbs(rng.standard_normal(array.shape)) for name, array in grads.items()}
-    forward = read([graph.loss], DualAlgebra(algebra, along))[graph.loss][1].item()
-    reverse = sum(((array * along[name]).sum() for name, array in grads.items()), flint.arb(0))
+    rng = np.random.default_rng(zlib.crc32(b"".join(array.tobytes() for array in numbers.values())))
+    short = arbs(np.array([-4, -3, -2, -1, 1, 2, 3, 4]))  # of few bits, as their products are then
+    along = {name: short[rng.integers(len(short), size=node.shape)] for name, node in grads.items()}
+    with working_precision(CHECKED_BITS):
+        forward = read([graph.loss], DualAlgebra(algebra, values, along))[graph.loss].item()
+    reverse = sum(((values[node] * along[name]).sum() for name, node in grads.items()), flint.arb(0))
     if not forward.overlaps(reverse):
         raise AssertionError("forward and reverse mode disagree: this would be no certificate; please report it")
 
 
-def _cotangent(name: str) -> str:
-    """What ∂C/∂z2 and ∂C/∂a2 are called: delta2, da2."""
-    return f"delta{name[1:]}" if name.startswith("z") else f"d{name}"
+def _between(depth: int, graph: NetworkGraph, found: Mapping[Node, Node]) -> dict[str, Node]:
+    """What lies between the input and the loss, by name."""
+    nodes: dict[str, Node] = {}
+    for number in range(2, depth + 2):
+        z, a = graph.values[f"z{number}"], graph.values[f"a{number}"]
+        nodes |= {f"z{number}": z, f"a{number}": a, f"da{number}": found[a], f"delta{number}": found[z]}
+    return nodes
 
 
 def _place(graph: NetworkGraph, function: str, node: Node, place: int) -> str:
@@ -139,13 +147,20 @@ def _place(graph: NetworkGraph, function: str, node: Node, place: int) -> str:
     return f"{graph.places[node]}[{indices}] at a kink of {function}"
 
 
-def _defined(spec: NetworkSpec, algebra: BallAlgebra) -> None:
-    """Raises CertificationError where a logarithm was taken of what is not positive."""
+def _defined(spec: NetworkSpec, algebra: BallAlgebra, precision: int) -> None:
+    """Raises CertificationError where no precision helps: a logarithm was taken of what is not positive, or the last
+    was tried.
+    """
     if algebra.undefined:
         worst = min(argument for _, argument in algebra.undefined)
         raise CertificationError(
             f"loss {spec.loss.name!r} is not defined here: the smallest prediction is {worst:g}, and its logarithm "
             "is needed; end the network in softmax or sigmoid, or use cross_entropy on the logits"
+        )
+    if precision == LAST_PRECISION:
+        raise CertificationError(
+            f"the loss cannot be told from infinity with {precision} bits of precision: the weights or the data are "
+            "too large; scale them down"
         )
 
 

@@ -1,102 +1,123 @@
-"""Graphs read over dual numbers, forward: values, and their derivatives along one direction. No vector–Jacobian product
-is used, so that gradients made of those can be held against it.
+"""Graphs read forward: derivatives along one direction or several, beside values that are known. No vector–Jacobian
+product is used, so that gradients made of those can be held against it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
 from refimpl.truth.graph import Node, apply, first_largest, inverse_deviation, normalise, softmax
 
-Dual = tuple[Any, Any]
-Reading = Callable[..., Dual]
+Slope = Any  # an array of the base algebra; None where it is 0
+Reading = Callable[..., Slope]
+
+
+def _of_what_varies(reading: Reading) -> Reading:
+    """None where no input varies."""
+
+    @wraps(reading)
+    def read(self: DualAlgebra, node: Node, *slopes: Slope) -> Slope:
+        return None if all(slope is None for slope in slopes) else reading(self, node, *slopes)
+
+    return read
 
 
 def _linear(rule: str) -> Reading:
-    """A primitive that is linear in all its inputs together."""
+    """A primitive that is linear in its input."""
 
-    def read(self: DualAlgebra, node: Node, *inputs: Dual) -> Dual:
-        run = getattr(self.base, rule)
-        values, slopes = zip(*inputs, strict=True)
-        return run(node, *values), run(node, *slopes)
+    def read(self: DualAlgebra, node: Node, a: Slope) -> Slope:
+        return getattr(self.base, rule)(node, a)
 
-    return read
+    return _of_what_varies(read)
 
 
 def _bilinear(rule: str) -> Reading:
     """A primitive that is linear in each of two inputs."""
 
-    def read(self: DualAlgebra, node: Node, a: Dual, b: Dual) -> Dual:
+    def read(self: DualAlgebra, node: Node, a: Slope, b: Slope) -> Slope:
         run = getattr(self.base, rule)
-        return run(node, a[0], b[0]), np.asarray(run(node, a[0], b[1]) + run(node, a[1], b[0]))
+        first, second = (self.values[before] for before in node.inputs)
+        parts = [run(node, first, b)] if b is not None else []
+        parts += [run(node, a, second)] if a is not None else []
+        return np.asarray(sum(parts[1:], parts[0]))
 
-    return read
+    return _of_what_varies(read)
 
 
 @dataclass
 class DualAlgebra:
-    """Pairs (value, derivative) of arrays of another algebra. `along`: how the given numbers vary, by name."""
+    """The derivative part of dual numbers over another algebra, in which `values` have been read. `along`: how the
+    given numbers vary, by name; the others do not.
+    """
 
     base: Any
-    along: Mapping[str, Any]
+    values: Mapping[Node, Any]
+    along: Mapping[str, Slope]
 
-    def given(self, node: Node) -> Dual:
-        value = self.base.given(node)
-        return value, self.along[node.static] if node.static in self.along else _nothing(value)
+    def given(self, node: Node) -> Slope:
+        return self.along.get(node.static)
 
-    def constant(self, node: Node) -> Dual:
-        value = self.base.constant(node)
-        return value, _nothing(value)
+    def _nothing(self, node: Node, *slopes: Slope) -> Slope:
+        return None
 
-    add, scale, sum, select = _linear("add"), _linear("scale"), _linear("sum"), _linear("select")
+    constant, first_largest = _nothing, _nothing
+    scale, sum = _linear("scale"), _linear("sum")
     gather, scatter_add = _linear("gather"), _linear("scatter_add")
     reshape, transpose, broadcast = _linear("reshape"), _linear("transpose"), _linear("broadcast")
     mul, contract = _bilinear("mul"), _bilinear("contract")
 
-    def div(self, node: Node, a: Dual, b: Dual) -> Dual:
-        value = self.base.div(node, a[0], b[0])
-        return value, np.asarray((a[1] - value * b[1]) / b[0])
+    def add(self, node: Node, a: Slope, b: Slope) -> Slope:
+        return b if a is None else a if b is None else np.asarray(a + b)
 
-    def apply(self, node: Node, a: Dual) -> Dual:
+    @_of_what_varies
+    def select(self, node: Node, a: Slope, b: Slope) -> Slope:
+        return np.where(node.static, a if a is not None else b * 0, b if b is not None else a * 0)
+
+    @_of_what_varies
+    def div(self, node: Node, a: Slope, b: Slope) -> Slope:
+        away = None if b is None else -self.values[node] * b
+        return np.asarray(self.add(node, a, away) / self.values[node.inputs[1]])
+
+    @_of_what_varies
+    def apply(self, node: Node, a: Slope) -> Slope:
         function, times = node.static
-        slope = self.base.apply(apply(function, node.inputs[0], times + 1), a[0])
-        return self.base.apply(node, a[0]), np.asarray(slope * a[1])
+        before = node.inputs[0]
+        return np.asarray(self.base.apply(apply(function, before, times + 1), self.values[before]) * a)
 
-    def softmax(self, node: Node, a: Dual) -> Dual:
-        value = self.base.softmax(node, a[0])
-        return value, value * (a[1] - _total(value * a[1]))
+    @_of_what_varies
+    def softmax(self, node: Node, a: Slope) -> Slope:
+        value = self.values[node]
+        return value * (a - _total(value * a))
 
-    def log_sum_exp(self, node: Node, a: Dual) -> Dual:
-        share = self.base.softmax(softmax(node.inputs[0]), a[0])
-        return self.base.log_sum_exp(node, a[0]), _total(share * a[1])
+    @_of_what_varies
+    def log_sum_exp(self, node: Node, a: Slope) -> Slope:
+        before = node.inputs[0]
+        return _total(self.base.softmax(softmax(before), self.values[before]) * a)
 
-    def normalise(self, node: Node, a: Dual) -> Dual:
-        value, n = self.base.normalise(node, a[0]), node.shape[-1]
-        factor = self.base.inverse_deviation(inverse_deviation(node.inputs[0], *node.static), a[0])
-        shifted = a[1] - _total(a[1]) / n if node.static[1] else a[1]
-        return value, factor * (shifted - value * (_total(value * a[1]) / n))
+    @_of_what_varies
+    def normalise(self, node: Node, a: Slope) -> Slope:
+        value, n, before = self.values[node], node.shape[-1], node.inputs[0]
+        factor = self.base.inverse_deviation(inverse_deviation(before, *node.static), self.values[before])
+        shifted = a - _total(a) / n if node.static[1] else a
+        return factor * (shifted - value * (_total(value * a) / n))
 
-    def inverse_deviation(self, node: Node, a: Dual) -> Dual:
-        value = self.base.inverse_deviation(node, a[0])
-        unit = self.base.normalise(normalise(node.inputs[0], *node.static), a[0])
-        return value, value * value * (_total(unit * a[1]) / -unit.shape[-1])
+    @_of_what_varies
+    def inverse_deviation(self, node: Node, a: Slope) -> Slope:
+        value, before = self.values[node], node.inputs[0]
+        unit = self.base.normalise(normalise(before, *node.static), self.values[before])
+        return value * value * (_total(unit * a) / -before.shape[-1])
 
-    def max(self, node: Node, a: Dual) -> Dual:
-        chosen = self.base.first_largest(first_largest(node.inputs[0], node.static), a[0])
-        return self.base.max(node, a[0]), np.sum(chosen * a[1], axis=node.static, keepdims=True)
-
-    def first_largest(self, node: Node, a: Dual) -> Dual:
-        value = self.base.first_largest(node, a[0])
-        return value, _nothing(value)
-
-
-def _nothing(value: Any) -> Any:
-    return np.asarray(value * 0)  # of no axes it would be no array
+    @_of_what_varies
+    def max(self, node: Node, a: Slope) -> Slope:
+        before = node.inputs[0]
+        chosen = self.base.first_largest(first_largest(before, node.static), self.values[before])
+        return self.base.sum(node, chosen * a)
 
 
-def _total(row: Any) -> Any:
+def _total(row: Slope) -> Slope:
     return np.sum(row, axis=-1, keepdims=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import flint
 import numpy as np
@@ -25,11 +24,11 @@ ENOUGH_BITS = 55
 @dataclass
 class NumberAlgebra:
     """Values are float64 arrays; `known` are the given numbers by name. A function of the catalogue is its formula,
-    evaluated to the last digit.
+    evaluated to the last digit; `evaluated` keeps what that was.
     """
 
     known: Mapping[str, Real]
-    _derivatives: dict[tuple[Node, Elementwise], Real] = field(default_factory=dict)
+    evaluated: dict[tuple[Node, Elementwise], Real] = field(default_factory=dict)
 
     def given(self, node: Node) -> Real:
         return np.asarray(self.known[node.static], dtype=np.float64).reshape(node.shape)
@@ -59,11 +58,11 @@ class NumberAlgebra:
     def derivatives(self, where: Node, function: Elementwise, a: Real, times: int = 2) -> Real:
         """(times + 1 or more, *shape): the function and its derivatives of the numbers at a node."""
         times = max(times, 2)
-        found = self._derivatives.get((where, function))
+        found = self.evaluated.get((where, function))
         if found is None or len(found) <= times:
             rows = [derivatives(function, number, times) for number in a.ravel().tolist()]
             found = np.array(rows, dtype=np.float64).reshape(a.size, times + 1).T.reshape(times + 1, *a.shape)
-            self._derivatives[where, function] = found
+            self.evaluated[where, function] = found
         return found
 
     def softmax(self, node: Node, a: Real) -> Real:
@@ -101,7 +100,7 @@ class NumberAlgebra:
 
     def scatter_add(self, node: Node, a: Real) -> Real:
         sums = np.bincount(node.static.ravel() + 1, a.ravel(), node.size + 1)
-        return sums[1:].reshape(node.shape)
+        return np.asarray(sums[1:].reshape(node.shape), dtype=np.float64)
 
     def reshape(self, node: Node, a: Real) -> Real:
         return a.reshape(node.shape)

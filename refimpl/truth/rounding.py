@@ -1,5 +1,6 @@
-"""Graphs read over error bounds: `RoundingAlgebra`, pairs mid ± err. `err` bounds how far an implementation that computes
-these primitives in a declared arithmetic, each by any usual formula and in any order of summation, may lie from `mid`.
+"""Graphs read over error bounds: `RoundingAlgebra`, pairs mid ± err. `err` bounds how far an implementation that
+computes these primitives in a declared arithmetic, each by any usual formula and in any order of summation, may lie
+from `mid`.
 
 Model
 -----
@@ -93,13 +94,15 @@ class RoundingAlgebra:
     def mul(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
         mid = self.mids(node, a[0], b[0])
         err = np.abs(a[0]) * b[1] + a[1] * _held(b)
-        return self._made(mid, err + self._rounded(np.abs(mid) + err))
+        own = np.where(_exact_factor(a) | _exact_factor(b), 0.0, self.u) * (np.abs(mid) + err)
+        return self._made(mid, err + own + self._underflow(np.abs(mid) + err, 1))
 
     def div(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
         mid = self.mids(node, a[0], b[0])
         smallest = np.abs(b[0]) - b[1]
         err = np.where(smallest > 0, (a[1] + np.abs(mid) * b[1]) / smallest, np.inf)
-        return self._made(mid, err + self._rounded(np.abs(mid) + err))
+        held = np.abs(mid) + err
+        return self._made(mid, err + self.u * held + self._underflow(held, 1))
 
     def scale(self, node: Node, a: Bounded) -> Bounded:
         mid, factor = self.mids(node, a[0]), abs(float(node.static))
@@ -132,7 +135,7 @@ class RoundingAlgebra:
         mid, places = self.mids(node, a[0]), node.static.ravel() + 1
 
         def collected(values: Real) -> Real:
-            return np.bincount(places, values.ravel(), node.size + 1)[1:].reshape(node.shape)
+            return np.asarray(np.bincount(places, values.ravel(), node.size + 1)[1:].reshape(node.shape), np.float64)
 
         terms, counts = collected(_held(a)), collected(np.ones(a[0].shape))
         return self._made(mid, collected(a[1]) + self._gammas(counts) * terms, terms)
@@ -242,10 +245,6 @@ class RoundingAlgebra:
     def _gammas(self, counts: Real) -> Real:
         return np.where(counts * self.u < 1, counts * self.u / (1 - counts * self.u), np.inf)
 
-    def _rounded(self, held: Real) -> Real:
-        """Of a product or a quotient."""
-        return self.u * held + self._underflow(held, 1)
-
     def _underflow(self, terms: Real, count: int) -> Real:
         # a product that underflows loses at most itself
         return np.minimum(terms, count * self.eta)
@@ -277,6 +276,11 @@ class RoundingAlgebra:
 def _held(a: Bounded) -> Real:
     """The largest magnitude that an implementation may hold."""
     return np.abs(a[0]) + a[1]
+
+
+def _exact_factor(a: Bounded) -> NDArray[np.bool_]:
+    """Where a factor is a known power of two, so that the product is exact."""
+    return np.asarray((a[1] == 0) & (np.abs(np.frexp(a[0])[0]) == 0.5))
 
 
 def softmax_factor(z: Real, a: Real, radius: Real, u: float) -> Real:
