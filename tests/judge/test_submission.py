@@ -211,6 +211,15 @@ def test_ten_keys_that_are_not_the_networks_are_told_and_the_others_counted(j: J
     ] * (extra > 10)
 
 
+def test_as_many_elements_as_may_be_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refimpl.judge.submission.MAX_ELEMENTS", 6)
+    submission = Submission.of((None, {"W1": np.ones((3, 2)), "W2": np.ones(7)}))
+    assert isinstance(submission, Submission)
+    assert submission.loss is None
+    assert np.shape(submission.array("W1")) == (3, 2)
+    assert "more than 6" in str(submission.array("W2"))
+
+
 def test_an_array_of_many_elements_is_read() -> None:
     """As many as a layer of 1024 has for 1024."""
     submission = Submission.of((0.5, {"W1": np.broadcast_to(1.0, (1024, 1024))}))
