@@ -151,6 +151,7 @@ def test_whatever_a_backend_raises_is_one_row(
     found = j.judge(Recorder(broken, error), intermediates=True)
     *rows, last = found.rows
     assert [row.quantity for row in rows] == before
+    assert {row.backend for row in found.rows} == {"recorder"}
     assert (last.quantity, last.verdict, last.failed, last.size) == (quantity, FAIL, 1, 1)
     assert f"raised {type(error).__name__}: why" in last.reason
     assert "second line" not in last.reason
@@ -162,6 +163,7 @@ def test_an_arithmetic_that_is_none_is_one_row(j: Judge) -> None:
     Strange = type("Strange", (Recorder,), {"arithmetic": lambda self, dtype, device: 3})
     found = j.judge(Strange())
     assert verdicts(found.rows) == {"loss": FAIL}
+    assert found.rows[0].backend == "recorder"
     assert "arithmetic returned a int" in found.rows[0].reason
     assert (found.submission, found.arithmetic) == (None, ARITHMETICS[j.batch.dtype])
 
@@ -170,7 +172,19 @@ def test_intermediates_that_are_no_dictionary_are_one_row(j: Judge) -> None:
     Loose = type("Loose", (Recorder,), {"intermediates_function": lambda self, spec, dtype, device: lambda *data: 3.0})
     rows = j.rows(Loose(), intermediates=True)
     assert verdicts(rows) == {**dict.fromkeys(GRADIENTS, PASS), "z2": FAIL}
+    assert rows[-1].backend == "recorder"
     assert "not returned as a dictionary" in rows[-1].reason
+
+
+def test_an_error_is_told_in_units_of_the_asked_for_dtype(j: Judge) -> None:
+    run = NumpyBackend().gradient_function(j.spec, dtype=j.batch.dtype, device="cpu")
+    loss, grads = run(*j.batch.copies(j.spec))
+    true = j.truth.grads["b1"].mid.astype(j.batch.dtype)
+    near = true.copy()
+    near[0] += 4 * np.spacing(np.abs(near[0]))
+    row = next(row for row in j.judge_answer("mine", (loss, {**grads, "b1": near})) if row.quantity == "b1")
+    assert row.index == (1,)
+    assert 3.4 < row.ulps < 4.6
 
 
 def test_a_backend_gets_copies_in_the_shapes_of_the_spec() -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from networks import DTYPES, judge, network, problem
 
-from refimpl.judge.judge import UNKNOWN, Judge
+from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL, PASS, Row
-from refimpl.judge.submission import MAX_ELEMENTS, Submission, Unusable
+from refimpl.judge.submission import Submission, Unusable
 from refimpl_numpy import NumpyBackend
 
 Change = Callable[[np.ndarray[Any, Any]], Any]
@@ -33,7 +33,9 @@ def right(j: Judge) -> tuple[float, dict[str, Any]]:
 
 
 def rows(j: Judge, answer: Any) -> dict[str, Row]:
-    return {row.quantity: row for row in j.judge_answer("mine", answer)}
+    found = j.judge_answer("mine", answer)
+    assert {row.backend for row in found} == {"mine"}
+    return {row.quantity: row for row in found}
 
 
 class Raising:
@@ -109,7 +111,7 @@ def test_whole_numbers_are_a_loss(loss: Any) -> None:
 )
 def test_an_answer_that_is_no_loss_with_gradients_is_one_fail(j: Judge, answer: Any) -> None:
     (row,) = j.judge_answer("mine", answer)
-    assert (row.verdict, row.quantity) == (FAIL, "loss")
+    assert (row.backend, row.verdict, row.quantity) == ("mine", FAIL, "loss")
     assert row.reason == f"returned {type(answer).__name__}; return (loss, gradients)"
 
 
@@ -126,7 +128,7 @@ BOTH: dict[str, tuple[Change, str]] = {
     "a generator": (lambda value: iter([1.0]), "is a list_iterator, not "),
     "ragged": (lambda value: [[1.0], [1.0, 2.0]], "is no array: "),
     "masked": (lambda value: np.ma.masked_array(value, True), "is a masked array; give a plain one"),
-    "too many elements": (lambda value: np.broadcast_to(1.0, MAX_ELEMENTS + 1), f"more than {MAX_ELEMENTS:,} elements"),
+    "too many elements": (lambda value: np.broadcast_to(1.0, 2**27 + 1), "more than 134,217,728 elements"),
     "raising": (lambda value: Raising(ValueError("a\x1bb" + 300 * "c" + "\nd")), "is no array: a?b" + 197 * "c"),
     "leaving": (lambda value: Raising(SystemExit(0)), "is no array: 0"),
     "without memory": (lambda value: Raising(MemoryError()), "is no array: (no message)"),
@@ -196,14 +198,33 @@ def test_a_missing_gradient_is_a_fail_and_so_is_one_too_many(j: Judge) -> None:
     }
 
 
-@pytest.mark.parametrize("extra", [UNKNOWN, UNKNOWN + 1, 5000])
-def test_some_keys_that_are_not_the_networks_are_told_and_the_others_counted(j: Judge, extra: int) -> None:
+@pytest.mark.parametrize("extra", [10, 11, 5000])
+def test_ten_keys_that_are_not_the_networks_are_told_and_the_others_counted(j: Judge, extra: int) -> None:
     loss, grads = right(j)
-    found = j.judge_answer("mine", (loss, {**grads, **{f"\x1b{index}": 0.0 for index in range(extra)}}))[5:]
-    assert [row.quantity for row in found[:UNKNOWN]] == [f"?{index}" for index in range(UNKNOWN)]
+    unknown = {f"\x1b{index}".ljust(100, "x"): 0.0 for index in range(extra)}
+    found = list(rows(j, (loss, {**grads, **unknown})).values())[5:]
+    assert [row.quantity for row in found[:10]] == [f"?{index}".ljust(60, "x") for index in range(10)]
     assert sum(row.size for row in found) == extra
     assert {row.verdict for row in found} == {FAIL}
-    assert [row.quantity for row in found[UNKNOWN:]] == ([f"{extra - UNKNOWN} more"] if extra > UNKNOWN else [])
+    assert [(row.quantity, row.reason) for row in found[10:]] == [
+        (f"{extra - 10} more", "are not quantities of this network")
+    ] * (extra > 10)
+
+
+def test_as_many_elements_as_may_be_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refimpl.judge.submission.MAX_ELEMENTS", 6)
+    submission = Submission.of((None, {"W1": np.ones((3, 2)), "W2": np.ones(7)}))
+    assert isinstance(submission, Submission)
+    assert submission.loss is None
+    assert np.shape(submission.array("W1")) == (3, 2)
+    assert "more than 6" in str(submission.array("W2"))
+
+
+def test_an_array_of_many_elements_is_read() -> None:
+    """As many as a layer of 1024 has for 1024."""
+    submission = Submission.of((0.5, {"W1": np.broadcast_to(1.0, (1024, 1024))}))
+    assert isinstance(submission, Submission)
+    assert np.shape(submission.array("W1")) == (1024, 1024)
 
 
 def test_ctrl_c_while_an_answer_is_read_is_no_answer() -> None:

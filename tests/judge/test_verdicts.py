@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from networks import DTYPES, judge, network, problem
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL, PASS, UNDETERMINED, Row
 from refimpl.judge.tolerance import Tolerance
-from refimpl.judge.verdicts import judged, largest_element
+from refimpl.judge.verdicts import judged, largest_element, refused
 from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.truth.balls import Balls
 
@@ -149,6 +149,16 @@ def test_one_element_is_judged_as_it_is_among_all(rng: np.random.Generator, key:
         assert asked == [ARITHMETICS[dtype]]
         seen.add(row.verdict)
     assert seen == {PASS, FAIL, UNDETERMINED}
+
+
+def test_what_no_number_can_be_compared_with_fails_without_numbers() -> None:
+    found = asdict(refused("someone", "W1", "is missing", size=6))
+    blank = dict.fromkeys(("value", "truth", "bound"))
+    assert all(math.isnan(found.pop(name)) for name in blank)
+    assert found == {
+        "backend": "someone", "quantity": "W1", "verdict": FAIL, "size": 6, "failed": 6, "undetermined": 0,
+        "ratio": INF, "ulps": INF, "index": (), "reason": "is missing", "statistical": "",
+    }  # fmt: skip
 
 
 def test_a_value_at_its_bound_passes_and_the_next_one_fails() -> None:
