@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from refimpl.truth import graph as primitives
-from refimpl.truth.balls import BallAlgebra, Balls, arbs
+from refimpl.truth.balls import BallAlgebra, Balls, arbs, as_matrices, rows_over
 from refimpl.truth.elementwise import LOGARITHM, activation, huber
-from refimpl.truth.graph import Node, read
+from refimpl.truth.gradients import gradients
+from refimpl.truth.graph import PRIMITIVES, Node, read
+from refimpl.truth.numbers import NumberAlgebra
 
 Build = Callable[[Node, Node], Node]
 SHAPE = (2, 3, 4)
@@ -102,3 +104,74 @@ def numbers(seed: int) -> dict[str, np.ndarray]:
 def balls(ends: list[Node], at: dict[str, np.ndarray]) -> list[Balls]:
     values = read(ends, BallAlgebra({name: arbs(array) for name, array in at.items()}))
     return [Balls.from_arbs(list(values[end].ravel()), end.shape) for end in ends]
+
+
+def program(name: str) -> list[Node]:
+    """The example, and its gradients where the rounding of its derivatives is stated."""
+    a, b = leaves()
+    output = ALL[name][0](a, b)
+    return [output, *gradients((output * (1 + np.arange(output.size).reshape(output.shape) / 4)).sum(), [a, b])]
+
+
+class InFloat32(NumberAlgebra):
+    """What a float32 implementation computes, sums in an order drawn anew each time, functions as far off as they are
+    allowed to be.
+    """
+
+    def __init__(self, known: dict[str, np.ndarray], seed: int) -> None:
+        super().__init__(known)
+        self.rng = np.random.default_rng(seed)
+
+    def _summed(self, terms: np.ndarray) -> np.ndarray:
+        """The sums over the last axis, one term after the other or by halves."""
+        terms = self.rng.permuted(terms.astype(np.float32), axis=-1)
+        if self.rng.random() < 0.5:
+            return np.cumsum(terms, axis=-1, dtype=np.float32)[..., -1]
+        while terms.shape[-1] > 1:
+            odd = terms[..., -1:] if terms.shape[-1] % 2 else terms[..., :0]
+            terms = np.concatenate([terms[..., 0:-1:2] + terms[..., 1::2], odd], axis=-1)
+        return terms[..., 0]
+
+    def contract(self, node: Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        left, right, placed = as_matrices(node.static, a, b)
+        products = left.astype(np.float32)[:, :, None, :] * right.astype(np.float32).transpose(0, 2, 1)[:, None, :, :]
+        return placed(self._summed(products))
+
+    def sum(self, node: Node, a: np.ndarray) -> np.ndarray:
+        return self._summed(rows_over(a, node.static)).reshape(node.shape)
+
+    def scatter_add(self, node: Node, a: np.ndarray) -> np.ndarray:
+        sums = np.zeros(node.size + 1, dtype=np.float32)  # the place −1 is the last
+        for place in self.rng.permutation(a.size):
+            sums[node.static.flat[place]] += np.float32(a.flat[place])
+        return sums[:-1].reshape(node.shape)
+
+    def apply(self, node: Node, a: np.ndarray) -> np.ndarray:
+        function, times = node.static
+        ulps = max((function.value_ulps, function.slope_ulps)[times] - 1, 0)  # the last is the result's
+        value = super().apply(node, a)
+        return value * (1 + ulps * 2.0**-24 * self.rng.uniform(-1, 1, value.shape))
+
+    def normalise(self, node: Node, a: np.ndarray) -> np.ndarray:
+        return self._normed(node, a)[0]
+
+    def inverse_deviation(self, node: Node, a: np.ndarray) -> np.ndarray:
+        return self._normed(node, a)[1]
+
+    def _normed(self, node: Node, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        epsilon, centred = node.static
+        a, n = a.astype(np.float32), np.float32(a.shape[-1])
+        centre = self._summed(a)[..., None] / n if centred else np.float32(0)
+        factor = 1 / np.sqrt(self._summed((a - centre) ** 2)[..., None] / n + np.float32(epsilon))
+        return (a - centre) * factor, factor
+
+
+def rounded(name: str, method: Any) -> Any:
+    def run(self: InFloat32, node: Node, *inputs: np.ndarray) -> np.ndarray:
+        return np.asarray(method(self, node, *(a.astype(np.float32) for a in inputs)), dtype=np.float32)
+
+    return run
+
+
+for rule in PRIMITIVES:
+    setattr(InFloat32, rule, rounded(rule, getattr(InFloat32, rule)))
