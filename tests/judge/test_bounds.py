@@ -1,4 +1,4 @@
-"""The bounds of graphs: right evaluations lie within, mistakes in float32 outside, and estimates err to the wide side."""
+"""The bounds of graphs: right evaluations lie within, mistakes in float32 outside, estimates err on the wide side."""
 
 from __future__ import annotations
 
