@@ -156,7 +156,9 @@ def bounds(
     else:
         likely = _sketched(values, aside, own, arithmetic.unit_roundoff, spread, judged, seed)
     reach = {node: np.minimum(worst[node], np.where(np.isnan(err), np.inf, err)) for node, err in likely.items()}
-    jumps = read(ends.values(), Jumps(arithmetic, values, reach, parts))
+    # what is below float64's range is not 0, and may lie beside a kink
+    moved = {node: np.where(worst[node] > 0, np.maximum(err, SMALLEST), 0.0) for node, err in reach.items()}
+    jumps = read(ends.values(), Jumps(arithmetic, values, moved, parts))
 
     def named(errors: Mapping[Node, Real]) -> dict[str, Real]:
         return {name: errors[node] for name, node in ends.items()}

@@ -162,3 +162,12 @@ def test_confidence_limits_hold() -> None:
     low = np.sqrt(module._root_moment(0.01))
     assert np.mean(means < low) <= 0.01
     assert 0.5 < low < np.median(means)
+
+
+def test_a_number_below_float64s_range_beside_a_kink_is_on_either_side() -> None:
+    x = given("x", (1,))
+    a = apply(activation("leaky_relu", (("negative_slope", 0.5),)), apply(activation("softplus"), x) + given("b", (1,)))
+    (db,) = gradients(a.sum(), [a.inputs[0].inputs[1]])
+    found = bounds({"db": db}, {"x": np.array([-800.0]), "b": np.zeros(1)}, FLOAT64)
+    assert found.statistical_across["db"] >= 0.5
+    assert found.across_kinks["db"] >= 0.5
