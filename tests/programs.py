@@ -18,7 +18,7 @@ from refimpl.truth.numbers import NumberAlgebra
 Build = Callable[[Node, Node], Node]
 SHAPE = (2, 3, 4)
 PLACES = np.array([[0, 5, -1], [23, 5, 7]])
-MASK = np.arange(24).reshape(SHAPE) % 3 == 0
+MASK = np.arange(24).reshape(SHAPE) % 3 != 1
 
 
 def softmax(a: Any) -> Any:
@@ -78,6 +78,11 @@ EXAMPLES: dict[str, tuple[Build, Callable[[Any, Any], Any]]] = {
 }
 MORE: dict[str, tuple[Build, Callable[[Any, Any], Any]]] = {
     "rms norm": (lambda a, b: primitives.normalise(a, 0.5, centred=False), lambda a, b: norm(a, centred=False)),
+    "masked softmax": (lambda a, b: primitives.softmax(a, MASK), lambda a, b: softmax(np.where(MASK, a, -np.inf))),
+    "masked log_sum_exp": (
+        lambda a, b: primitives.log_sum_exp(a, MASK) * b,
+        lambda a, b: np.log(np.where(MASK, np.exp(a), 0).sum(axis=-1, keepdims=True)) * b,
+    ),
     "log": (lambda a, b: primitives.apply(LOGARITHM, a), lambda a, b: np.log(a)),
     "huber": (
         lambda a, b: primitives.apply(huber(1.0), a - b),

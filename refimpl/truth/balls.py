@@ -172,13 +172,12 @@ class BallAlgebra:
             self.undefined += [(function.name, float(ball.mid())) for ball in a.flat if ball <= function.above]
         return series
 
-    def softmax(self, node: Node, a: Arbs) -> Arbs:
-        exponentials, _ = _shifted(a)
-        return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+    def softmax(self, node: Node, a: Arbs, total: Arbs) -> Arbs:
+        return np.asarray(np.where(node.static, _exponential(a - total), objects([flint.arb(0)], ())))
 
     def log_sum_exp(self, node: Node, a: Arbs) -> Arbs:
-        exponentials, shift = _shifted(a)
-        return np.asarray(_logarithm(exponentials.sum(axis=-1, keepdims=True)) + shift)
+        rows = [row[chosen] for row, chosen in zip(*(_rows(one) for one in (a, node.static)), strict=True)]
+        return objects([_log_sum_exp(row, max(ball.mid() for ball in row)) for row in rows], node.shape)
 
     def normalise(self, node: Node, a: Arbs) -> Arbs:
         centre, inverse = _moments(node, a)
@@ -233,10 +232,12 @@ def _largest(row: Arbs) -> Ball:
     return reduce(lambda one, other: one.max(other), row)
 
 
-def _shifted(a: Arbs) -> tuple[Arbs, Arbs]:
-    """e^(a − m) and m along the last axis, with m so large that no exponential overflows."""
-    shift = objects([max(ball.mid() for ball in row) for row in a.reshape(-1, a.shape[-1])], (*a.shape[:-1], 1))
-    return np.asarray(_exponential(a - shift)), shift
+def _rows(array: Array) -> Array:
+    return array.reshape(-1, array.shape[-1])
+
+
+def _log_sum_exp(row: Arbs, shift: Ball) -> Ball:
+    return sum((one.exp() for one in row - shift), flint.arb(0)).log() + shift  # no exponential overflows
 
 
 def _moments(node: Node, a: Arbs) -> tuple[Arbs | int, Arbs]:
@@ -250,5 +251,4 @@ def _moments(node: Node, a: Arbs) -> tuple[Arbs | int, Arbs]:
 
 
 _exponential = np.frompyfunc(lambda ball: ball.exp(), 1, 1)
-_logarithm = np.frompyfunc(lambda ball: ball.log(), 1, 1)
 _inverse_root = np.frompyfunc(lambda ball: ball.rsqrt(), 1, 1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.truth.graph import Node, apply, first_largest, inverse_deviation, normalise, softmax
+from refimpl.truth.graph import Node, apply, first_largest, inverse_deviation, normalise, share
 
 Slope = Any  # an array of the base algebra; None where it is 0
 Reading = Callable[..., Slope]
@@ -90,14 +90,15 @@ class DualAlgebra:
         return np.asarray(self.base.apply(apply(function, before, times + 1), self.values[before]) * a)
 
     @_of_what_varies
-    def softmax(self, node: Node, a: Slope) -> Slope:
-        value = self.values[node]
-        return value * (a - _total(value * a))
+    def softmax(self, node: Node, a: Slope, total: Slope) -> Slope:
+        away = None if total is None else -total
+        return self.values[node] * self.add(node, a, away)
 
     @_of_what_varies
     def log_sum_exp(self, node: Node, a: Slope) -> Slope:
         before = node.inputs[0]
-        return _total(self.base.softmax(softmax(before), self.values[before]) * a)
+        shares = self.base.softmax(share(before, node), self.values[before], self.values[node])
+        return _total(shares * a)
 
     @_of_what_varies
     def normalise(self, node: Node, a: Slope) -> Slope:

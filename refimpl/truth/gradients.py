@@ -30,7 +30,7 @@ from refimpl.truth.graph import (
     scale,
     scatter_add,
     select,
-    softmax,
+    share,
     sum_over,
     transpose,
 )
@@ -94,7 +94,8 @@ def _div(node: Node, g: Node) -> Cotangents:
 
 
 def _softmax(node: Node, g: Node) -> Cotangents:
-    return (mul(node, g - _over_row(sum_over(mul(node, g), _last(node)), node)),)
+    part = mul(node, g)
+    return part, -sum_over(part, _last(node))
 
 
 def _normalise(node: Node, g: Node) -> Cotangents:
@@ -130,7 +131,7 @@ VJPS: Mapping[str, Callable[[Node, Node], Cotangents]] = {
     "contract": _contract,
     "apply": _apply,
     "softmax": _softmax,
-    "log_sum_exp": lambda node, g: (mul(_over_row(g, node.inputs[0]), softmax(node.inputs[0])),),
+    "log_sum_exp": lambda node, g: (mul(_over_row(g, node.inputs[0]), share(node.inputs[0], node)),),
     "normalise": _normalise,
     "inverse_deviation": _inverse_deviation,
     "sum": lambda node, g: (_over_row(g, node.inputs[0]),),

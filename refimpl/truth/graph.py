@@ -179,14 +179,24 @@ def apply(function: Elementwise, a: Node, order: int = 0) -> Node:
     return Node("apply", (a,), a.shape, (function, order))
 
 
-def softmax(a: Node) -> Node:
-    """e^a / Σ e^a along the last axis."""
-    return Node("softmax", (a,), a.shape)
+def softmax(a: Node, mask: Array | None = None) -> Node:
+    """e^a / Σ e^a along the last axis, 0 where a mask does not hold."""
+    return share(a, log_sum_exp(a, mask))
 
 
-def log_sum_exp(a: Node) -> Node:
-    """log Σ e^a along the last axis, which stays with length 1."""
-    return Node("log_sum_exp", (a,), (*a.shape[:-1], 1))
+def share(a: Node, total: Node) -> Node:
+    """The softmax of a from its `log_sum_exp`, whose rounding is one error in the whole row."""
+    return Node("softmax", (a, total), a.shape, total.static)
+
+
+def log_sum_exp(a: Node, mask: Array | None = None) -> Node:
+    """log Σ e^a along the last axis, which stays with length 1, over what a mask leaves of it. Raises ValueError where
+    that is nothing.
+    """
+    chosen = np.broadcast_to(True if mask is None else mask, a.shape)
+    if not chosen.any(axis=-1).all():
+        raise ValueError("a row is masked throughout")
+    return Node("log_sum_exp", (a,), (*a.shape[:-1], 1), chosen)
 
 
 def normalise(a: Node, epsilon: float, centred: bool = True) -> Node:

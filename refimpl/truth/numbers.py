@@ -65,11 +65,11 @@ class NumberAlgebra:
             self.evaluated[where, function] = found
         return found
 
-    def softmax(self, node: Node, a: Real) -> Real:
-        exponentials = np.exp(a - a.max(axis=-1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+    def softmax(self, node: Node, a: Real, total: Real) -> Real:
+        return np.where(node.static, np.exp(np.minimum(a - total, 0.0)), 0.0)
 
     def log_sum_exp(self, node: Node, a: Real) -> Real:
+        a = np.where(node.static, a, -np.inf)
         largest = a.max(axis=-1, keepdims=True)
         return np.asarray(largest + np.log(np.exp(a - largest).sum(axis=-1, keepdims=True)))
 

@@ -163,22 +163,25 @@ class RoundingAlgebra:
             err = err + local.jump if self.across_kinks else err
         return self._made(mid, err)
 
-    def softmax(self, node: Node, a: Bounded) -> Bounded:
-        mid = self.mids(node, a[0])
-        flushed = np.minimum(mid, self.tiny) if mid.shape[-1] > 1 else 0.0
-        return self._made(mid, mid * softmax_factor(a[0], mid, a[1], self.u) + flushed)
+    def softmax(self, node: Node, a: Bounded, total: Bounded) -> Bounded:
+        mid = self.mids(node, a[0], total[0])
+        away = np.where(node.static, np.abs(a[0] - total[0]), 0.0)
+        # directly, or as the exponential of log-softmax, whose exponent is rounded twice
+        rounded = self.u * (2 * away + ELEMENTARY + 2)
+        factor = np.expm1(a[1] + total[1] + rounded)
+        held = np.maximum(mid, SMALLEST)
+        err = np.minimum(held * factor, 1.0) + np.minimum(held, self.tiny)
+        return self._made(mid, np.where(node.static, err, 0.0))
 
     def log_sum_exp(self, node: Node, a: Bounded) -> Bounded:
         mid, n = self.mids(node, a[0]), a[0].shape[-1]
-        if n == 1:
-            return self._made(mid, a[1])
-        share = np.exp(a[0] - mid)
-        largest = a[0].max(axis=-1, keepdims=True)
+        share = np.where(node.static, np.exp(np.minimum(a[0] - mid, 0.0)), 0.0)
+        largest = np.where(node.static, a[0], -np.inf).max(axis=-1, keepdims=True)
         # log Σ s e^(±err) in place of log Σ s
         err = np.log1p((share * np.expm1(np.minimum(a[1], 700.0))).sum(axis=-1, keepdims=True))
         away = (share * np.abs(a[0] - largest)).sum(axis=-1, keepdims=True)
-        own = (ELEMENTARY + 2) * (np.abs(mid) + math.log(n)) + EXPONENTIAL + n + 2 + away
-        return self._made(mid, err + self.u * own)
+        own = self.u * (2 * np.abs(mid) + ELEMENTARY * (1 + math.log(n)) + EXPONENTIAL + away) + self._gamma(n + 2)
+        return self._made(mid, err + own)
 
     def normalise(self, node: Node, a: Bounded) -> Bounded:
         mid = self.mids(node, a[0])
@@ -281,25 +284,6 @@ def _held(a: Bounded) -> Real:
 def _exact_factor(a: Bounded) -> NDArray[np.bool_]:
     """Where a factor is a known power of two, so that the product is exact."""
     return np.asarray((a[1] == 0) & (np.abs(np.frexp(a[0])[0]) == 0.5))
-
-
-def softmax_factor(z: Real, a: Real, radius: Real, u: float) -> Real:
-    """By what factor of itself a softmax a of z ± radius along the last axis may be off in an arithmetic of unit
-    roundoff u, directly or as the exponential of log-softmax, the exponents shifted by the row's largest.
-
-    e^(z ± R) / Σ e^(z ± R) differs from a by a factor of at most e^R / Σ a e^(−R), whatever common shift is left
-    in z. R takes in the roundings of the exponents (of size |log a|, twice), of log Σ e^z and of exp and log.
-    """
-    width = z.shape[-1]
-    if width == 1:  # e⁰/e⁰: exact in any arithmetic
-        return np.zeros_like(z)
-    largest = z.max(axis=-1, keepdims=True)
-    log_total = largest + np.log(np.exp(z - largest).sum(axis=-1, keepdims=True))
-    roundings = 2 * (log_total - z) + 2 * np.abs(log_total) + ELEMENTARY * (2 + math.log(width))
-    total = radius + u * roundings
-    shrink = np.maximum((a * np.expm1(-total)).sum(axis=-1, keepdims=True), -1.0)
-    gamma = (width + 2) * u
-    return np.asarray(np.expm1(total - np.log1p(shrink)) * (1 + gamma) + gamma)
 
 
 def suprema(function: Elementwise, mid: Real, err: Real) -> Local:

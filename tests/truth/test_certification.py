@@ -56,7 +56,7 @@ def test_a_gradient_that_misses_the_derivative_along_a_direction_is_no_certifica
 ) -> None:
     """A vector–Jacobian product that is off by 2⁻⁵⁰ is caught as the certificate is made."""
     right = VJPS["softmax"]
-    wrong = {**VJPS, "softmax": lambda node, g: (right(node, g)[0] * (1 + 2.0**-50),)}
+    wrong = {**VJPS, "softmax": lambda node, g: (right(node, g)[0] * (1 + 2.0**-50), right(node, g)[1])}
     monkeypatch.setattr("refimpl.truth.gradients.VJPS", wrong)
     p = problem(network((3, 4, 2), ["softmax", "tanh"]))
     with pytest.raises(AssertionError, match="forward and reverse mode disagree"):
