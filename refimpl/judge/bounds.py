@@ -30,7 +30,7 @@ from refimpl.network.functions import SMALLEST
 from refimpl.truth.balls import as_matrices, rows_over
 from refimpl.truth.graph import Node, read
 from refimpl.truth.numbers import NumberAlgebra
-from refimpl.truth.rounding import Local, RoundingAlgebra
+from refimpl.truth.rounding import Local, RoundingAlgebra, suprema
 
 Real = NDArray[np.float64]
 Values = Mapping[Node, Real]
@@ -181,12 +181,16 @@ class Jumps(RoundingAlgebra):
 
     def apply(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
         (function, times), mid = node.static, self.mids(node, a[0])
-        if not (function.kinks or math.isfinite(function.above) or a[1].any()):
-            return mid, np.zeros(node.shape)
-        local = self._local(node.inputs[0], function, (a[0], a[1] + self.reach[node.inputs[0]]))
-        unbounded = np.isinf(local.slope)
-        carried = np.where(a[1] > 0, (local.curvature if times else local.slope) * a[1], 0.0)
-        return self._made(mid, np.where(unbounded, np.inf, carried + (local.jump if times else 0.0)))
+        reach = a[1] + self.reach[node.inputs[0]]
+        ends = np.array([*function.kinks, function.above])
+        near = (a[1] > 0) | (np.abs(a[0][..., None] - ends) <= 1.01 * reach[..., None]).any(axis=-1)
+        err = np.zeros(node.shape)
+        if near.any():
+            local = suprema(function, a[0][near], reach[near])
+            carried = (local.curvature if times else local.slope) * a[1][near]
+            jumped = np.where(a[1][near] > 0, carried, 0.0) + (local.jump if times else 0.0)
+            err[near] = np.where(np.isinf(local.slope), np.inf, jumped)
+        return self._made(mid, err)
 
     def first_largest(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
         return super().first_largest(node, (a[0], a[1] + self.reach[node.inputs[0]]))
@@ -257,6 +261,8 @@ def _sketched(
 
     wide, wider = 1 / math.sqrt(_chi_square(chance)), 1 / _root_moment(chance)
     two = {node: spread * norm(node, t) for node, t in read(values, Tangents(numbers, values, gaussian)).items()}
+    if not any(node.rule in LINEAR for node in inner):
+        return two
     one = read(values, Tangents(numbers, values, cauchy))
     return {node: two[node] + wider * _mean_root_square(t, node) for node, t in one.items()}
 

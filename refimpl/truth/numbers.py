@@ -60,7 +60,8 @@ class NumberAlgebra:
         times = max(times, 2)
         found = self.evaluated.get((where, function))
         if found is None or len(found) <= times:
-            rows = [derivatives(function, number, times) for number in a.ravel().tolist()]
+            with working_precision(BITS):
+                rows = [derivatives(function, number, times) for number in a.ravel().tolist()]
             found = np.array(rows, dtype=np.float64).reshape(a.size, times + 1).T.reshape(times + 1, *a.shape)
             self.evaluated[where, function] = found
         return found
@@ -119,15 +120,16 @@ def contracted(subscripts: str, a: Real, b: Real) -> Real:
 
 
 def derivatives(function: Elementwise, number: float, times: int) -> list[float]:
-    """A function of the catalogue and its derivatives at a number, right but for a few last bits."""
+    """A function of the catalogue and its derivatives at a number, right but for a few last bits; at the working
+    precision where that suffices.
+    """
     if not math.isfinite(number):
         return [math.nan] * (times + 1)
     at = flint.arb_series([number, 1], times + 1)
-    for bits in (BITS, MANY_BITS):
-        with working_precision(bits):
+    series = function.series(at)[0]
+    if min(series[index].rel_accuracy_bits() for index in range(times + 1)) <= ENOUGH_BITS:
+        with working_precision(MANY_BITS):
             series = function.series(at)[0]
-            if min(series[index].rel_accuracy_bits() for index in range(times + 1)) > ENOUGH_BITS:
-                break
     return [float(series[index].mid()) * math.factorial(index) for index in range(times + 1)]
 
 
