@@ -18,12 +18,8 @@ from refimpl.network.batch import Batch
 from refimpl.network.functions import ACTIVATIONS, LOSSES, Activation, Ball, Loss, Series
 from refimpl.network.spec import LayerSpec, NetworkSpec
 from refimpl.truth.balls import Balls
-from refimpl.truth.certification import Certificate
+from refimpl.truth.certification import FIRST_PRECISION, LAST_PRECISION, Certificate, _missing_bits
 from refimpl.truth.precision import working_precision
-
-FIRST_PRECISION = 200
-LAST_PRECISION = 8192
-ACCURACY_BITS = 80  # every radius is at most 2^-80 of its value
 
 Array = NDArray[Any]
 Matrix = Any  # flint.arb_mat
@@ -249,26 +245,6 @@ class _Reverse:
             precision=precision,
             undecided=tuple(self.undecided),
         )
-
-
-def _missing_bits(balls: Iterator[Ball], smallest_normal: float) -> int:
-    """By how many bits the precision must rise for every radius to be small enough; 0 if it is."""
-    floor = flint.arb(smallest_normal) * flint.arb(2) ** -ACCURACY_BITS
-    floor_bits = 1 - _exponent(floor)
-    missing = 0
-    for ball in balls:
-        accuracy = ball.rel_accuracy_bits()
-        if accuracy >= ACCURACY_BITS or ball.rad() <= floor:
-            continue
-        if not ball.is_finite():
-            return FIRST_PRECISION
-        missing = max(missing, min(ACCURACY_BITS - accuracy, _exponent(ball.rad()) + floor_bits))
-    return missing
-
-
-def _exponent(value: Ball) -> int:
-    mantissa, exponent = value.mid().man_exp()
-    return int(exponent) + int(mantissa).bit_length()
 
 
 def _undefined(spec: NetworkSpec, s: Sequence[Ball]) -> str:

@@ -1,8 +1,8 @@
-"""How far a right implementation may lie from the truth: three bounds from one statement of what each primitive rounds.
+"""How far a right implementation may lie from the truth: two bounds from one statement of what each primitive rounds.
 
 - *worst case*: the errors walked through the graph node by node (:mod:`refimpl.truth.rounding`), a theorem;
-- *first order*: Σ over all roundings of |∂output/∂node| × rounding, through the whole graph: it does not wrap;
-- *statistical*: linear part + λ √Σ(∂output/∂node × rounding)², λ from the probability of a false alarm.
+- *statistical*: linear part + λ √Σ(∂output/∂node × rounding)² to first order through the whole graph, which does not
+  wrap; λ from the probability of a false alarm.
 
 Where the graph is small, every sensitivity is computed; else both norms are estimated from `DRAWS` tangents by their
 upper confidence limits, whose failure is part of the false-alarm probability: a Gaussian sketch for the 2-norm
@@ -38,7 +38,6 @@ FALSE_ALARM = 2.0**-40  # the probability of one or more false alarms in a repor
 DRAWS = 128
 EXACT = 500  # roundings, up to which every sensitivity is computed
 NEGLIGIBLE = 2.0**-20
-MOVES = frozenset({"reshape", "transpose", "broadcast", "gather", "select", "max", "first_largest"})
 LINEAR = frozenset({"apply"})
 
 
@@ -55,7 +54,7 @@ class PointRoundings(RoundingAlgebra):
         """(shape of the node)"""
         self.mid = mid
         rounded = getattr(self, node.rule)(node, *((one, np.zeros(one.shape)) for one in mids))[1]
-        return np.broadcast_to(np.where(np.isnan(rounded), np.inf, rounded), node.shape)
+        return np.broadcast_to(_unbounded(rounded), node.shape)
 
     def _local(self, where: Node, function: Any, a: tuple[Real, Real]) -> Local:
         value, slope, curvature = np.abs(self.numbers.derivatives(where, function, a[0])[:3])
@@ -133,20 +132,19 @@ def bounds(
     numbers = NumberAlgebra(given)
     values = read(ends.values(), numbers, known)
     walk = RoundingAlgebra(arithmetic, lambda node, *mids: values[node], parts=parts)
-    worst = {node: np.where(np.isnan(err), np.inf, err) for node, (_, err) in read(ends.values(), walk).items()}
+    worst = _errors(ends, walk)
     across = worst
     if walk.near_kinks:
         walk = replace(walk, across_kinks=True)
-        across = {node: np.where(np.isnan(err), np.inf, err) for node, (_, err) in read(ends.values(), walk).items()}
+        across = _errors(ends, walk)
     point = PointRoundings(arithmetic, numbers, parts, repeated)
     own = {}
     for node in values:
-        if node.rule not in MOVES:
-            rounding = point.own(node, values[node], *(values[one] for one in node.inputs))
-            # what may underflow in a number of usual size is nothing beside that number's roundings
-            rounding = np.where(rounding > NEGLIGIBLE * arithmetic.unit_roundoff * np.abs(values[node]), rounding, 0.0)
-            if rounding.any():
-                own[node] = rounding
+        rounding = point.own(node, values[node], *(values[one] for one in node.inputs))
+        # what may underflow in a number of usual size is nothing beside that number's roundings
+        rounding = np.where(rounding > NEGLIGIBLE * arithmetic.unit_roundoff * np.abs(values[node]), rounding, 0.0)
+        if rounding.any():
+            own[node] = rounding
     judged = sum(node.size for node in ends.values())
     sources = sum(node.size for node in own)
     spread = math.sqrt(2 * math.log(4 * judged / FALSE_ALARM))
@@ -155,16 +153,26 @@ def bounds(
         likely = _exact(values, aside, own, arithmetic.unit_roundoff, spread)
     else:
         likely = _sketched(values, aside, own, arithmetic.unit_roundoff, spread, judged, seed)
-    reach = {node: np.minimum(worst[node], np.where(np.isnan(err), np.inf, err)) for node, err in likely.items()}
+    reach = {node: np.minimum(worst[node], _unbounded(err)) for node, err in likely.items()}
     # what is below float64's range is not 0, and may lie beside a kink
     moved = {node: np.where(worst[node] > 0, np.maximum(err, SMALLEST), 0.0) for node, err in reach.items()}
-    jumps = read(ends.values(), Jumps(arithmetic, values, moved, parts))
+    jumps = _errors(ends, Jumps(arithmetic, values, moved, parts))
 
     def named(errors: Mapping[Node, Real]) -> dict[str, Real]:
         return {name: errors[node] for name, node in ends.items()}
 
-    jumped = {node: reach[node] + np.where(np.isnan(err), np.inf, err) for node, (_, err) in jumps.items()}
-    return Bounds(named(worst), named(across), named(reach), named(jumped))
+    return Bounds(
+        named(worst), named(across), named(reach), named({node: reach[node] + err for node, err in jumps.items()})
+    )
+
+
+def _errors(ends: Mapping[str, Node], walk: RoundingAlgebra) -> dict[Node, Real]:
+    return {node: _unbounded(err) for node, (_, err) in read(ends.values(), walk).items()}
+
+
+def _unbounded(err: Real) -> Real:
+    """What is not a number, 0 · inf and the like, is unbounded."""
+    return np.where(np.isnan(err), np.inf, err)
 
 
 class Jumps(RoundingAlgebra):

@@ -26,18 +26,17 @@ from refimpl.equations import Equations
 from refimpl.judge.tolerance import activation_suprema, loss_suprema, softmax_factor
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.documents import Function
-from refimpl.network.functions import ACTIVATIONS, LOSSES, Activation, Interval
+from refimpl.network.functions import ACTIVATIONS, LOSSES, Activation, Ball, Interval, Loss, Series
 from refimpl.network.spec import NetworkSpec
 from refimpl.truth.balls import Balls
 from refimpl.truth.elementwise import activation as elementwise
 from refimpl.truth.elementwise import lose
+from refimpl.truth.numbers import precisely
 from refimpl.truth.precision import working_precision
 
 Array = NDArray[Any]
 Real = NDArray[np.float64]
 FLOAT64_ROUNDOFF = 2.0**-53
-ENOUGH_BITS = 55  # of a value or a slope
-MANY_BITS = 2200  # for a definition that forms 1 + e^z, at z near the logarithm of the smallest number
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,8 +238,8 @@ class Functions:
 
     def _evaluate(self, entry: Activation, kwargs: dict[str, float], z: Bounded) -> tuple[Bounded, Bounded]:
         finite = np.isfinite(z.mid)
-        precise = elementwise(entry.name, tuple(kwargs.items())).series
-        series = [_precisely(precise, m) for m in np.where(finite, z.mid, 0.0).flat]
+        function = elementwise(entry.name, tuple(kwargs.items()))
+        series = [precisely(lambda at: function.series(at)[0], m) for m in np.where(finite, z.mid, 0.0).flat]
         value = _mids(series, 0, z.shape, finite)
         slope = _mids(series, 1, z.shape, finite)
         local = activation_suprema(entry, kwargs, _points(z), z.err)
@@ -266,7 +265,7 @@ class Functions:
         share = 1.0 / s.shape[1] if entry.averages_outputs else 1.0
         try:
             series = [
-                _precisely(partial(lose, entry, kwargs), m, flint.arb(t))
+                precisely(partial(_lost, entry, kwargs, flint.arb(t)), m)
                 for m, t in zip(np.where(finite, s.mid, 1.0).flat, y.flat, strict=True)
             ]
         except (ValueError, ZeroDivisionError):  # the logarithm of a number that is not positive
@@ -367,19 +366,13 @@ def _run(equation: Callable[..., Any], *operands: Any) -> Any:
     return equation(*operands)
 
 
+def _lost(entry: Loss, kwargs: dict[str, float], y: Ball, s: Series) -> Series:
+    return lose(entry, kwargs, s, y)[0]
+
+
 def _points(z: Bounded) -> Balls:
     zeros = np.zeros_like(z.mid)
     return Balls(z.mid, zeros, zeros, zeros)
-
-
-def _precisely(function: Callable[..., Any], point: float, *more: Any) -> Any:
-    """Its series to the full precision of float64, also where a definition loses digits."""
-    at = flint.arb_series([point, 1], 2)
-    found = function(at, *more)[0]
-    if min(found[0].rel_accuracy_bits(), found[1].rel_accuracy_bits()) > ENOUGH_BITS:
-        return found
-    with working_precision(MANY_BITS):
-        return function(at, *more)[0]
 
 
 def _mids(series: Sequence[Any], coefficient: int, shape: tuple[int, ...], finite: NDArray[np.bool_]) -> Real:

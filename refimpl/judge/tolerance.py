@@ -58,7 +58,6 @@ Methods Softw. 1, 1992.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -78,12 +77,12 @@ from refimpl.network.functions import (
     Activation,
     Interval,
     Loss,
-    Series,
 )
 from refimpl.network.spec import NetworkSpec
 from refimpl.truth.balls import Balls
 from refimpl.truth.certification import Certificate
 from refimpl.truth.precision import working_precision
+from refimpl.truth.rounding import UNBOUNDED, Local, over_ball
 
 FALSE_ALARM = 2.0**-40  # of the statistical form: the probability of one or more false alarms in one check
 WORKING_BITS = 64  # precision of the suprema; the balls they are taken over are far wider
@@ -121,57 +120,6 @@ def tolerance(spec: NetworkSpec, batch: Batch, truth: Certificate, arithmetic: A
 # Local derivatives over a ball
 
 
-@dataclass(frozen=True)
-class Local:
-    """Suprema over z ± radius: |f|, |f'| over every piece touched, |f''| over the true piece, and how much f'
-    may jump.
-    """
-
-    value: Bound
-    slope: Bound
-    curvature: Bound
-    jump: Bound
-
-
-def _suprema(piece: Series) -> tuple[float, float, float]:
-    return _upper(piece[0]), _upper(piece[1]), 2.0 * _upper(piece[2])
-
-
-def _upper(ball: Any) -> float:
-    """The largest magnitude; not 0 where that is only below float64's range."""
-    return max(float(ball.abs_upper()), 0.0 if ball == 0 else SMALLEST)
-
-
-_UNBOUNDED = (math.inf, math.inf, math.inf, math.inf)
-
-
-def _local(
-    pieces: Sequence[Any], kinks: Sequence[float], argument: Any, where: Any
-) -> tuple[float, float, float, float]:
-    """(|f|, |f'|, |f''|, jump) of `pieces` on the series `argument`, its piece decided by the ball `where`. A
-    derivative at a kink itself lies between those of its sides.
-    """
-    try:
-        true = sum(1 for kink in kinks if where.mid() > kink)
-        own = pieces[true](argument)
-        value, slope, curvature = _suprema(own)
-        jump = 0.0
-        for index, kink in enumerate(kinks):
-            if where.is_exact() or where < kink or where > kink:
-                continue
-            for other in (pieces[index](argument), pieces[index + 1](argument)):
-                other_value, other_slope, _ = _suprema(other)
-                value, slope = max(value, other_value), max(slope, other_slope)
-                jump = max(jump, _upper(other[1] - own[1]))
-    except (ValueError, ZeroDivisionError):
-        return _UNBOUNDED
-    return (value, slope, curvature, jump) if all(map(math.isfinite, (value, slope, curvature, jump))) else _UNBOUNDED
-
-
-def _locals(rows: list[tuple[float, float, float, float]], shape: tuple[int, ...]) -> Local:
-    return Local(*(np.reshape(column, shape) for column in zip(*rows, strict=True)))
-
-
 def _balls(z: Balls, radius: Bound) -> list[Any]:
     """The balls z ± radius; exact where z is and the radius is 0, and None where they are unbounded."""
     total = radius + z.tail_rad
@@ -186,10 +134,10 @@ def activation_suprema(function: Activation, kwargs: dict[str, float], z: Balls,
     """The suprema of an elementwise activation over z ± radius."""
     pieces = [lambda s, piece=piece: piece(s, kwargs) for piece in function.pieces]
     rows = [
-        _UNBOUNDED if ball is None else _local(pieces, function.kinks, flint.arb_series([ball, 1], 3), ball)
+        UNBOUNDED if ball is None else over_ball(pieces, function.kinks, flint.arb_series([ball, 1], 3), ball)
         for ball in _balls(z, radius)
     ]
-    return _locals(rows, z.mid.shape)
+    return Local.of(rows, z.mid.shape)
 
 
 def loss_suprema(function: Loss, kwargs: dict[str, float], s: Balls, radius: Bound, y: Bound) -> Local:
@@ -197,12 +145,12 @@ def loss_suprema(function: Loss, kwargs: dict[str, float], s: Balls, radius: Bou
     rows = []
     for ball, target in zip(_balls(s, radius), y.ravel().tolist(), strict=True):
         if ball is None:
-            rows.append(_UNBOUNDED)
+            rows.append(UNBOUNDED)
             continue
         exact = flint.arb(target)
         pieces = [lambda t, piece=piece, exact=exact: piece(t, exact, kwargs) for piece in function.pieces]
-        rows.append(_local(pieces, function.kinks(kwargs), flint.arb_series([ball, 1], 3), ball - exact))
-    return _locals(rows, s.mid.shape)
+        rows.append(over_ball(pieces, function.kinks(kwargs), flint.arb_series([ball, 1], 3), ball - exact))
+    return Local.of(rows, s.mid.shape)
 
 
 # --------------------------------------------------------------------------------------------------------------

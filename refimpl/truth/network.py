@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,8 +78,3 @@ LOSS_DEFINITIONS: Mapping[str, Definition] = {
     "binary_cross_entropy": lambda s, y, p: apply(SOFTPLUS, s) - constant(y) * s,
     "negative_log_likelihood": _negative_log_likelihood,
 }
-
-
-def known(batch: Any) -> dict[str, Real]:
-    """The numbers of a batch by the names of the graph's inputs."""
-    return {**batch.params, "x": batch.x}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import flint
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl.network.functions import Series
 from refimpl.truth.balls import as_matrices, rows_over
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import Node
@@ -120,17 +121,23 @@ def contracted(subscripts: str, a: Real, b: Real) -> Real:
 
 
 def derivatives(function: Elementwise, number: float, times: int) -> list[float]:
-    """A function of the catalogue and its derivatives at a number, right but for a few last bits; at the working
-    precision where that suffices.
-    """
+    """A function of the catalogue and its derivatives at a number, right but for a few last bits."""
     if not math.isfinite(number):
         return [math.nan] * (times + 1)
-    at = flint.arb_series([number, 1], times + 1)
-    series = function.series(at)[0]
-    if min(series[index].rel_accuracy_bits() for index in range(times + 1)) <= ENOUGH_BITS:
-        with working_precision(MANY_BITS):
-            series = function.series(at)[0]
+    series = precisely(lambda at: function.series(at)[0], number, times)
     return [float(series[index].mid()) * math.factorial(index) for index in range(times + 1)]
+
+
+def precisely(formula: Callable[[Series], Series], number: float, times: int = 1) -> Series:
+    """The series of a formula at a number, to the full precision of float64, also where the formula loses digits; at
+    the working precision where that suffices.
+    """
+    at = flint.arb_series([number, 1], times + 1)
+    series = formula(at)
+    if min(series[index].rel_accuracy_bits() for index in range(times + 1)) > ENOUGH_BITS:
+        return series
+    with working_precision(MANY_BITS):
+        return formula(at)
 
 
 def _moments(node: Node, a: Real) -> tuple[Real | float, Real]:

@@ -19,7 +19,7 @@ arithmetic, it is a certificate at the speed of BLAS.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.network.arithmetic import Arithmetic
-from refimpl.network.functions import ELEMENTARY, EXPONENTIAL, FLUSH_FACTOR, SMALLEST, Interval
+from refimpl.network.functions import ELEMENTARY, EXPONENTIAL, FLUSH_FACTOR, SMALLEST, Ball, Interval, Series
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import Node, summed
 from refimpl.truth.numbers import contracted
@@ -37,7 +37,9 @@ from refimpl.truth.precision import working_precision
 Real = NDArray[np.float64]
 Bounded = tuple[Real, Real]
 Mids = Callable[..., Real]
+Suprema = tuple[float, float, float, float]
 SUPREMA_BITS = 64  # the balls that suprema are taken over are far wider
+UNBOUNDED: Suprema = (math.inf, math.inf, math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Local:
     slope: Real
     curvature: Real
     jump: Real
+
+    @classmethod
+    def of(cls, rows: Sequence[Suprema], shape: tuple[int, ...]) -> Local:
+        """From those of each number, in C order."""
+        return cls(*(np.reshape(column, shape) for column in zip(*rows, strict=True)))
 
 
 @dataclass
@@ -289,37 +296,39 @@ def _exact_factor(a: Bounded) -> NDArray[np.bool_]:
 def suprema(function: Elementwise, mid: Real, err: Real) -> Local:
     """The suprema of a function and its derivatives over mid ± err, from its series over those balls."""
     radius = err + 2.0**-53 * np.abs(mid) * (err > 0)
+    pieces = [lambda z, piece=piece: piece(z, function.parameters) for piece in function.pieces]
+    rows = []
     with working_precision(SUPREMA_BITS):
-        rows = [_over_ball(function, m, r) for m, r in zip(mid.ravel().tolist(), radius.ravel().tolist(), strict=True)]
-    return Local(*(np.reshape(column, mid.shape) for column in zip(*rows, strict=True)))
+        for m, r in zip(mid.ravel().tolist(), radius.ravel().tolist(), strict=True):
+            if not (math.isfinite(m) and math.isfinite(r)):
+                rows.append(UNBOUNDED)
+                continue
+            ball = flint.arb(m, r)
+            rows.append(over_ball(pieces, function.kinks, flint.arb_series([ball, 1], 3), ball))
+    return Local.of(rows, mid.shape)
 
 
-_UNBOUNDED = (math.inf, math.inf, math.inf, math.inf)
-
-
-def _over_ball(function: Elementwise, mid: float, radius: float) -> tuple[float, float, float, float]:
-    if not math.isfinite(mid) or not math.isfinite(radius):
-        return _UNBOUNDED
-    ball = flint.arb(mid, radius)
-    series = flint.arb_series([ball, 1], 3)
-    true = sum(1 for kink in function.kinks if mid > kink)
+def over_ball(pieces: Sequence[Any], kinks: Sequence[float], argument: Series, where: Ball) -> Suprema:
+    """(|f|, |f'|, |f''|, jump) of `pieces` on the series `argument`, its piece decided by the ball `where`. A
+    derivative at a kink itself lies between those of its sides.
+    """
     try:
-        own = function.pieces[true](series, function.parameters)
+        true = sum(1 for kink in kinks if where.mid() > kink)
+        own = pieces[true](argument)
         value, slope, curvature = _upper(own[0]), _upper(own[1]), 2.0 * _upper(own[2])
         jump = 0.0
-        for index, kink in enumerate(function.kinks):
-            if radius == 0 or ball < kink or ball > kink:
+        for index, kink in enumerate(kinks):
+            if where.is_exact() or where < kink or where > kink:
                 continue
-            for piece in function.pieces[index : index + 2]:
-                other = piece(series, function.parameters)
+            for other in (pieces[index](argument), pieces[index + 1](argument)):
                 value, slope = max(value, _upper(other[0])), max(slope, _upper(other[1]))
                 jump = max(jump, _upper(other[1] - own[1]))
     except (ValueError, ZeroDivisionError):
-        return _UNBOUNDED
+        return UNBOUNDED
     found = (value, slope, curvature, jump)
-    return found if all(map(math.isfinite, found)) else _UNBOUNDED
+    return found if all(map(math.isfinite, found)) else UNBOUNDED
 
 
-def _upper(ball: Any) -> float:
+def _upper(ball: Ball) -> float:
     """The largest magnitude; not 0 where that is only below float64's range."""
     return max(float(ball.abs_upper()), 0.0 if ball == 0 else SMALLEST)
