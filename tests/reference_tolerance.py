@@ -1,7 +1,17 @@
-"""The tolerance a second time: what the docstring of refimpl/judge/tolerance.py says, in loops over plain floats.
+"""The worst case a second time: one recursion for a fully connected network, layer by layer, in loops over floats.
 
-Slow and without a matrix. It shares with the module it is held against only the catalogue of functions (definitions on
-power series, scales, roundings granted) and the certificate. Whatever is not finite on the way counts as unbounded.
+With Z, A, Δ the certified weighted inputs, activations and error signals, |X|⁺ = |X| + E_X what an implementation holds
+and absolute values taken element by element,
+
+    E_Z  = γ_{n+1} (|A|⁺|W|ᵀ + |b|) + E_A |W|ᵀ
+    E_A  = sup|f'| E_Z + c_f u |f|⁺
+    E_Δ  = sup|f'| E_dA + |dA|⁺ (sup|f''| E_Z + c_f' u |f'|⁺) + u |Δ|⁺
+    E_dA = γ_k |Δ|⁺|W| + E_Δ |W|
+    E_dW = γ_{N+2} |Δ|⁺ᵀ|A|⁺ + E_Δᵀ|A| + |Δ|ᵀE_A + E_ΔᵀE_A        E_db = γ_{N+1} Σ|Δ|⁺ + ΣE_Δ
+
+and for each what may underflow or be flushed. It shares with the graph of primitives that it is held against the
+catalogue's roundings, scales and activations, and the certificate; it knows nothing of graphs, and states the losses
+itself. Whatever is not finite on the way counts as unbounded.
 """
 
 from __future__ import annotations
@@ -26,11 +36,12 @@ Table = list[list[float]]  # one row a sample
 
 @dataclass(frozen=True)
 class Suprema:
-    """sup |f|, |f'| and |f''| over a ball, and by how much f' may jump within it."""
+    """sup |f|, |f'| and |f''| over a ball, |f'| on the true piece alone, and by how much f' may jump within it."""
 
     value: float = INF
     slope: float = INF
     curvature: float = INF
+    own_slope: float = INF
     jump: float = INF
 
 
@@ -60,6 +71,7 @@ def on_the_ball(
             max(largest(f[0]) for f in everywhere),
             max(largest(f[1]) for f in everywhere),
             2 * largest(own[2]),
+            largest(own[1]),
             max((largest(f[1] - own[1]) for f in others), default=0.0),
         )
     except (ValueError, ZeroDivisionError):
@@ -76,22 +88,47 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else INF
 
 
-class Reference:
-    """The forward half of the bounds, worst case or statistical; `bounds` gives the rest."""
+def _softplus(s: Any) -> Any:
+    return s + _softplus(-s) if s[0] > 0 else (1 + s.exp()).log()
 
-    def __init__(
-        self, spec: NetworkSpec, batch: Batch, truth: Certificate, arithmetic: Arithmetic, statistical: bool = False
-    ) -> None:
-        self.spec, self.batch, self.truth, self.statistical = spec, batch, truth, statistical
+
+def _no_kinks(p: dict[str, float]) -> tuple[float, ...]:
+    return ()
+
+
+# of a series s and a ball y: the formulas between the kinks of s − y, the kinks, and the formula at a kink itself
+NO_PIECES: tuple[tuple[Any, ...], Any, Any] = ((), _no_kinks, None)
+ELEMENTWISE_LOSSES = {
+    "squared_error": ((lambda s, y, p: (s - y) * (s - y) / 2,), _no_kinks, None),
+    "mean_squared_error": ((lambda s, y, p: (s - y) * (s - y),), _no_kinks, None),
+    "absolute_error": (
+        (lambda s, y, p: y - s, lambda s, y, p: s - y),
+        lambda p: (0.0,),
+        lambda s, y, p: s * 0,
+    ),
+    "huber": (
+        (
+            lambda s, y, p: flint.arb(p["delta"]) * (y - s - flint.arb(p["delta"]) / 2),
+            lambda s, y, p: (s - y) * (s - y) / 2,
+            lambda s, y, p: flint.arb(p["delta"]) * (s - y - flint.arb(p["delta"]) / 2),
+        ),
+        lambda p: (-p["delta"], p["delta"]),
+        None,
+    ),
+    "binary_cross_entropy": ((lambda s, y, p: _softplus(s) - y * s,), _no_kinks, None),
+    "negative_log_likelihood": ((lambda s, y, p: s * 0 if y == 0 else -y * s.log(),), _no_kinks, None),
+}
+
+
+class Reference:
+    """The forward half of the bounds; `bounds` gives the rest."""
+
+    def __init__(self, spec: NetworkSpec, batch: Batch, truth: Certificate, arithmetic: Arithmetic) -> None:
+        self.spec, self.batch, self.truth = spec, batch, truth
         self.u, self.largest, self.tiny = arithmetic.unit_roundoff, arithmetic.largest, arithmetic.smallest_normal
         self.flushing = arithmetic.flushes_subnormals
         self.eta = arithmetic.smallest_normal if self.flushing else arithmetic.smallest_subnormal
         self.n = len(batch.x)
-        neurons = self.n * sum(spec.sizes)
-        judged = 1 + spec.n_parameters + 3 * neurons  # the loss, the gradients, and z, a and delta, the inputs too
-        self.spread = math.sqrt(2 * (math.log(2 * judged) + 40 * math.log(2))) if statistical else 1.0
-        # the roundings of the evaluation itself
-        self.own = 1 + sum(2 * size + self.n + 64 for size in spec.sizes) / 2**52
         self.parts = self.n if spec.reduction == "mean" else 1
         if LOSSES[spec.loss.name].averages_outputs:
             self.parts *= spec.n_out
@@ -117,22 +154,17 @@ class Reference:
         for number in range(self.spec.depth, 0, -1):
             error = self._backward(number, error, across, bounds)
         bounds["x"] = np.reshape(error, (self.n, *self.spec.input_shape))
-        factor = self.spread * self.own
-        return {name: np.where(np.isfinite(bound), bound, INF) * factor for name, bound in bounds.items()}
+        return {name: np.where(np.isfinite(bound), bound, INF) for name, bound in bounds.items()}
 
     # -- how errors add up, and what else may be lost
 
     def add(self, *errors: float) -> float:
-        """e₁ + e₂ + …, or √(e₁² + e₂² + …)."""
-        if any(not math.isfinite(error) for error in errors):
-            return INF
-        return math.hypot(*errors) if self.statistical else math.fsum(errors)
+        """e₁ + e₂ + …"""
+        return math.fsum(errors) if all(map(math.isfinite, errors)) else INF
 
     def gamma(self, n: int) -> float:
-        """γ_n, or with √n in place of n."""
-        if n * self.u >= 1:
-            return INF
-        return (math.sqrt(n) if self.statistical else n) * self.u / (1 - n * self.u)
+        """γ_n = nu/(1 − nu)."""
+        return n * self.u / (1 - n * self.u) if n * self.u < 1 else INF
 
     def flushed(self, value: float) -> float:
         """What an arithmetic that flushes takes for 0."""
@@ -146,15 +178,14 @@ class Reference:
 
     def unless_overflow(self, bound: float, magnitude: float) -> float:
         """∞ where the arithmetic's largest number may be passed."""
-        return bound if magnitude + self.spread * bound < self.largest else INF
+        return bound if magnitude + bound < self.largest else INF
 
     def stored_parameter(self, kwargs: dict[str, float]) -> float:
         """What is lost of a function's parameter below the normal range."""
         return self.eta if any(0 < abs(value) < self.tiny for value in kwargs.values()) else 0.0
 
     def magnitudes(self, name: str) -> Table:
-        balls = self.truth.values[name]
-        return (np.abs(balls.mid) + balls.tail_rad).tolist()
+        return np.abs(self.truth.values[name].mid).tolist()
 
     def product(
         self, left: Sequence[tuple[float, float]], right: Sequence[tuple[float, float]], roundings: int, count: int,
@@ -163,7 +194,7 @@ class Reference:
         """Σ |left||right| + |bias|, the errors of `left` in it, and the error of the sum: γ of it, the errors of each
         side times the other, and underflow. Both sides are (magnitude, error).
         """
-        held = [a + self.spread * e for a, e in left]
+        held = [a + e for a, e in left]
         plain = [b for b, _ in right]
         terms = math.fsum(_finite(h * b) for h, b in zip(held, plain, strict=True)) + bias
         error = self.add(
@@ -193,7 +224,7 @@ class Reference:
                 z_error[-1].append(self.unless_overflow(error, terms))
         self.z_error.append(z_error)
         size, function = self.magnitudes(f"a{number + 1}"), ACTIVATIONS[layer.activation.name]
-        if function.elementwise:
+        if function.pieces:
             errors = self._elementwise(number, z_error, size)
         else:
             z = truth[f"z{number + 1}"].mid.tolist()
@@ -201,7 +232,7 @@ class Reference:
             self.slope_rounding.append(None)
             errors = [
                 [
-                    _times(p, factor) / self.spread + (min(p, self.tiny) if layer.size > 1 else 0.0)
+                    _times(p, factor) + min(p, self.tiny)
                     for p, factor in zip(ps, self._softmax_factors(zs, ps, es), strict=True)
                 ]
                 for zs, ps, es in zip(z, size, z_error, strict=True)
@@ -211,10 +242,8 @@ class Reference:
 
     def ball(self, balls: Any, i: int, j: int, radius: float) -> Any:
         """The ball around a certified value, or None where it has no end."""
-        mid, rad = float(balls.mid[i, j]), radius + float(balls.tail_rad[i, j])
-        if not (math.isfinite(mid) and math.isfinite(rad)):
-            return None
-        return flint.arb(mid, rad) + flint.arb(float(balls.tail[i, j]))
+        mid = float(balls.mid[i, j])
+        return flint.arb(mid, radius) if math.isfinite(mid) and math.isfinite(radius) else None
 
     def _elementwise(self, number: int, z_error: Table, size: Table) -> Table:
         activation = self.spec.layers[number - 1].activation
@@ -228,12 +257,11 @@ class Reference:
             local.append([])
             roundings.append([])
             for j, e in enumerate(z_error[i]):
-                radius = self.spread * e
-                ball = self.ball(z, i, j, radius)
+                ball = self.ball(z, i, j, e)
                 formulas = [lambda s, piece=piece: piece(s, kwargs) for piece in function.pieces]
                 f = Suprema() if ball is None else on_the_ball(formulas, function.kinks, None, ball, ball)
-                at = self._interval(z.mid[i, j], radius, size[i][j] + f.slope * radius, f.slope)
-                reach = abs(float(z.mid[i, j])) + radius
+                at = self._interval(z.mid[i, j], e, size[i][j] + f.slope * e, f.slope)
+                reach = abs(float(z.mid[i, j])) + e
                 flush = FLUSH_FACTOR * (1 + reach) * self.tiny if function.smooth_library else 2 * self.eta
                 scale = function.value_scale(at, kwargs).item()
                 error = self.add(
@@ -254,12 +282,10 @@ class Reference:
     def _softmax_factors(self, z: Sequence[float], p: Sequence[float], z_error: Sequence[float]) -> list[float]:
         """e^(±R) over a sum that holds e^(∓R): R_i is the error of z_i and the roundings of its exponent."""
         width = len(z)
-        if width == 1:
-            return [0.0]
         top = max(z)
         log_total = top + math.log(math.fsum(math.exp(zi - top) for zi in z))
         R = [
-            self.spread * e + self.u * (2 * (log_total - zi) + 2 * abs(log_total) + ELEMENTARY * (2 + math.log(width)))
+            e + self.u * (2 * (log_total - zi) + 2 * abs(log_total) + ELEMENTARY * (2 + math.log(width)))
             for zi, e in zip(z, z_error, strict=True)
         ]
         smallest = math.fsum(_times(pi, math.expm1(-Ri)) for pi, Ri in zip(p, R, strict=True))
@@ -276,6 +302,7 @@ class Reference:
 
     def _cost(self, s_error: Table) -> tuple[Table, Table]:
         function, kwargs = LOSSES[self.spec.loss.name], self.spec.loss.kwargs
+        pieces, loss_kinks, loss_at_kink = ELEMENTWISE_LOSSES.get(function.name, NO_PIECES)
         s, y = self.truth.values[f"a{self.spec.depth + 1}"], self.batch.targets(self.spec.n_out).tolist()
         width, share = self.spec.n_out, 1 / self.parts
         held = [[0.0] * width for _ in range(self.n)]
@@ -284,22 +311,22 @@ class Reference:
         value_errors: list[float] = []
         error: Table = []
         for i in range(self.n):
-            if not function.elementwise:
+            if not pieces:
                 value, value_error, row = self._cross_entropy(s.mid[i].tolist(), s_error[i], y[i])
                 values.append(value)
                 value_errors.append(value_error)
                 error.append([self.add(e, self.flushed(t)) for e, t in zip(row, y[i], strict=True)])
-                held[i] = [abs(m) + self.spread * e for m, e in zip(s.mid[i].tolist(), s_error[i], strict=True)]
+                held[i] = [abs(m) + e for m, e in zip(s.mid[i].tolist(), s_error[i], strict=True)]
                 continue
             error.append([])
             for j, target in enumerate(y[i]):
-                radius = self.spread * s_error[i][j]
+                radius = s_error[i][j]
                 ball, exact = self.ball(s, i, j, radius), flint.arb(target)
-                formulas = [lambda t, piece=piece, exact=exact: piece(t, exact, kwargs) for piece in function.pieces]
-                at_kink = function.at_kink and (lambda t, exact=exact: function.at_kink(t, exact, kwargs))
+                formulas = [lambda t, piece=piece, exact=exact: piece(t, exact, kwargs) for piece in pieces]
+                at_kink = loss_at_kink and (lambda t, exact=exact: loss_at_kink(t, exact, kwargs))
                 f = Suprema()
                 if ball is not None:
-                    f = on_the_ball(formulas, function.kinks(kwargs), at_kink, ball, ball - exact)
+                    f = on_the_ball(formulas, loss_kinks(kwargs), at_kink, ball, ball - exact)
                 at, targets = self._interval(s.mid[i, j], radius, f.value, f.slope), np.array([target])
                 reach = abs(float(s.mid[i, j])) + radius
                 held[i][j], jump[i][j] = reach + abs(target), share * f.jump
@@ -320,15 +347,16 @@ class Reference:
                 scale = function.slope_scale(at, targets).item()
                 error[-1].append(
                     self.add(
-                        _times(f.curvature, s_error[i][j]), (function.slope_ulps + 3) * self.u * scale, lost, parameter
+                        _times(f.curvature, s_error[i][j]), function.slope_ulps * self.u * scale, lost, parameter
                     )
                 )
         self._loss(values, value_errors, share, held)
         magnitude = self.magnitudes(f"da{self.spec.depth + 1}")
+        shares = 3 if self.parts > 1 else 0
         for i in range(self.n):
             for j in range(width):
                 size, e = magnitude[i][j], share * error[i][j]
-                e = self.add(e, 3 * self.u * size, min(size + e, 3 * self.eta))
+                e = self.add(e, shares * self.u * size, min(size + e, 3 * self.eta))
                 e = self.unless_overflow(e, max(self.parts * size, 2 * held[i][j]))
                 error[i][j] = e
         return error, jump
@@ -346,9 +374,6 @@ class Reference:
     def _cross_entropy(self, s: list[float], s_error: list[float], y: list[float]) -> tuple[float, float, list[float]]:
         """Of one sample: |loss|, its bound, and the bounds of (Σy) p − y."""
         width = len(s)
-        if width == 1:  # a certain class
-            unbounded = 0.0 if math.isfinite(s_error[0]) else INF
-            return 0.0, unbounded, [unbounded + abs(y[0] - 1)]
         top = max(s)
         log_total = top + math.log(math.fsum(math.exp(si - top) for si in s))
         p = [math.exp(si - log_total) for si in s]
@@ -357,10 +382,10 @@ class Reference:
         gamma = self.gamma(width + 1)
         errors, slopes = [], []
         for pj, yj, factor in zip(p, y, self._softmax_factors(s, p, s_error), strict=True):
-            drift = min(max(pj, 5e-324) * factor, 1.0) / self.spread
+            drift = min(max(pj, 5e-324) * factor, 1.0)
             off = mass * (drift + min(pj, self.tiny)) + abs(mass - 1) * pj
-            errors.append(self.add(off, (ELEMENTARY + 4) * self.u * (yj + mass * pj), gamma * mass * pj))
-            slopes.append(abs(mass * pj - yj) + self.spread * off)
+            errors.append(self.add(off, self.u * (2 * yj + (ELEMENTARY + 4) * mass * pj), gamma * mass * pj))
+            slopes.append(abs(mass * pj - yj) + off)
         value = math.fsum(yj * (log_total - sj) for yj, sj in zip(y, s, strict=True))
         sizes = math.fsum(yj * (2 * abs(sj) + 2 * largest + 2 * math.log(width)) for yj, sj in zip(y, s, strict=True))
         value_error = self.add(
@@ -400,9 +425,9 @@ class Reference:
         i, j = at
         activation, f = self.spec.layers[number - 1].activation, self.local[number - 1][i][j]
         z_error = self.z_error[number - 1][i][j]
-        held = da + self.spread * error
+        held = da + error
         bound = self.add(
-            f.slope * error,
+            (f.slope if across else f.own_slope) * error,
             _times(held, _times(f.curvature, z_error)),
             _times(held, self.slope_rounding[number - 1][i][j]),
             self.u * delta,
@@ -411,7 +436,7 @@ class Reference:
             bound += _times(f.jump, held)
         magnified = 1.0  # what underflows before it is multiplied by a part of f'
         if ACTIVATIONS[activation.name].smooth_library:
-            z = self.magnitudes(f"z{number + 1}")[i][j] + self.spread * z_error
+            z = self.magnitudes(f"z{number + 1}")[i][j] + z_error
             magnified = FLUSH_FACTOR * (1 + z) * (1 + z) * (1 + z) * max([1.0, *activation.kwargs.values()])
         bound += min(delta + bound, 2 * self.eta * magnified)
         return self.unless_overflow(bound, self.parts * max(held, delta + bound))
@@ -421,13 +446,11 @@ class Reference:
         d = self.truth.values[f"da{number + 1}"].mid[i].tolist()
         sizes = self.magnitudes(f"da{number + 1}")[i]
         width = len(d)
-        top = max(size + self.spread * e for size, e in zip(sizes, error, strict=True))
-        if width == 1:
-            return [self.unless_overflow(0.0 if math.isfinite(error[0]) else INF, 2 * self.parts * top)]
+        top = max(size + e for size, e in zip(sizes, error, strict=True))
         a = self.magnitudes(f"a{number + 1}")[i]
         a_error = self.forward[f"a{number + 1}"][i]
-        held_a = [p + self.spread * e for p, e in zip(a, a_error, strict=True)]
-        held = [abs(dj) + self.spread * e for dj, e in zip(d, error, strict=True)]
+        held_a = [p + e for p, e in zip(a, a_error, strict=True)]
+        held = [abs(dj) + e for dj, e in zip(d, error, strict=True)]
         total = math.fsum(_finite(p * h) for p, h in zip(held_a, held, strict=True))
         mean = math.fsum(p * dj for p, dj in zip(a, d, strict=True))
         bounds = []
@@ -447,8 +470,8 @@ class Reference:
 
     def _of_samples(self, delta: Any, a: Any) -> float:
         """∂C/∂w: a sum over the samples of two factors, each with an error."""
-        held_a = [(p + self.spread * e, e) for p, e in a]
-        held = [d + self.spread * e for d, e in delta]
+        held_a = [(p + e, e) for p, e in a]
+        held = [d + e for d, e in delta]
         terms = math.fsum(_finite(d * p) for d, (p, _) in zip(held, held_a, strict=True))
         error = self.add(
             self.gamma(self.n + 2) * terms,
@@ -459,7 +482,7 @@ class Reference:
         return self.unless_overflow(error, self.parts * terms)
 
     def _of_bias(self, delta: Any) -> float:
-        terms = math.fsum(_finite(d + self.spread * e) for d, e in delta)
+        terms = math.fsum(_finite(d + e) for d, e in delta)
         error = self.add(self.gamma(self.n + 1) * terms, *(e for _, e in delta), min(terms, (self.n + 1) * self.eta))
         return self.unless_overflow(error, self.parts * terms)
 

@@ -90,7 +90,7 @@ class Judged:
         """Raises Wrong."""
         rows = self.judge.judge_answer(contender.name, _answer(contender, self.small, self.data))
         for row in rows:
-            if FAIL in (row.verdict, row.statistical):
+            if row.verdict == FAIL:
                 raise Wrong(f"{row.quantity} is wrong: {row.reason or row.verdict}")
         if self.full is not None:
             loss, grads = _answer(contender, self.group, self.group.data())

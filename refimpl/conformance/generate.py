@@ -24,17 +24,17 @@ from refimpl.faults.ball_equations import Exact
 from refimpl.faults.catalogue import FAULTS, Mistaken, PlantedBackend, places
 from refimpl.faults.diagnosis import diagnose_answer
 from refimpl.formats.errors import CertificationError, ConformanceError
+from refimpl.judge.bounds import Tolerance
 from refimpl.judge.judge import Judge
 from refimpl.judge.rounding import forward, propagate
 from refimpl.judge.submission import Submission
-from refimpl.judge.tolerance import Tolerance
 from refimpl.judge.verdicts import DECISIVE, largest_element
 from refimpl.judge.workers import spread
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.batch import validate
 from refimpl.truth.balls import Balls
 
-FORMAT = "refimpl.vectors/1"
+FORMAT = "refimpl.vectors/2"
 LARGEST_FILE = 190_000  # bytes
 KILL = 100.0
 ATTEMPTS = 30
@@ -81,10 +81,10 @@ def _expected(judge: Judge, exact: bool) -> dict[str, Expected]:
     """The truth and the tolerances as they are written, rounded outwards to two digits."""
     names = list(judge.spec.parameter_shapes)
     balls = {"loss": judge.truth.loss, **{name: judge.truth.grads[name] for name in names}}
-    bounds = {a.name: judge.tolerance(a) for a in ARITHMETIC_NAMES.values()}
+    bounds = {a.name: judge.tolerance(a, repeated=True) for a in ARITHMETIC_NAMES.values()}
     float32 = Judge(judge.spec, validate(judge.spec, *_as_float32(judge)))
     for name in ("float32", "float32_flushing"):
-        bounds[name] = float32.tolerance(ARITHMETIC_NAMES[name])
+        bounds[name] = float32.tolerance(ARITHMETIC_NAMES[name], repeated=True)
     grads = {name: balls[name] for name in names}
     largest = {name: largest_element(ball.mid, grads if name in grads else {}) for name, ball in balls.items()}
     return {name: _one_expected(name, ball, bounds, largest[name], exact) for name, ball in balls.items()}
@@ -98,20 +98,25 @@ def _as_float32(judge: Judge) -> tuple[dict[str, Array], Array, Array]:
 
 
 def _one_expected(name: str, ball: Balls, bounds: Mapping[str, Tolerance], largest: float, exact: bool) -> Expected:
-    radius = _outwards(ball.rad)
-    tolerances = {}
-    for key, bound in bounds.items():
-        if exact:
-            tolerances[key] = np.zeros_like(radius)
-            continue
-        total = _outwards(bound.worst_case[name] + 3 * ball.tail_rad + np.abs(ball.tail))
+    def decided(bound: Tolerance, right: Real, across: Real) -> Real:
+        total = _outwards(right + 3 * ball.tail_rad + np.abs(ball.tail))
         limit = DECISIVE * max(largest, bound.arithmetic.smallest_normal)
-        decided = (total <= limit) & (bound.across_kinks[name] == bound.worst_case[name])
-        tolerances[key] = np.where(decided, total, np.inf)
-    for dtype in ARITHMETICS:
-        if np.array_equal(tolerances[f"{dtype}_flushing"], tolerances[dtype]):
-            del tolerances[f"{dtype}_flushing"]
-    return Expected(ball.mid, radius, tolerances)
+        return np.where((total <= limit) & (across == right), total, np.inf)
+
+    def written(forms: Mapping[str, Real]) -> dict[str, Real]:
+        """A form of an arithmetic that flushes only where it is another than IEEE's."""
+        ieee = {name: forms[name.removesuffix("_flushing")] for name in forms}
+        return {
+            name: form for name, form in forms.items() if form is ieee[name] or not np.array_equal(form, ieee[name])
+        }
+
+    radius = _outwards(ball.rad)
+    if exact:
+        zeros = {dtype: np.zeros_like(radius) for dtype in ARITHMETICS}
+        return Expected(ball.mid, radius, zeros, zeros)
+    worst = {key: decided(b, b.worst_case[name], b.across_kinks[name]) for key, b in bounds.items()}
+    statistical = {key: decided(b, b.statistical[name], b.statistical_across[name]) for key, b in bounds.items()}
+    return Expected(ball.mid, radius, written(worst), written(statistical))
 
 
 def _kills(judge: Judge, expected: Mapping[str, Expected]) -> tuple[list[Place], list[Place]]:
@@ -257,14 +262,17 @@ def _tensor(array: Array) -> dict[str, Any]:
 
 
 def _written(expected: Expected) -> dict[str, Any]:
-    tolerance = {
-        name: [_short(t) if math.isfinite(t) else None for t in values.ravel().tolist()]
-        for name, values in expected.tolerance.items()
-    }
+    def bounds(form: Mapping[str, Real]) -> dict[str, list[Any]]:
+        return {
+            name: [_short(t) if math.isfinite(t) else None for t in values.ravel().tolist()]
+            for name, values in form.items()
+        }
+
     return {
         **_tensor(expected.value),
         "radius": [_short(r) for r in expected.radius.ravel().tolist()],
-        "tolerance": tolerance,
+        "tolerance": bounds(expected.tolerance),
+        "statistical": bounds(expected.statistical),
     }
 
 

@@ -1,8 +1,10 @@
-"""The vector files, `refimpl.vectors/1`: cases with their certified answers, in JSON that any language reads. `load`
+"""The vector files, `refimpl.vectors/2`: cases with their certified answers, in JSON that any language reads. `load`
 reads those that come with refimpl, or somebody else's; they are made by :mod:`refimpl.conformance.generate`.
 
-A number stands there twice: as a C99 hexadecimal float, which is what counts, and as a decimal. A tolerance is the
-largest |g − value| that passes, the radius of the certified ball included; null where nothing can be decided.
+A number stands there twice: as a C99 hexadecimal float, which is what counts, and as a decimal. `tolerance` is the
+largest |g − value| that passes by the worst case, the radius of the certified ball included, `statistical` by the
+statistical bound; null where that decides nothing. An answer is right where it is within both. `refimpl.vectors/1` has
+no `statistical`.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from refimpl.formats.arrays import Shape
 from refimpl.formats.errors import ConformanceError
 from refimpl.formats.strict_json import parse
 from refimpl.formats.validation import Document, Listed, Name, OneOf, Several, Whole, checked
+from refimpl.judge.bounds import Tolerance
 from refimpl.judge.judge import Judge
-from refimpl.judge.tolerance import Tolerance
 from refimpl.network.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
 from refimpl.network.batch import Batch, validate
 from refimpl.network.documents import NetworkDocument
@@ -43,6 +45,7 @@ ARITHMETIC_NAMES = {a.name: a for a in (*ARITHMETICS.values(), *FLUSHING.values(
 Array = NDArray[Any]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Bound = Annotated[Real, Field(ge=0)]
+Bounds = dict[Annotated[str, OneOf(tuple(ARITHMETIC_NAMES))], Listed[Bound | None]]
 Hexadecimal = Annotated[str, Field(strict=True, pattern=r"^-?0x[01](\.[0-9a-f]{1,13})?p[+-][0-9]{1,4}$")]
 Place = tuple[Annotated[str, OneOf(tuple(FAULTS))], Annotated[Whole, Field(ge=0)]]
 
@@ -90,13 +93,14 @@ class Labels(Document):
 
 @dataclass(frozen=True)
 class Expected:
-    """A certified array: its value, the radius around it, and by arithmetic how far an answer may lie from it
-    (inf: nothing can be decided). All of one shape.
+    """A certified array: its value, the radius around it, and by arithmetic how far an answer may lie from it, in the
+    worst case and statistically (inf: nothing can be decided). All of one shape.
     """
 
     value: NDArray[np.float64]
     radius: NDArray[np.float64]
     tolerance: Mapping[str, NDArray[np.float64]]
+    statistical: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def balls(self) -> Balls:
@@ -109,13 +113,17 @@ class Certified(Numbers):
     """A certified array: its value, the radius around it, and by arithmetic how far an answer may lie from it."""
 
     radius: Listed[Bound]
-    tolerance: dict[Annotated[str, OneOf(tuple(ARITHMETIC_NAMES))], Listed[Bound | None]]
+    tolerance: Bounds
+    statistical: Bounds = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _complete(self) -> Certified:
         if not set(ARITHMETICS) <= set(self.tolerance):
             raise ValueError(f": tolerance must have the keys {', '.join(ARITHMETICS)}")
-        if {len(self.radius), *map(len, self.tolerance.values())} != {len(self.hex)}:
+        if self.statistical and not set(ARITHMETICS) <= set(self.statistical):
+            raise ValueError(f": statistical must have the keys {', '.join(ARITHMETICS)}")
+        bounds = [*self.tolerance.values(), *self.statistical.values()]
+        if {len(self.radius), *map(len, bounds)} != {len(self.hex)}:
             raise ValueError(f": radius and tolerances must hold {len(self.hex)} numbers each")
         return self
 
@@ -126,7 +134,10 @@ class Certified(Numbers):
         def bounds(values: Sequence[float | None]) -> NDArray[np.float64]:
             return np.array([math.inf if v is None else v for v in values], dtype=np.float64).reshape(self.shape)
 
-        return Expected(self.array, bounds(self.radius), {name: bounds(v) for name, v in self.tolerance.items()})
+        tolerance, statistical = (
+            {name: bounds(values) for name, values in form.items()} for form in (self.tolerance, self.statistical)
+        )
+        return Expected(self.array, bounds(self.radius), tolerance, statistical)
 
 
 if TYPE_CHECKING:
@@ -214,9 +225,13 @@ class Case(Document):
 def _written(expected: Mapping[str, Expected], arithmetic: Arithmetic) -> Tolerance:
     """What is written for this arithmetic; for one that flushes, IEEE's where no other is written."""
     ieee = arithmetic.name.removesuffix("_flushing")
-    bounds = {name: e.tolerance.get(arithmetic.name, e.tolerance[ieee]) for name, e in expected.items()}
-    unknown = {name: np.full_like(bound, np.inf) for name, bound in bounds.items()}
-    return Tolerance(bounds, bounds, unknown, arithmetic)
+
+    def found(form: Mapping[str, NDArray[np.float64]], like: NDArray[np.float64]) -> NDArray[np.float64]:
+        return form.get(arithmetic.name, form.get(ieee, np.full_like(like, np.inf)))
+
+    worst = {name: found(e.tolerance, e.value) for name, e in expected.items()}
+    statistical = {name: found(e.statistical, e.value) for name, e in expected.items()}
+    return Tolerance(worst, worst, statistical, statistical, arithmetic)
 
 
 class WrongAnswer(Document):
@@ -232,7 +247,7 @@ class WrongAnswer(Document):
 class VectorFile(Document):
     """A file of cases and of wrong answers, with what the flags of its cases mean."""
 
-    format: Literal["refimpl.vectors/1"]
+    format: Literal["refimpl.vectors/1", "refimpl.vectors/2"]
     flags: dict[Name, str]
     cases: Several[Case] = ()
     wrong: Several[WrongAnswer] = ()

@@ -16,7 +16,7 @@ have no mean of zero over a narrow window, add linearly.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -28,17 +28,25 @@ from refimpl.judge.first_order import SideBySide, Tangent, Tangents
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import SMALLEST
 from refimpl.truth.balls import as_matrices, rows_over
-from refimpl.truth.graph import Node, read
+from refimpl.truth.elementwise import Elementwise
+from refimpl.truth.graph import PRIMITIVES, Node, order, read
 from refimpl.truth.numbers import NumberAlgebra
 from refimpl.truth.rounding import Local, RoundingAlgebra, suprema
 
 Real = NDArray[np.float64]
 Values = Mapping[Node, Real]
+Bounds = dict[str, Real]
 FALSE_ALARM = 2.0**-40  # the probability of one or more false alarms in a report
 DRAWS = 128
 EXACT = 500  # roundings, up to which every sensitivity is computed
 NEGLIGIBLE = 2.0**-20
+ROUNDS = 3  # of looking for a reach that holds its own remainders
+WIDE = 2.0**-8  # of a derivative: by how much more it may change within the worst case
+MINOR = 2.0**-6  # of a bound: what comes on top
+SMALL = 2.0**-30
 LINEAR = frozenset({"apply"})
+BILINEAR = frozenset({"mul", "contract"})
+NONLINEAR = BILINEAR | {"div", "softmax", "log_sum_exp", "normalise", "inverse_deviation"}
 
 
 class PointRoundings(RoundingAlgebra):
@@ -58,7 +66,7 @@ class PointRoundings(RoundingAlgebra):
 
     def _local(self, where: Node, function: Any, a: tuple[Real, Real]) -> Local:
         value, slope, curvature = np.abs(self.numbers.derivatives(where, function, a[0])[:3])
-        return Local(value, slope, curvature, np.zeros_like(value))
+        return Local(value, slope, curvature, np.zeros_like(value), np.zeros_like(value))
 
     def sum(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
         mid, err = super().sum(node, a)
@@ -97,16 +105,31 @@ class PointRoundings(RoundingAlgebra):
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """Bounds by name, each in the shape of what it bounds: `worst_case` and `statistical` for an implementation that is
-    on the right side of every kink, `across_kinks` and `statistical_across` for one on either side; inf where the
-    arithmetic may overflow.
+class Tolerance:
+    """How far a right implementation in an arithmetic may lie from the truth: bounds by name, each in the shape of what
+    it bounds.
+
+    `worst_case` holds for any that is on the right side of every kink, `across_kinks` for one on either side; so do
+    `statistical` and `statistical_across`, but for the probability `FALSE_ALARM`. inf where the arithmetic may
+    overflow.
     """
 
-    worst_case: dict[str, Real]
-    across_kinks: dict[str, Real]
-    statistical: dict[str, Real]
-    statistical_across: dict[str, Real]
+    worst_case: Bounds
+    across_kinks: Bounds
+    statistical: Bounds
+    statistical_across: Bounds
+    arithmetic: Arithmetic
+
+    def mapped(self, change: Callable[[Bounds], Bounds]) -> Tolerance:
+        """With every bound changed."""
+        return Tolerance(
+            change(self.worst_case), change(self.across_kinks), change(self.statistical),
+            change(self.statistical_across), self.arithmetic,
+        )  # fmt: skip
+
+    def at(self, key: str, index: tuple[int, ...]) -> Tolerance:
+        """Of one element, as arrays of shape (1,)."""
+        return self.mapped(lambda bounds: {key: np.atleast_1d(bounds[key][index])})
 
 
 def cells(values: Real, u: float) -> NDArray[np.intp]:
@@ -116,6 +139,7 @@ def cells(values: Real, u: float) -> NDArray[np.intp]:
     return inverse
 
 
+@np.errstate(all="ignore")  # bounds may be infinite
 def bounds(
     ends: Mapping[str, Node],
     given: Mapping[str, Real],
@@ -123,47 +147,59 @@ def bounds(
     parts: int = 1,
     seed: int = 0,
     repeated: bool = False,
+    theorem: bool = False,
     known: Values | None = None,
-) -> Bounds:
+) -> Tolerance:
     """The bounds of the named ends of a graph at the `given` numbers. `parts`: what may be divided by last; `seed`: of
-    the sketches; `repeated`: whether to look in every sum for terms that repeat, which takes its time; `known`: values
-    that are certified.
+    the sketches; `repeated`: whether to look in every sum for terms that repeat, which takes its time; `theorem`: the
+    worst case alone, the statistical bounds being inf; `known`: values that are certified.
     """
     numbers = NumberAlgebra(given)
-    values = read(ends.values(), numbers, known)
+    found = read(ends.values(), numbers, known)
+    values = {node: found[node] for node in order(ends.values())}
     walk = RoundingAlgebra(arithmetic, lambda node, *mids: values[node], parts=parts)
-    worst = _errors(ends, walk)
-    across = worst
+    worst = across = _errors(ends, walk)
     if walk.near_kinks:
-        walk = replace(walk, across_kinks=True)
-        across = _errors(ends, walk)
-    point = PointRoundings(arithmetic, numbers, parts, repeated)
-    own = {}
-    for node in values:
-        rounding = point.own(node, values[node], *(values[one] for one in node.inputs))
-        # what may underflow in a number of usual size is nothing beside that number's roundings
-        rounding = np.where(rounding > NEGLIGIBLE * arithmetic.unit_roundoff * np.abs(values[node]), rounding, 0.0)
-        if rounding.any():
-            own[node] = rounding
-    judged = sum(node.size for node in ends.values())
-    sources = sum(node.size for node in own)
-    spread = math.sqrt(2 * math.log(4 * judged / FALSE_ALARM))
-    aside = SideBySide(given, numbers.evaluated)
-    if sources <= EXACT:
-        likely = _exact(values, aside, own, arithmetic.unit_roundoff, spread)
-    else:
-        likely = _sketched(values, aside, own, arithmetic.unit_roundoff, spread, judged, seed)
-    reach = {node: np.minimum(worst[node], _unbounded(err)) for node, err in likely.items()}
+        across = _errors(ends, replace(walk, across_kinks=True))
+    if theorem:
+        unknown = {name: np.full(node.shape, np.inf) for name, node in ends.items()}
+        return Tolerance(_named(ends, worst), _named(ends, across), unknown, unknown, arithmetic)
+    first_order = FirstOrder(values, walk, numbers, sum(node.size for node in ends.values()), seed, repeated)
+    likely = first_order.statistical()
     # what is below float64's range is not 0, and may lie beside a kink
-    moved = {node: np.where(worst[node] > 0, np.maximum(err, SMALLEST), 0.0) for node, err in reach.items()}
-    jumps = _errors(ends, Jumps(arithmetic, values, moved, parts))
-
-    def named(errors: Mapping[Node, Real]) -> dict[str, Real]:
-        return {name: errors[node] for name, node in ends.items()}
-
-    return Bounds(
-        named(worst), named(across), named(reach), named({node: reach[node] + err for node, err in jumps.items()})
+    reach = {node: np.where(worst[node] > 0, np.maximum(err, SMALLEST), 0.0) for node, err in likely.items()}
+    beyond = Remainders(walk, numbers, reach)
+    remainder = _errors(ends, beyond)
+    jumps = _errors(ends, beyond.across()) if beyond.near_kinks else {}
+    if any((remainder[node] > MINOR * reach[node]).any() for node in ends.values()):
+        remainder = _through_the_graph(remainder, beyond, first_order)
+    return Tolerance(
+        _named(ends, worst),
+        _named(ends, across),
+        {name: np.minimum(worst[node], likely[node] + remainder[node]) for name, node in ends.items()},
+        {
+            name: np.minimum(across[node], likely[node] + jumps.get(node, remainder[node]))
+            for name, node in ends.items()
+        },
+        arithmetic,
     )
+
+
+def _through_the_graph(remainder: dict[Node, Real], beyond: Remainders, first_order: FirstOrder) -> dict[Node, Real]:
+    """The remainders by their sensitivities, which do not wrap, where a wider reach is found that holds them too."""
+    wider = {node: 2 * err for node, err in beyond.reach.items()}
+    for _ in range(ROUNDS):
+        own = beyond.within(wider).each(first_order.values)
+        total = first_order.one_norm(own)
+        holding = {node: beyond.reach[node] + err for node, err in total.items()}
+        if all((err <= wider[node]).all() for node, err in holding.items()):
+            return {node: np.minimum(err, total[node]) for node, err in remainder.items()}
+        wider = {node: np.maximum(wider[node], 2 * err) for node, err in holding.items()}
+    return remainder
+
+
+def _named(ends: Mapping[str, Node], errors: Values) -> Bounds:
+    return {name: errors[node] for name, node in ends.items()}
 
 
 def _errors(ends: Mapping[str, Node], walk: RoundingAlgebra) -> dict[Node, Real]:
@@ -175,104 +211,234 @@ def _unbounded(err: Real) -> Real:
     return np.where(np.isnan(err), np.inf, err)
 
 
-class Jumps(RoundingAlgebra):
-    """Where an implementation may be on the other side of a kink, or beyond what a function or the arithmetic takes,
-    and by how much the results then differ: no rounding, but the jumps within `reach` of each argument.
+# --------------------------------------------------------------------------------------------------------------
+# Beyond first order
+
+
+class Remainders(RoundingAlgebra):
+    """What the first order leaves out, carried in absolute values: products of errors and curvature, within `reach` of
+    each node, and the jumps of derivatives where a kink is; unbounded where a function or the arithmetic takes no more.
     """
 
     def __init__(
-        self, arithmetic: Arithmetic, values: Mapping[Node, Real], reach: Mapping[Node, Real], parts: int
+        self, walk: RoundingAlgebra, numbers: NumberAlgebra, reach: Values, across_kinks: bool = False
     ) -> None:
-        exact = replace(arithmetic, unit_roundoff=0.0, smallest_normal=0.0, smallest_subnormal=0.0)
-        super().__init__(exact, lambda node, *mids: values[node], across_kinks=True, parts=parts)
-        self.reach = reach
+        exact = replace(walk.arithmetic, unit_roundoff=0.0, smallest_normal=0.0, smallest_subnormal=0.0)
+        super().__init__(exact, walk.mids, across_kinks=across_kinks, parts=walk.parts)
+        self.walk, self.numbers, self.reach = walk, numbers, reach
+
+    def across(self) -> Remainders:
+        """With the jumps."""
+        return Remainders(self.walk, self.numbers, self.reach, across_kinks=True)
+
+    def within(self, reach: Values) -> Remainders:
+        """The same within another reach."""
+        return Remainders(self.walk, self.numbers, reach)
+
+    def each(self, values: Values) -> dict[Node, Real]:
+        """What every node leaves out where its inputs do not, as far as that is not 0."""
+        none = {node: np.zeros(node.shape) for node in values}
+        own = {}
+        for node in values:
+            pairs = [(values[one], none[one]) for one in node.inputs]
+            err = _unbounded(getattr(self, node.rule)(node, *pairs)[1])
+            if err.any():
+                own[node] = err
+        return own
 
     def apply(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
-        (function, times), mid = node.static, self.mids(node, a[0])
+        (function, times), where = node.static, node.inputs[0]
+        reach = a[1] + self.reach[where]
+        local = self._within(where, function, a[0], reach)
+        slope, curvature = np.abs(self.numbers.derivatives(where, function, a[0])[1:3])
+        if times == 0:
+            err = slope * a[1] + local.curvature * np.square(reach) / 2 + local.jump * reach
+        else:
+            err = curvature * a[1] + local.turn * reach + local.jump * self.across_kinks
+        self.near_kinks |= bool(local.jump.any())
+        return self._made(self.mids(node, a[0]), np.where((reach > 0) | np.isnan(reach), err, 0.0), local.value)
+
+    def _within(self, where: Node, function: Elementwise, mid: Real, reach: Real) -> Local:
+        """What the function does within reach: what it does within the worst case, where that says enough."""
+        key = where, function
+        if key not in self._locals:
+            found = self.walk._locals[key]
+            wide = np.isinf(found.value) | (found.jump > 0) | (found.curvature * reach > WIDE * found.slope)
+            wide |= found.turn > WIDE * found.curvature
+            if (wide & (reach > 0)).any():
+                few = suprema(function, mid[wide], reach[wide])
+                parts = {name: getattr(found, name).copy() for name in vars(found)}
+                for name, part in parts.items():
+                    part[wide] = getattr(few, name)
+                found = Local(**parts)
+            self._locals[key] = found
+        return self._locals[key]
+
+    def max(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
         reach = a[1] + self.reach[node.inputs[0]]
-        ends = np.array([*function.kinks, function.above])
-        near = (a[1] > 0) | (np.abs(a[0][..., None] - ends) <= 1.01 * reach[..., None]).any(axis=-1)
-        err = np.zeros(node.shape)
-        if near.any():
-            local = suprema(function, a[0][near], reach[near])
-            carried = (local.curvature if times else local.slope) * a[1][near]
-            jumped = np.where(a[1][near] > 0, carried, 0.0) + (local.jump if times else 0.0)
-            err[near] = np.where(np.isinf(local.slope), np.inf, jumped)
-        return self._made(mid, err)
+        mid, widest = self.mids(node, a[0]), reach.max(axis=node.static, keepdims=True)
+        others = (a[0] + reach >= mid - widest).sum(axis=node.static, keepdims=True) > 1
+        return mid, np.where(others, 2 * widest, a[1].max(axis=node.static, keepdims=True))
 
     def first_largest(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
         return super().first_largest(node, (a[0], a[1] + self.reach[node.inputs[0]]))
 
 
-def _exact(values: Values, numbers: SideBySide, own: Mapping[Node, Real], u: float, spread: float) -> dict[Node, Real]:
-    """The statistical bound of every node from all sensitivities."""
-    starts = dict(zip(own, np.cumsum([0, *(node.size for node in own)]).tolist(), strict=False))
-    total = sum(node.size for node in own)
-    groups: list[NDArray[np.intp]] = []
-    linear: list[bool] = []
-    for node in own:
-        cell = cells(values[node], u)
-        groups.append(len(linear) + cell)
-        linear += [node.rule in LINEAR] * (int(cell.max()) + 1)
+def _beyond_linear(rule: str) -> Any:
+    """The rule's bound on errors within reach, less its linear part, and what the inputs' own remainders come to."""
+    bound = getattr(Remainders, rule)
 
-    def draws(node: Node) -> Tangent:
-        if node not in own:
-            return None
-        units = np.zeros((total, node.size))
-        units[starts[node] + np.arange(node.size), np.arange(node.size)] = own[node].ravel()
-        return units.reshape(total, *node.shape)
+    def read(self: Remainders, node: Node, *inputs: tuple[Real, Real]) -> tuple[Real, Real]:
+        def out(*errs: Real) -> Real:
+            pairs = [(mid, err) for (mid, _), err in zip(inputs, errs, strict=True)]
+            return np.asarray(bound(self, node, *pairs)[1])
 
-    found = read(values, Tangents(numbers, values, draws))
-    group, is_linear = np.concatenate([*groups, np.zeros(0, np.intp)]), np.array(linear, dtype=bool)
-    return {node: _from_all(tangents, node, group, is_linear, spread) for node, tangents in found.items()}
+        def linear(*errs: Real) -> Real:
+            return out(*(SMALL * err for err in errs)) / SMALL
+
+        carried = [err for _, err in inputs]
+        if rule in NONLINEAR:
+            err = linear(*carried) if any(one.any() for one in carried) else np.zeros(node.shape)
+            reach = [one + self.reach[node_in] for one, node_in in zip(carried, node.inputs, strict=True)]
+            if all(one.any() for one in reach) or rule not in BILINEAR:
+                err = err + np.maximum(out(*reach) - linear(*reach), 0.0)
+        else:
+            err = out(*carried)
+        mid = self.mids(node, *(mid for mid, _ in inputs))
+        return self._made(mid, err, np.abs(mid) + self.reach[node] + err)
+
+    return read
 
 
-def _from_all(tangents: Tangent, node: Node, group: NDArray[np.intp], linear: NDArray[np.bool_], spread: float) -> Real:
+for _rule in PRIMITIVES:
+    setattr(Remainders, _rule, _beyond_linear(_rule))
+
+
+# --------------------------------------------------------------------------------------------------------------
+# To first order
+
+
+class FirstOrder:
+    """Linear part + λ √Σ(∂output/∂node × rounding)² at the `values` of a graph's nodes, of which so many are `judged`.
+    The linear part is of what has no mean of zero: library functions, flushing to zero, and all roundings of an
+    arithmetic that is biased.
+    """
+
+    def __init__(
+        self, values: Values, walk: RoundingAlgebra, numbers: NumberAlgebra, judged: int, seed: int, repeated: bool
+    ) -> None:
+        arithmetic = walk.arithmetic
+        self.values, self.numbers = values, SideBySide(numbers.known, numbers.evaluated)
+        self.u, self.seed = arithmetic.unit_roundoff, seed
+        self.chance = FALSE_ALARM / 4 / judged
+        self.spread = math.sqrt(2 * math.log(1 / self.chance))
+        self.inner = {one for node in values for one in node.inputs}  # an end's own rounding is known
+        point = PointRoundings(arithmetic, numbers, walk.parts, repeated)
+        unlimited = replace(arithmetic, smallest_normal=0.0, smallest_subnormal=0.0, flushes_subnormals=False)
+        nearest = PointRoundings(unlimited, numbers, walk.parts, repeated) if arithmetic.flushes_subnormals else point
+        self.random: dict[Node, Real] = {}
+        self.biased: dict[Node, Real] = {}
+        for node, value in values.items():
+            inputs = [values[one] for one in node.inputs]
+            rounding = point.own(node, value, *inputs)
+            # what may underflow in a number of usual size is nothing beside that number's roundings
+            rounding = np.where(rounding > NEGLIGIBLE * self.u * np.abs(value), rounding, 0.0)
+            if not rounding.any():
+                continue
+            if node.rule in LINEAR:
+                self.biased[node] = rounding
+                continue
+            self.random[node] = rounding
+            if nearest is not point:
+                self.random[node] = np.minimum(nearest.own(node, value, *inputs), rounding)
+                self.biased[node] = rounding - self.random[node]
+
+    def statistical(self) -> dict[Node, Real]:
+        """The bound of every node."""
+        linear = self.one_norm(self.biased)
+        return {node: _unbounded(err + linear[node]) for node, err in self._quadratic().items()}
+
+    def one_norm(self, own: Mapping[Node, Real]) -> dict[Node, Real]:
+        """Σ |∂node/∂source| × own, or its upper confidence limit."""
+        if _few(own):
+            return {node: _total(tangents, node) for node, tangents in self._sensitivities(own).items()}
+        rng = np.random.default_rng([self.seed, 1])
+
+        def draws(node: Node) -> Tangent:
+            if node not in self.inner or node not in own:
+                return None
+            return own[node] * rng.standard_cauchy((DRAWS, *node.shape))
+
+        wide, found = 1 / _root_moment(self.chance), self._tangents(draws)
+        return {node: wide * _mean_root_square(found[node], node) + self._last(own, node) for node in self.values}
+
+    def _quadratic(self) -> dict[Node, Real]:
+        """λ √Σ(…)² of what is random, or its upper confidence limit."""
+        own = self.random
+        if _few(own):
+            group = np.zeros(0, np.intp)
+            for node in own:
+                group = np.append(group, group.max(initial=-1) + 1 + cells(self.values[node], self.u))
+            found = self._sensitivities(own)
+            return {node: _largest_and_rest(tangents, group, self.spread, node) for node, tangents in found.items()}
+        rng = np.random.default_rng([self.seed, 2])
+
+        def draws(node: Node) -> Tangent:
+            if node not in self.inner or node not in own:
+                return None
+            cell = cells(self.values[node], self.u)
+            repeated = (np.bincount(cell) > 1)[cell]
+            shared = rng.standard_normal((DRAWS, int(cell.max()) + 1))[:, cell]
+            if repeated.any():  # alike, or as if by chance: both
+                shared[:, repeated] += rng.standard_normal((DRAWS, int(repeated.sum())))
+            return own[node] * shared.reshape(DRAWS, *node.shape)
+
+        wide, found = 1 / math.sqrt(_chi_square(self.chance)), self._tangents(draws)
+        return {
+            node: self.spread * np.hypot(wide * _root_mean_square(found[node], node), self._last(own, node))
+            for node in self.values
+        }
+
+    def _sensitivities(self, own: Mapping[Node, Real]) -> dict[Node, Tangent]:
+        starts = dict(zip(own, np.cumsum([0, *(node.size for node in own)]).tolist(), strict=False))
+        total = sum(node.size for node in own)
+
+        def unit(node: Node) -> Tangent:
+            if node not in own:
+                return None
+            units = np.zeros((total, node.size))
+            units[starts[node] + np.arange(node.size), np.arange(node.size)] = own[node].ravel()
+            return units.reshape(total, *node.shape)
+
+        return self._tangents(unit)
+
+    def _tangents(self, draws: Callable[[Node], Tangent]) -> dict[Node, Tangent]:
+        return read(self.values, Tangents(self.numbers, self.values, draws))
+
+    def _last(self, own: Mapping[Node, Real], node: Node) -> Real | float:
+        return 0.0 if node in self.inner else own.get(node, 0.0)
+
+
+def _few(own: Mapping[Node, Real]) -> bool:
+    return sum(node.size for node in own) <= EXACT
+
+
+def _largest_and_rest(tangents: Tangent, group: NDArray[np.intp], spread: float, node: Node) -> Real:
+    """min over j of the j largest + λ × the 2-norm of the rest, what is in one group being one error."""
     if tangents is None:
         return np.zeros(node.shape)
-    each = np.zeros((len(linear), node.size))
+    each = np.zeros((int(group.max()) + 1, node.size))
     np.add.at(each, group, np.abs(tangents.reshape(len(group), node.size)))
     nothing = np.zeros((1, node.size))
-    rest = np.sort(np.concatenate([each[~linear], nothing]), axis=0)[::-1]
+    rest = np.sort(each, axis=0)[::-1]
     top = np.maximum(rest[:1], SMALLEST)  # squares must not underflow
     tails = np.concatenate([top * np.sqrt(np.cumsum(np.square(rest / top)[::-1], axis=0)[::-1]), nothing])
     heads = np.concatenate([nothing, np.cumsum(rest, axis=0)])
-    return np.asarray((each[linear].sum(axis=0) + (heads + spread * tails).min(axis=0)).reshape(node.shape))
+    return np.asarray((heads + spread * tails).min(axis=0).reshape(node.shape))
 
 
-def _sketched(
-    values: Values, numbers: SideBySide, own: Mapping[Node, Real], u: float, spread: float, judged: int, seed: int
-) -> dict[Node, Real]:
-    """The statistical bound of every node, from its norms' upper confidence limits."""
-    rng = np.random.default_rng(seed)
-    chance = FALSE_ALARM / 4 / judged
-    inner = {one for node in values for one in node.inputs} & set(own)  # an end's own rounding is known
-
-    def gaussian(node: Node) -> Tangent:
-        if node not in inner or node.rule in LINEAR:
-            return None
-        cell = cells(values[node], u)
-        repeated = (np.bincount(cell) > 1)[cell]
-        shared = rng.standard_normal((DRAWS, int(cell.max()) + 1))[:, cell]
-        if repeated.any():  # alike, or as if by chance: both
-            shared[:, repeated] += rng.standard_normal((DRAWS, int(repeated.sum())))
-        return own[node] * shared.reshape(DRAWS, *node.shape)
-
-    def cauchy(node: Node) -> Tangent:
-        if node not in inner or node.rule not in LINEAR:
-            return None
-        return own[node] * rng.standard_cauchy((DRAWS, *node.shape))
-
-    def norm(node: Node, tangents: Tangent) -> Real:
-        last = 0.0 if node in inner else own.get(node, 0.0)
-        return np.hypot(_root_mean_square(tangents, node) * wide, last)
-
-    wide, wider = 1 / math.sqrt(_chi_square(chance)), 1 / _root_moment(chance)
-    two = {node: spread * norm(node, t) for node, t in read(values, Tangents(numbers, values, gaussian)).items()}
-    if not any(node.rule in LINEAR for node in inner):
-        return two
-    one = read(values, Tangents(numbers, values, cauchy))
-    return {node: two[node] + wider * _mean_root_square(t, node) for node, t in one.items()}
+def _total(tangents: Tangent, node: Node) -> Real:
+    return np.zeros(node.shape) if tangents is None else np.abs(tangents).sum(axis=0)
 
 
 def _root_mean_square(tangents: Tangent, node: Node) -> Real:

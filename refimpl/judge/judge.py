@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,10 @@ from refimpl.backend.gradients import declared_arithmetic, gradient_function
 from refimpl.backend.protocols import Backend, InputGradientBackend, IntermediatesBackend
 from refimpl.backend.untrusted import FAILURES, contained, described, printable
 from refimpl.formats.errors import BackendError
-from refimpl.judge.report import Row
+from refimpl.judge.bounds import Tolerance
+from refimpl.judge.report import STATISTICAL, WORST_CASE, Row
 from refimpl.judge.submission import Submission, Unusable
-from refimpl.judge.tolerance import Tolerance, tolerance
+from refimpl.judge.tolerance import tolerance
 from refimpl.judge.verdicts import judged, largest_element, refused
 from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.network.batch import Batch
@@ -32,6 +33,7 @@ from refimpl.network.spec import NetworkSpec
 from refimpl.truth.balls import Balls
 from refimpl.truth.certification import Certificate, certify_batch
 
+BOTH = "both"
 UNKNOWN = 10  # keys that are not the network's, of which each has a row
 
 Array = NDArray[Any]
@@ -49,7 +51,7 @@ class Judgement:
 class Judge:
     """The truth about one network on one batch, and the tolerance for each arithmetic asked for.
 
-    `truth` and `bounds` are computed where they are not given.
+    `truth` and `bounds` are computed where they are not given. `bound`: `BOTH`, or `WORST_CASE` for the theorem alone.
     """
 
     def __init__(
@@ -58,10 +60,26 @@ class Judge:
         batch: Batch,
         truth: Certificate | None = None,
         bounds: Callable[[Arithmetic], Tolerance] | None = None,
+        bound: str = BOTH,
     ) -> None:
-        self.spec, self.batch = spec, batch
+        self.spec, self.batch, self.bound = spec, batch, bound
         self.truth = certify_batch(spec, batch) if truth is None else truth
-        self.tolerance = cache(bounds or partial(tolerance, spec, batch, self.truth))
+        self.written = bounds
+        self._tolerance = cache(self._found)
+
+    def tolerance(self, arithmetic: Arithmetic, *, inputs: bool = False, repeated: bool = False) -> Tolerance:
+        """How far an answer in an arithmetic may lie from the truth; of the gradient of x too where `inputs` are asked
+        for. `repeated`: whether terms that repeat were looked for in every sum.
+        """
+        return self._tolerance(arithmetic, inputs, repeated)
+
+    def _found(self, arithmetic: Arithmetic, inputs: bool, repeated: bool) -> Tolerance:
+        if self.written:
+            return self.written(arithmetic)
+        return tolerance(
+            self.spec, self.batch, self.truth, arithmetic,
+            inputs=inputs, repeated=repeated, theorem=self.bound == WORST_CASE,
+        )  # fmt: skip
 
     def rows(
         self, backend: Backend, *, device: str = "cpu", inputs: bool = False, intermediates: bool = False
@@ -119,14 +137,10 @@ class Judge:
         """The verdict on one element, at `index` (from 0), of a gradient or of z, a or delta, in IEEE arithmetic."""
         whole = self.truth.grads.get(key) or self.truth.values[key]
         truth = Balls(*(np.atleast_1d(part[index]) for part in (whole.mid, whole.rad, whole.tail, whole.tail_rad)))
-        bounds = self.tolerance(ARITHMETICS[self.batch.dtype])
-        worst, across, statistical = (
-            {key: np.atleast_1d(form[key][index])}
-            for form in (bounds.worst_case, bounds.across_kinks, bounds.statistical)
-        )
-        here = Tolerance(worst, across, statistical, bounds.arithmetic)
-        values, largest = np.array([value], dtype=self.batch.dtype), self._largest(whole, key)
-        row = judged(name, key, values, truth, here, self.batch.dtype, largest)
+        row = self._judge_array(
+            name, key, np.array([value], dtype=self.batch.dtype), truth, ARITHMETICS[self.batch.dtype],
+            self._largest(whole, key), lambda bounds: bounds.at(key, index),
+        )  # fmt: skip
         return replace(row, index=tuple(i + 1 for i in index))
 
     def _judge_loss(self, name: str, loss: Array | Unusable | None, arithmetic: Arithmetic) -> Row:
@@ -155,9 +169,25 @@ class Judge:
             rows.append(refused(name, f"{more} more", "are not quantities of this network", size=more))
         return rows
 
-    def _judge_array(self, name: str, key: str, values: Array, truth: Balls, arithmetic: Arithmetic) -> Row:
-        bounds, largest = self.tolerance(arithmetic), self._largest(truth, key)
-        return judged(name, key, values, truth, bounds, self.batch.dtype, largest)
+    def _judge_array(
+        self,
+        name: str,
+        key: str,
+        values: Array,
+        truth: Balls,
+        arithmetic: Arithmetic,
+        largest: float | None = None,
+        part: Callable[[Tolerance], Tolerance] = lambda bounds: bounds,
+    ) -> Row:
+        largest = self._largest(truth, key) if largest is None else largest
+
+        def verdict(repeated: bool) -> Row:
+            bounds = part(self.tolerance(arithmetic, inputs=key == "x", repeated=repeated))
+            return judged(name, key, values, truth, bounds, self.batch.dtype, largest)
+
+        row = verdict(repeated=False)
+        # terms that repeat round alike: looked for before anything is called wrong
+        return verdict(repeated=True) if row.by == STATISTICAL else row
 
     def _largest(self, truth: Balls, key: str) -> float:
         return largest_element(truth.mid, self.truth.grads if key in self.truth.grads else {})

@@ -10,7 +10,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
@@ -21,8 +21,12 @@ from refimpl.formats.strict_json import finite
 from refimpl.network.spec import NetworkSpec
 
 PASS, FAIL, UNDETERMINED = "PASS", "FAIL", "UNDETERMINED"
+WORST_CASE, STATISTICAL = "worst case", "statistical"
 STYLES = {PASS: "green", FAIL: "bold red", UNDETERMINED: "yellow"}
-HEADINGS = ("backend", "quantity", "verdict", "error / tolerance", "ulps", "at", "value", "truth", "remark")
+HEADINGS = (
+    "backend", "quantity", "verdict", "error / tolerance", "would notice", "ulps", "at", "value", "truth", "remark",
+)  # fmt: skip
+NUMERIC = ("error / tolerance", "would notice", "ulps", "value", "truth")
 ANY, REMARK = 10_000, 24  # columns of a terminal: more than any has; what a remark takes at least
 OF_THE_ELEMENT = ("ulps", "at", "value", "truth")  # of the worst element: left out where there is no place
 
@@ -46,8 +50,9 @@ class Row:
 
     `ratio` is the largest error as a fraction of the tolerance among the elements of the worst verdict, `ulps` that
     error in units in the last place of the true value; `index` says where (1-based; empty for a scalar), `value` and
-    `truth` what stands there and `bound` the tolerance there. `statistical` is the second verdict on what is
-    UNDETERMINED in the worst case ("" where nothing is).
+    `truth` what stands there and `bound` the tolerance there. `by`: which bound a FAIL is outside, `WORST_CASE`, a
+    theorem, or `STATISTICAL` alone. `noticed`: the smallest change of the array's largest element that would have been
+    a FAIL, as a share of it.
     """
 
     backend: str
@@ -63,7 +68,8 @@ class Row:
     truth: float
     bound: float
     reason: str = ""
-    statistical: str = ""
+    by: str = ""
+    noticed: float = math.nan
 
     @property
     def place(self) -> str:
@@ -80,8 +86,8 @@ class Row:
             parts.append(f"{self.undetermined} of {self.size} undetermined")
         if self.reason:
             parts.append(self.reason)
-        if self.statistical:
-            parts.append(f"statistically {self.statistical}")
+        if self.by == STATISTICAL:
+            parts.append("by the statistical bound")
         return "; ".join(parts)
 
     @property
@@ -92,9 +98,9 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """The row as text, under `HEADINGS`."""
         numbers = (
-            ("", "", "", "", "")
+            ("",) * 6
             if math.isnan(self.truth)
-            else (_ratio(self.ratio), _short(self.ulps), self.place, *self.numbers)
+            else (_ratio(self.ratio), _share(self.noticed), _short(self.ulps), self.place, *self.numbers)
         )
         return (self.backend, self.quantity, self.verdict, *numbers, self.remark)
 
@@ -143,7 +149,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able data; numbers that JSON lacks (inf, nan) become None."""
         return {
-            "format": "refimpl.report/1",
+            "format": "refimpl.report/2",
             "ok": self.ok,
             "network": self.spec.to_dict(),
             "dtype": self.dtype,
@@ -171,8 +177,8 @@ class Report:
     def _table(self, headings: Sequence[str]) -> Table:
         table = Table(title=Text(self.title), title_justify="left", header_style="bold", pad_edge=False, box=None)
         for heading in headings:
-            numeric = heading in ("error / tolerance", "ulps", "value", "truth")
-            table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading != "remark")
+            justify: Literal["right", "left"] = "right" if heading in NUMERIC else "left"
+            table.add_column(heading, justify=justify, no_wrap=heading != "remark")
         previous = ""
         for row in self.rows:
             cells = {heading: Text(cell) for heading, cell in zip(HEADINGS, row.cells(), strict=True)}
@@ -222,6 +228,10 @@ def _colour(colours: dict[str, str], cell: str) -> str:
 
 def _ratio(ratio: float) -> str:
     return f"{ratio:.2%}" if ratio < 10 else f"{ratio:.3g} ×"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.2g} %" if math.isfinite(share) else ""
 
 
 def _short(number: float) -> str:

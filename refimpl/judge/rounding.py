@@ -13,6 +13,7 @@ the recursion. What it does not do: certify. `mid` is computed in float64, and `
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,16 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.equations import Equations
-from refimpl.judge.tolerance import activation_suprema, loss_suprema, softmax_factor
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.documents import Function
-from refimpl.network.functions import ACTIVATIONS, LOSSES, Activation, Ball, Interval, Loss, Series
+from refimpl.network.functions import ACTIVATIONS, ELEMENTARY, LOSSES, Activation, Ball, Interval, Loss, Series
 from refimpl.network.spec import NetworkSpec
 from refimpl.truth.balls import Balls
 from refimpl.truth.elementwise import activation as elementwise
 from refimpl.truth.elementwise import lose
 from refimpl.truth.numbers import precisely
 from refimpl.truth.precision import working_precision
+from refimpl.truth.rounding import UNBOUNDED, Local, over_ball
 
 Array = NDArray[Any]
 Real = NDArray[np.float64]
@@ -378,3 +379,50 @@ def _points(z: Bounded) -> Balls:
 def _mids(series: Sequence[Any], coefficient: int, shape: tuple[int, ...], finite: NDArray[np.bool_]) -> Real:
     values = np.array([float(s[coefficient].mid()) for s in series]).reshape(shape)
     return np.where(finite, values, np.nan)
+
+
+def _balls(z: Balls, radius: Real) -> list[Any]:
+    """The balls z ± radius; exact where z is and the radius is 0, and None where they are unbounded."""
+    total = radius + z.tail_rad
+    rows = zip(z.mid.ravel().tolist(), z.tail.ravel().tolist(), total.ravel().tolist(), strict=True)
+    return [
+        flint.arb(mid, rad) + flint.arb(tail) if math.isfinite(mid) and math.isfinite(rad) else None
+        for mid, tail, rad in rows
+    ]
+
+
+def activation_suprema(function: Activation, kwargs: dict[str, float], z: Balls, radius: Real) -> Local:
+    """The suprema of an elementwise activation over z ± radius."""
+    pieces = [lambda s, piece=piece: piece(s, kwargs) for piece in function.pieces]
+    rows = [
+        UNBOUNDED if ball is None else over_ball(pieces, function.kinks, flint.arb_series([ball, 1], 3), ball)
+        for ball in _balls(z, radius)
+    ]
+    return Local.of(rows, z.mid.shape)
+
+
+def loss_suprema(function: Loss, kwargs: dict[str, float], s: Balls, radius: Real, y: Real) -> Local:
+    """The suprema of an elementwise loss over s ± radius."""
+    rows = []
+    for ball, target in zip(_balls(s, radius), y.ravel().tolist(), strict=True):
+        if ball is None:
+            rows.append(UNBOUNDED)
+            continue
+        exact = flint.arb(target)
+        pieces = [lambda t, piece=piece, exact=exact: piece(t, exact, kwargs) for piece in function.pieces]
+        rows.append(over_ball(pieces, function.kinks(kwargs), flint.arb_series([ball, 1], 3), ball - exact))
+    return Local.of(rows, s.mid.shape)
+
+
+def softmax_factor(z: Real, a: Real, radius: Real, u: float) -> Real:
+    """By what factor of itself a softmax of z ± radius, all (N, n), may be off in an arithmetic of unit roundoff u."""
+    width = z.shape[1]
+    if width == 1:  # e⁰/e⁰: exact in any arithmetic
+        return np.zeros_like(z)
+    largest = z.max(axis=1, keepdims=True)
+    log_total = largest + np.log(np.exp(z - largest).sum(axis=1, keepdims=True))
+    roundings = 2 * (log_total - z) + 2 * np.abs(log_total) + ELEMENTARY * (2 + math.log(width))
+    total = radius + u * roundings
+    shrink = np.maximum(np.sum(a * np.expm1(-total), axis=1, keepdims=True), -1.0)
+    gamma = (width + 2) * u
+    return np.expm1(total - np.log1p(shrink)) * (1 + gamma) + gamma

@@ -51,13 +51,12 @@ def _judge(index: int, names: Sequence[str], dtype: str, device: str, seed: int)
 
 @dataclass
 class Tally:
-    """The verdicts on one backend, added up: of elements, and of arrays statistically (`statistical`)."""
+    """The verdicts on one backend, added up."""
 
     networks: int = 0
     elements: int = 0
     failed: int = 0
     undetermined: dict[str, int] = field(default_factory=dict)  # by the reason
-    statistical: dict[str, int] = field(default_factory=dict)  # by the verdict
     largest_ratio: float | None = None
     largest_at: str = ""
 
@@ -67,8 +66,6 @@ class Tally:
         self.failed += row.failed
         if row.undetermined:
             self.undetermined[row.reason] = self.undetermined.get(row.reason, 0) + row.undetermined
-        if row.statistical:
-            self.statistical[row.statistical] = self.statistical.get(row.statistical, 0) + 1
         if row.verdict == PASS and row.ratio >= (self.largest_ratio or 0.0):
             self.largest_ratio, self.largest_at = row.ratio, f"{row.place} of network {network}"
 
@@ -106,7 +103,6 @@ class Soaked:
             largest = f"{t.largest_ratio or 0.0:.1%} at {t.largest_at}"
             rows.append((name, *(f"{number:,}" for number in numbers), largest))
             notes += [f"- {name}: {number:,} undetermined: {reason}" for reason, number in t.undetermined.items()]
-            notes += [f"- {name}: {number:,} arrays, statistically {word}" for word, number in t.statistical.items()]
         for index, row in self.failures[:SHOWN]:
             replay = f"refimpl soak --dtype {dtype} --seed {seed} --first {index} --count 1"
             notes.append(f"- {row.backend}: FAIL {row.ratio:.3g} × at {row.place}: {row.remark}; replay: {replay}")

@@ -1,4 +1,13 @@
-"""The verdict on every element of one array, summed up in a `Row`."""
+"""The verdict on every element of one array, summed up in a `Row`.
+
+PASS          within the worst case and the statistical bound, on the right side of every kink.
+FAIL          outside either, whatever side of kinks an implementation is on; or not finite where the truth is.
+UNDETERMINED  no bound decides: both exceed 1 % of the array's largest element (or of the smallest normal number where
+              the whole array lies below it, where digits are lost anyway), an intermediate value may overflow, or a
+              kink lies within the rounding errors and the answer is what it would be on its other side.
+
+Where the truth is 0 throughout, no bound is small beside it; a 0 is a PASS there.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.judge.report import FAIL, PASS, UNDETERMINED, Row
-from refimpl.judge.tolerance import Tolerance
+from refimpl.judge.bounds import Tolerance
+from refimpl.judge.report import FAIL, PASS, STATISTICAL, UNDETERMINED, WORST_CASE, Row
 from refimpl.truth.balls import Balls
 
 DECISIVE = 0.01  # a bound above this share of an array's largest element decides nothing
@@ -40,22 +49,23 @@ def refused(name: str, key: str, reason: str, size: int = 1) -> Row:
 @np.errstate(all="ignore")  # an answer may hold anything
 def judged(name: str, key: str, values: Array, truth: Balls, bounds: Tolerance, dtype: str, largest: float) -> Row:
     """`values` against the truth and the bounds of that key; `largest` as by `largest_element`."""
-    worst, across = bounds.worst_case[key], bounds.across_kinks[key]
+    bound = np.minimum(bounds.worst_case[key], bounds.statistical[key])
+    across = np.minimum(bounds.across_kinks[key], bounds.statistical_across[key])
     distance, slack = truth.distance(values), 2 * truth.tail_rad
     limit = DECISIVE * max(largest, bounds.arithmetic.smallest_normal)
-    within = distance <= worst + slack
+    within = distance <= bound + slack
+    outside = distance > bounds.across_kinks[key] + slack
     failed = ~(within | (distance <= across + slack) | np.isinf(across))
-    passed = within & np.isfinite(worst) & (worst + slack <= limit)
+    passed = ((largest == 0) & (values == 0)) | (within & np.isfinite(bound) & (bound + slack <= limit))
     undetermined = ~(passed | failed)
-    ratio = np.maximum(distance - slack, 0.0) / worst
+    ratio = np.maximum(distance - slack, 0.0) / bound
     ratio = np.asarray(np.where(np.isnan(ratio), np.where(np.isfinite(values), 0.0, np.inf), ratio))
     # the element to show: the worst among the worst verdict's
     group = failed if failed.any() else undetermined if undetermined.any() else passed
     at = np.unravel_index(int(np.argmax(np.where(group, ratio, -np.inf))), ratio.shape)
+    top = np.unravel_index(int(np.argmax(np.abs(truth.mid))), ratio.shape)
     off = np.where(values == truth.mid, np.abs(truth.tail), distance)
-    kinked = bool((~within & ~failed & np.isfinite(worst)).any())
-    # the statistical form takes every kink from the truth's side: it says nothing where a kink may matter
-    statistical = np.where(across == worst, bounds.statistical[key] + slack, np.inf)
+    kinked = bool((~within & ~failed & np.isfinite(bound)).any())
     return Row(
         backend=name,
         quantity=key,
@@ -68,9 +78,10 @@ def judged(name: str, key: str, values: Array, truth: Balls, bounds: Tolerance, 
         index=tuple(int(i) + 1 for i in at),
         value=float(values[at]),
         truth=float(truth.mid[at]),
-        bound=float(worst[at]),
-        reason=_failure(float(values[at])) if failed.any() else _doubt(worst[undetermined], kinked),
-        statistical=_statistical(distance[undetermined], statistical[undetermined], limit),
+        bound=float(bound[at]),
+        reason=_failure(float(values[at])) if failed.any() else _doubt(bound[undetermined], kinked),
+        by="" if not failed.any() else WORST_CASE if outside[at] else STATISTICAL,
+        noticed=float((across + slack)[top] / np.abs(truth.mid[top])),
     )
 
 
@@ -78,21 +89,12 @@ def _failure(value: float) -> str:
     return "" if np.isfinite(value) else f"{value} where the truth is finite"
 
 
-def _doubt(worst: Array, kinked: bool) -> str:
+def _doubt(bound: Array, kinked: bool) -> str:
     """Why the elements of these bounds are undetermined; "" where there are none."""
-    if not worst.size:
+    if not bound.size:
         return ""
-    if np.isinf(worst).any():
+    if np.isinf(bound).any():
         return "an intermediate value may overflow, or its derivative is unbounded, within the rounding errors"
     if kinked:
         return "a kink lies within the rounding errors"
-    return f"the worst-case bound exceeds {DECISIVE:.0%} of the largest element"
-
-
-def _statistical(distance: Array, bound: Array, limit: float) -> str:
-    """The second verdict, on the elements that the worst case leaves open; "" where there are none."""
-    if not distance.size:
-        return ""
-    if (distance > bound).any():
-        return FAIL
-    return PASS if (bound <= limit).all() and np.isfinite(limit) else UNDETERMINED
+    return f"the tolerance exceeds {DECISIVE:.0%} of the largest element"

@@ -65,7 +65,8 @@ def explain(
     problem = _problem(found, asked, at)
     judge = Judge(problem.spec, problem.batch)
     truth = judge.truth.grads.get(problem.array) or judge.truth.values[problem.array]
-    bound = judge.tolerance(ARITHMETICS[problem.batch.dtype]).worst_case[problem.array]
+    bounds = judge.tolerance(ARITHMETICS[problem.batch.dtype], inputs=problem.array == "x")
+    bound = np.minimum(bounds.worst_case[problem.array], bounds.statistical[problem.array])
     quotient, step = _quotient(found, asked, at)
     return Explanation(
         found, asked, at, forward_line(found, asked, at), tuple(chain(found, asked, at)), contributions,

@@ -77,8 +77,9 @@ def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
     """`certify` for a batch that has been validated."""
     graph = network_graph(spec, batch.targets(spec.n_out))
     numbers = {**batch.params, "x": batch.x}
-    found = cotangents(graph.loss, [*graph.inputs.values(), *graph.values.values()])
-    grads = {name: found[node] for name, node in graph.inputs.items()}
+    nodes = named_nodes(graph)
+    grads = {name: nodes[name] for name in graph.inputs}
+    between = {name: node for name, node in nodes.items() if name not in grads and name != "loss"}
     precision = FIRST_PRECISION
     while True:
         with working_precision(precision), np.errstate(all="ignore"):
@@ -94,7 +95,6 @@ def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
             if missing == 0 or precision == LAST_PRECISION:
                 _check(graph, grads, values, algebra, numbers)
                 shapes = {**spec.parameter_shapes, "x": (len(batch.x), *spec.input_shape)}
-                between = _between(spec.depth, graph, found)
                 return Certificate(
                     loss=_balls(values[graph.loss], ()),
                     grads={name: _balls(values[node], shapes[name]) for name, node in grads.items()},
@@ -104,6 +104,16 @@ def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
                     undecided=tuple(_place(graph, *place) for place in algebra.undecided),
                 )
         precision = min(precision + missing + 32, LAST_PRECISION)
+
+
+def named_nodes(graph: NetworkGraph) -> dict[str, Node]:
+    """The loss, the gradients of the parameters and of x, and what lies between, by name."""
+    found = cotangents(graph.loss, [*graph.inputs.values(), *graph.values.values()])
+    nodes = {"loss": graph.loss, **{name: found[node] for name, node in graph.inputs.items()}}
+    for number in range(2, len(graph.values) // 2 + 2):
+        z, a = graph.values[f"z{number}"], graph.values[f"a{number}"]
+        nodes |= {f"z{number}": z, f"a{number}": a, f"da{number}": found[a], f"delta{number}": found[z]}
+    return nodes
 
 
 def _read(graph: NetworkGraph, grads: Mapping[str, Node], algebra: BallAlgebra) -> dict[Node, Arbs] | None:
@@ -131,15 +141,6 @@ def _check(
     reverse = sum(((values[node] * along[name]).sum() for name, node in grads.items()), flint.arb(0))
     if not forward.overlaps(reverse):
         raise AssertionError("forward and reverse mode disagree: this would be no certificate; please report it")
-
-
-def _between(depth: int, graph: NetworkGraph, found: Mapping[Node, Node]) -> dict[str, Node]:
-    """What lies between the input and the loss, by name."""
-    nodes: dict[str, Node] = {}
-    for number in range(2, depth + 2):
-        z, a = graph.values[f"z{number}"], graph.values[f"a{number}"]
-        nodes |= {f"z{number}": z, f"a{number}": a, f"da{number}": found[a], f"delta{number}": found[z]}
-    return nodes
 
 
 def _place(graph: NetworkGraph, function: str, node: Node, place: int) -> str:

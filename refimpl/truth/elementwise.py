@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import flint
@@ -106,6 +106,13 @@ LOGARITHM = Elementwise(
     "log", (lambda z, p: z.log(),), above=0.0, value_ulps=ELEMENTARY, slope_ulps=2.0, smooth_library=True
 )
 SOFTPLUS = activation("softplus")
+# of binary cross-entropy, which may be (1 − y) s − log σ(s), with the derivative (1 − y) − σ(−s)
+LOGISTIC = replace(
+    SOFTPLUS,
+    name="logistic",
+    value_scale=lambda at, p: SOFTPLUS.value_scale(at, p) + 2 / SOFTPLUS.value_ulps * at.magnitude,
+    slope_scale=lambda at, p: SOFTPLUS.slope_scale(at, p) + 4 / SOFTPLUS.slope_ulps,
+)
 
 
 def lose(function: Loss, kwargs: dict[str, float], s: Series, y: Ball) -> tuple[Series, bool]:

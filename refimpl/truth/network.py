@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from refimpl.network.documents import Function
 from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.network.spec import NetworkSpec
-from refimpl.truth.elementwise import ABSOLUTE, LOGARITHM, SOFTPLUS, SQUARE, activation, huber
+from refimpl.truth.elementwise import ABSOLUTE, LOGARITHM, LOGISTIC, SQUARE, activation, huber
 from refimpl.truth.graph import Node, apply, constant, contract, given, log_sum_exp, scale, select, softmax
 
 Real = NDArray[np.float64]
@@ -75,6 +75,6 @@ LOSS_DEFINITIONS: Mapping[str, Definition] = {
     "absolute_error": lambda s, y, p: apply(ABSOLUTE, s - y),
     "huber": lambda s, y, p: apply(huber(p["delta"]), s - y),
     "cross_entropy": lambda s, y, p: constant(y) * (log_sum_exp(s) - s),
-    "binary_cross_entropy": lambda s, y, p: apply(SOFTPLUS, s) - constant(y) * s,
+    "binary_cross_entropy": lambda s, y, p: apply(LOGISTIC, s) - constant(y) * s,
     "negative_log_likelihood": _negative_log_likelihood,
 }

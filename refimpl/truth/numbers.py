@@ -10,7 +10,7 @@ import flint
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.network.functions import Series
+from refimpl.network.functions import SMALLEST, Ball, Series
 from refimpl.truth.balls import as_matrices, rows_over
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import Node
@@ -125,7 +125,13 @@ def derivatives(function: Elementwise, number: float, times: int) -> list[float]
     if not math.isfinite(number):
         return [math.nan] * (times + 1)
     series = precisely(lambda at: function.series(at)[0], number, times)
-    return [float(series[index].mid()) * math.factorial(index) for index in range(times + 1)]
+    return [_number(series[index]) * math.factorial(index) for index in range(times + 1)]
+
+
+def _number(ball: Ball) -> float:
+    """The midpoint; not 0 where that is only below float64's range."""
+    number = float(ball.mid())
+    return number if number != 0 or ball == 0 else math.copysign(SMALLEST, float(ball.sgn()))
 
 
 def precisely(formula: Callable[[Series], Series], number: float, times: int = 1) -> Series:

@@ -37,21 +37,22 @@ from refimpl.truth.precision import working_precision
 Real = NDArray[np.float64]
 Bounded = tuple[Real, Real]
 Mids = Callable[..., Real]
-Suprema = tuple[float, float, float, float]
+Suprema = tuple[float, float, float, float, float]
 SUPREMA_BITS = 64  # the balls that suprema are taken over are far wider
-UNBOUNDED: Suprema = (math.inf, math.inf, math.inf, math.inf)
+UNBOUNDED: Suprema = (math.inf,) * 5
 
 
 @dataclass(frozen=True)
 class Local:
     """What a function does over z ± err: |f| ≤ value, |f'| ≤ slope over every piece touched, |f''| ≤ curvature over the
-    one that z is on; `jump`: by how much f' may differ on the other side of a kink.
+    one that z is on; `jump`: by how much f' may differ on the other side of a kink; `turn`: by how much f'' changes.
     """
 
     value: Real
     slope: Real
     curvature: Real
     jump: Real
+    turn: Real
 
     @classmethod
     def of(cls, rows: Sequence[Suprema], shape: tuple[int, ...]) -> Local:
@@ -75,6 +76,8 @@ class RoundingAlgebra:
     parts: int = 1
     near_kinks: bool = False
     _locals: dict[tuple[Node, Elementwise], Local] = field(default_factory=dict)
+    _sums: dict[Node, tuple[int, Real]] = field(default_factory=dict)
+    _between: dict[Node, Real] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         arithmetic = self.arithmetic
@@ -94,15 +97,28 @@ class RoundingAlgebra:
     # Arithmetic
 
     def add(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
+        """A term may be the one that a sum of the other starts with."""
         mid, err = self.mids(node, a[0], b[0]), a[1] + b[1]
-        own = np.where((_held(a) == 0) | (_held(b) == 0), 0.0, self.u * (np.abs(mid) + err))
-        return self._made(mid, err + own)
+        held = [_held(a), _held(b)]
+        own = np.where((held[0] == 0) | (held[1] == 0), 0.0, self.u * (np.abs(mid) + err))
+        terms = [self._sums.get(one, (1, term)) for one, term in zip(node.inputs, held, strict=True)]
+        (n, left), (m, right) = terms
+        own = own + (n > 1) * self._gamma(n) * held[1] + (m > 1) * self._gamma(m) * held[0]
+        if n + m > 2:
+            self._sums[node] = n + m, left + right
+        return self._made(mid, err + own, left + right)
 
     def mul(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
         mid = self.mids(node, a[0], b[0])
         err = np.abs(a[0]) * b[1] + a[1] * _held(b)
-        own = np.where(_exact_factor(a) | _exact_factor(b), 0.0, self.u) * (np.abs(mid) + err)
-        return self._made(mid, err + own + self._underflow(np.abs(mid) + err, 1))
+        held = np.abs(mid) + err
+        own = np.where(_exact_factor(a) | _exact_factor(b), 0.0, self.u) * held
+        lost, largest = np.asarray(self.eta), np.zeros(())
+        for one, other in zip(node.inputs, (b, a), strict=True):
+            lost = lost * self._between.get(one, np.ones(()))
+            if one.rule == "softmax":  # a (d − Σ a d), whose differences are formed before
+                largest = 2 * _held(other).max(axis=-1, keepdims=True)
+        return self._made(mid, err + own + np.minimum(held, lost), largest)
 
     def div(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
         mid = self.mids(node, a[0], b[0])
@@ -124,6 +140,7 @@ class RoundingAlgebra:
         held_a, held_b = _held(a), _held(b)
         terms = contracted(subscripts, held_a, held_b)
         n = summed(node)
+        self._sums[node] = n, terms
         err = self._gamma(n + 2) * terms + self._product_underflow(subscripts, terms, 2 * n + 2, held_a, held_b)
         if a[1].any():
             err = err + contracted(subscripts, a[1], held_b)
@@ -135,6 +152,7 @@ class RoundingAlgebra:
         mid = self.mids(node, a[0])
         n = a[0].size // max(mid.size, 1)
         terms = _held(a).sum(axis=node.static, keepdims=True)
+        self._sums[node] = n, terms
         own = self._gamma(n + 1) * terms + self._underflow(terms, n + 1)
         return self._made(mid, a[1].sum(axis=node.static, keepdims=True) + own, terms)
 
@@ -162,6 +180,8 @@ class RoundingAlgebra:
             return self._made(mid, local.slope * a[1] + own, local.value)
         if times > 1:
             raise ValueError(f"no rounding is stated for derivative {times} of {function.name}")
+        if function.smooth_library:  # what underflows in a product with a part of f' may be multiplied after
+            self._between[node] = FLUSH_FACTOR * (1 + at.magnitude) ** 3 * max(1.0, *function.parameters.values(), 0.0)
         scale = function.slope_scale(at, function.parameters)
         own = function.slope_ulps * self.u * scale + np.minimum(scale, flush) + parameter
         err = local.curvature * a[1] + own
@@ -177,7 +197,9 @@ class RoundingAlgebra:
         rounded = self.u * (2 * away + ELEMENTARY + 2)
         factor = np.expm1(a[1] + total[1] + rounded)
         held = np.maximum(mid, SMALLEST)
-        err = np.minimum(held * factor, 1.0) + np.minimum(held, self.tiny)
+        err = np.where(np.isfinite(a[1] + total[1]), np.minimum(held * factor, 1.0), np.inf) + np.minimum(
+            held, self.tiny
+        )
         return self._made(mid, np.where(node.static, err, 0.0))
 
     def log_sum_exp(self, node: Node, a: Bounded) -> Bounded:
@@ -262,7 +284,7 @@ class RoundingAlgebra:
     def _product_underflow(self, subscripts: str, terms: Real, count: int, a: Real, b: Real) -> Real:
         """`_underflow` of a contraction, whose own float64 evaluation may have underflowed."""
         low = terms < 2.0**-960
-        if not low.any():
+        if self.eta == 0 or not low.any():
             return self._underflow(terms, count)
         some = contracted(subscripts, (a > 0).astype(np.float64), (b > 0).astype(np.float64))
         return np.where(low, np.minimum(some, 1.0) * (count * self.eta), self._underflow(terms, count))
@@ -309,7 +331,7 @@ def suprema(function: Elementwise, mid: Real, err: Real) -> Local:
 
 
 def over_ball(pieces: Sequence[Any], kinks: Sequence[float], argument: Series, where: Ball) -> Suprema:
-    """(|f|, |f'|, |f''|, jump) of `pieces` on the series `argument`, its piece decided by the ball `where`. A
+    """(|f|, |f'|, |f''|, jump, turn) of `pieces` on the series `argument`, its piece decided by the ball `where`. A
     derivative at a kink itself lies between those of its sides.
     """
     try:
@@ -325,7 +347,7 @@ def over_ball(pieces: Sequence[Any], kinks: Sequence[float], argument: Series, w
                 jump = max(jump, _upper(other[1] - own[1]))
     except (ValueError, ZeroDivisionError):
         return UNBOUNDED
-    found = (value, slope, curvature, jump)
+    found = (value, slope, curvature, jump, 4.0 * float(own[2].rad()))
     return found if all(map(math.isfinite, found)) else UNBOUNDED
 
 

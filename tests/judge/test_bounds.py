@@ -14,7 +14,7 @@ from scipy import stats
 
 from refimpl import value_and_grad
 from refimpl.judge import bounds as module
-from refimpl.judge.bounds import Bounds, bounds, cells
+from refimpl.judge.bounds import Tolerance, bounds, cells
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.random_problems import Problem
 from refimpl.truth.elementwise import activation
@@ -55,7 +55,7 @@ def test_estimated_norms_are_no_smaller_than_those_from_all_sensitivities(
         assert np.array_equal(estimated.statistical[key], again.statistical[key])
 
 
-def of_network(sizes: tuple[int, ...], hidden: str, n: int, seed: int = 0) -> tuple[Problem, Bounds]:
+def of_network(sizes: tuple[int, ...], hidden: str, n: int, seed: int = 0) -> tuple[Problem, Tolerance]:
     """A classifier in float32, its parameters, a random batch, and the bounds of its gradients."""
     spec = network(sizes, [hidden] * (len(sizes) - 2) + ["identity"], "cross_entropy")
     params, rng = spec.init(seed, "float32", "he_normal"), np.random.default_rng(seed)
@@ -67,7 +67,7 @@ def of_network(sizes: tuple[int, ...], hidden: str, n: int, seed: int = 0) -> tu
         return Problem(spec, params, x, y, 0, 0), bounds(ends, {**params, "x": x}, FLOAT32, n)
 
 
-def outside(problem: Problem, found: Bounds, grads: Arrays) -> int:
+def outside(problem: Problem, found: Tolerance, grads: Arrays) -> int:
     truth = judge(problem).truth.grads
     return sum(int((truth[name].distance(grad) > found.statistical_across[name]).sum()) for name, grad in grads.items())
 

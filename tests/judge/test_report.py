@@ -13,7 +13,7 @@ from networks import article, judge
 from rich.console import Console
 
 from refimpl import value_and_grad
-from refimpl.judge.report import FAIL, PASS, UNDETERMINED, Report, Row, apart
+from refimpl.judge.report import FAIL, PASS, STATISTICAL, UNDETERMINED, WORST_CASE, Report, Row, apart
 
 
 def shown(report: Report) -> str:
@@ -69,8 +69,16 @@ def test_ok_is_a_pass_of_everything_and_of_something() -> None:
 def test_a_remark_counts_what_is_no_pass_and_says_why() -> None:
     assert row(PASS).remark == ""
     assert row(FAIL).remark == "2 of 4 wrong"
-    found = row(UNDETERMINED, reason="a kink lies near", statistical=PASS)
-    assert found.remark == "3 of 4 undetermined; a kink lies near; statistically PASS"
+    assert row(FAIL, by=WORST_CASE).remark == "2 of 4 wrong"
+    assert row(FAIL, by=STATISTICAL).remark == "2 of 4 wrong; by the statistical bound"
+    assert row(UNDETERMINED, reason="a kink lies near").remark == "3 of 4 undetermined; a kink lies near"
+
+
+@pytest.mark.parametrize(
+    ("noticed", "text"), [(2.34e-4, "0.023 %"), (3.4e-15, "3.4e-13 %"), (math.inf, ""), (math.nan, "")]
+)
+def test_what_would_be_noticed_is_a_percentage_of_the_largest_element(noticed: float, text: str) -> None:
+    assert row(PASS, noticed=noticed).cells()[4] == text
 
 
 @pytest.mark.parametrize(
@@ -88,4 +96,4 @@ def test_two_numbers_are_shown_with_the_digits_that_tell_them_apart(
 def test_what_was_not_compared_has_no_numbers() -> None:
     nan = float("nan")
     cells = row(FAIL, value=nan, truth=nan, index=(), reason="is missing").cells()
-    assert cells == ("mine", "W1", FAIL, "", "", "", "", "", "is missing")
+    assert cells == ("mine", "W1", FAIL, *6 * ("",), "is missing")

@@ -92,12 +92,15 @@ def test_bounds_have_the_shapes_of_what_they_bound_and_are_no_nan(index: int, dt
     p = random_problem(23, index, dtype)
     j = judge(p)
     for arithmetic in (ARITHMETICS[dtype], replace(ARITHMETICS[dtype], flushes_subnormals=True)):
-        bounds = j.tolerance(arithmetic)
+        bounds = j.tolerance(arithmetic, inputs=True)
         for name, balls in {"loss": j.truth.loss, **j.truth.grads}.items():
-            for form in (bounds.worst_case, bounds.across_kinks, bounds.statistical):
-                assert form[name].shape == balls.mid.shape
-                assert (form[name] >= 0).all()
-            assert (bounds.across_kinks[name] >= bounds.worst_case[name]).all()
+            worst, statistical = bounds.worst_case[name], bounds.statistical[name]
+            for form in (worst, statistical):
+                assert form.shape == balls.mid.shape
+                assert (form >= 0).all()
+            assert (bounds.across_kinks[name] >= worst).all()
+            assert (bounds.statistical_across[name] >= statistical).all()
+            assert (statistical <= worst).all()
 
 
 def test_float32_bounds_are_wider_by_the_ratio_of_the_roundoffs() -> None:
@@ -139,14 +142,17 @@ def test_a_probability_that_may_be_zero_is_undetermined() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_class_is_certain_and_its_zeros_are_decided(dtype: str) -> None:
-    """softmax of one number is 1 whatever the number: every gradient before it is exactly 0, nothing else is right."""
+    """softmax of one number is 1 whatever the number: every gradient before it is exactly 0. What e^(z − log e^z)
+    rounds is not wrong, and what is larger is.
+    """
     for activations, loss in ((["tanh", "softmax"], "squared_error"), (["tanh", "identity"], "cross_entropy")):
         p = problem(network((3, 2, 1), activations, loss), dtype=dtype)
         j = judge(p)
         answer = NumpyBackend().gradient_function(p.spec, dtype=dtype, device="cpu")(p.params, p.x, p.y)
         assert set(verdicts(j.judge_answer("right", answer)).values()) == {PASS}
-        answer[1]["W1"][0, 0] = np.finfo(dtype).smallest_normal
-        assert verdicts(j.judge_answer("wrong", answer))["W1"] == FAIL
+        for off, verdict in ((np.finfo(dtype).eps / 8, UNDETERMINED), (1e-4, FAIL)):
+            answer[1]["W1"][0, 0] = off
+            assert verdicts(j.judge_answer("off", answer))["W1"] == verdict
 
 
 def test_every_assumption_is_stated() -> None:
@@ -161,4 +167,4 @@ def test_every_assumption_is_stated() -> None:
 
 def test_the_statistical_form_does_not_underflow() -> None:
     rows = judge(random_problem(0, 4441, "float64")).rows(NumpyBackend())
-    assert {row.statistical for row in rows} <= {"", "PASS", "UNDETERMINED"}
+    assert FAIL not in {row.verdict for row in rows}
