@@ -83,6 +83,52 @@ def one_large_term() -> Listed:
     return Listed("64 terms, one large", answers, {"sum": given("terms", terms.shape).sum(axis=1)}, {"terms": terms})
 
 
+def one_residue(kind: str) -> Listed:
+    """Whole numbers moved by a constant, as pixels less their mean are: distinct, but rounded alike in a large sum."""
+    n, rng = 65536, np.random.default_rng(0)
+    terms = {
+        "pixels less their mean": rng.integers(0, 90, n) - 103.939, "prices": rng.integers(0, 100, n) + 0.99,
+        "whole numbers and 0.49": rng.integers(0, 500, n) + 0.49,
+    }[kind].astype(F4)  # fmt: skip
+    answers = (one("cumsum", lambda: sequential(terms)), one("16 lanes", lambda: strided(16)(terms)))
+    return Listed(f"65,536 {kind}", answers, {"sum": given("terms", (n,)).sum()}, {"terms": terms})
+
+
+def nearly_equal_logits(n: int) -> Listed:
+    """Log-sum-exp over n classes after one small step from zero weights, the exponentials summed in a loop."""
+    z = np.full((1, n), F4(-4e-4 / n))
+    z[0, 3] = 4e-4
+
+    def by_loop() -> Array:
+        return np.asarray(z.max() + np.log(sequential(np.exp(z - z.max()))))[None]
+
+    answers = (
+        one("sequential", by_loop),
+        one("torch", lambda: torch.logsumexp(torch.tensor(z), dim=1, keepdim=True).numpy()),
+        one("jax", lambda: jax.nn.logsumexp(z, axis=1, keepdims=True), True),
+    )
+    ends = {"sum": graph.log_sum_exp(given("z", z.shape))}
+    return Listed(f"log-sum-exp, {n:,} nearly equal logits", answers, ends, {"z": z})
+
+
+def nearly_constant_row(n: int) -> Listed:
+    """Layer norm of a row that is 0.1 but for one place, its sums in a loop."""
+    x = np.full((1, n), F4(0.1))
+    x[0, 0] = 1
+
+    def by_loop() -> Array:
+        away = x - sequential(x)[:, None] / F4(n)
+        variance = sequential(away * away)[:, None] / F4(n)
+        return np.asarray(away / np.sqrt(variance + F4(0.5)))
+
+    answers = (
+        one("sequential", by_loop),
+        one("torch", lambda: torch.nn.functional.layer_norm(torch.tensor(x), (n,), eps=0.5).numpy()),
+    )
+    ends = {"sum": graph.normalise(given("x", x.shape), 0.5)}
+    return Listed(f"layer norm of {n:,} nearly equal numbers", answers, ends, {"x": x})
+
+
 def one_large_sample() -> Listed:
     """The weights' gradient under the absolute error, whose error signals are exact."""
     spec = network((100, 1), ["identity"], "absolute_error", "sum", bias=False)
@@ -238,6 +284,9 @@ PROGRAMS: tuple[Callable[[], Listed], ...] = (
     equal_terms,
     one_large_term,
     one_large_sample,
+    *(partial(one_residue, kind) for kind in ("pixels less their mean", "prices", "whole numbers and 0.49")),
+    *(partial(nearly_equal_logits, n) for n in (1024, 16384)),
+    *(partial(nearly_constant_row, n) for n in (1024, 4096, 16384)),
     partial(embedding, True),
     partial(embedding, False),
     convolution_bias,
