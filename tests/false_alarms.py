@@ -1,8 +1,9 @@
 """The largest errors of right implementations as shares of the bounds that they are judged by. Run by
 `make false-alarms`; none may be outside.
 
-Three experiments: `implementations` on random networks, each a function of (seed, number); `structured`, data whose
-rows, columns or errors repeat, up to 65,536 of them; `programs`, graphs on which a bound like √n is known to be false.
+Four experiments: `implementations` on random networks and `tiny` on very small ones, each a function of (seed, number);
+`structured`, data whose rows, columns or errors repeat, up to 65,536 of them; `programs`, graphs on which a bound like
+√n is known to be false.
 An element outside the plain statistical bound is held against the one that looks for repeats before it is a FAIL.
 """
 
@@ -19,8 +20,8 @@ import numpy as np
 from listed_programs import PROGRAMS, Listed
 from rich.progress import track
 from right_frameworks import RIGHT
-from right_implementations import Answer, Right, count
-from structured_data import DATA, SIZES, arranged, structured
+from right_implementations import Answer, count
+from structured_data import DATA, SIZES, arranged, structured, tiny
 from summation import Array
 
 from refimpl.formats.errors import CertificationError
@@ -157,13 +158,14 @@ def named(answer: Answer) -> dict[str, Array]:
 # The experiments: each yields (line of the table, dtype, what identifies the case, share)
 
 Found = tuple[str, str, str, Share]
+Draw = Callable[[int, int, str], Problem]
 
 
-def random_network(seed: int, number: int, dtype: str, right: Sequence[Right] = RIGHT) -> Iterator[Found]:
+def on_network(draw: Draw, seed: int, number: int, dtype: str) -> Iterator[Found]:
     """Every right implementation that supports the network `number` of the stream `seed`."""
-    problem = random_problem(seed, number, dtype)
+    problem = draw(seed, number, dtype)
     known: dict[NetworkSpec, Held] = {}
-    for one in right:
+    for one in RIGHT:
         if one.missing or not one.supports(problem):
             continue
         own = one.adapted(problem)
@@ -265,16 +267,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=200, help="random networks of each dtype")
     parser.add_argument("--largest", type=int, default=16384, help="samples of structured data")
-    parser.add_argument("--only", choices=("implementations", "structured", "programs"))
+    parser.add_argument("--only", choices=("implementations", "tiny", "structured", "programs"))
     options = parser.parse_args()
     for one in RIGHT:
         if one.missing:
             print(f"{one.name} is left out: {one.needs} is not installed")
     failed = 0
-    if options.only in (None, "implementations"):
-        tasks = [(options.seed, number, dtype) for dtype in ARITHMETICS for number in range(options.count)]
-        found = _tracked(random_network, tasks, "implementations")
-        failed += summary(found, f"{options.count} random networks, seed {options.seed}")
+    draws: dict[str, Draw] = {"implementations": random_problem, "tiny": tiny}
+    for title, draw in draws.items():
+        if options.only in (None, title):
+            networks = [(draw, options.seed, number, dtype) for dtype in ARITHMETICS for number in range(options.count)]
+            found = _tracked(on_network, networks, title)
+            failed += summary(found, f"{options.count} networks, {title}, seed {options.seed}")
     if options.only in (None, "structured"):
         cases = [
             (kind, single, n, dtype, options.seed)

@@ -13,7 +13,8 @@ from networks import network
 from right_implementations import Answer, Arrays, Style, backpropagate
 from summation import Array, numpy_sum, products_by, sequential, strided
 
-from refimpl.network.random_problems import Problem
+from refimpl.network.functions import ACTIVATIONS, LOSSES
+from refimpl.network.random_problems import Problem, random_batch
 from refimpl.network.spec import NetworkSpec
 
 # (one layer, dtype, N); certifying takes a second for each 3,000 samples, the bounds three times as long and 0.15 MB
@@ -131,3 +132,22 @@ def arranged(problem: Problem) -> Iterator[tuple[str, Answer]]:
     """The answers by the arrangement of their sums."""
     for name, style in STYLES.items():
         yield name, backpropagate(problem, style)
+
+
+def tiny(seed: int, number: int, dtype: str) -> Problem:
+    """A network of so few roundings that every sensitivity is computed: 1 to 3 layers of 1 to 4 neurons, up to 11
+    samples, of which the first is sometimes a thousand times larger.
+    """
+    rng = np.random.default_rng([seed, number])
+    sizes = [int(size) for size in rng.integers(1, 5, int(rng.integers(2, 5)))]
+    activations = [str(name) for name in rng.choice(list(ACTIVATIONS), len(sizes) - 1)]
+    loss = list(LOSSES)[number % len(LOSSES)]
+    if loss == "negative_log_likelihood":
+        activations[-1] = "softmax"
+    spec = network(sizes, activations, loss, ("mean", "sum")[number // len(LOSSES) % 2])
+    gain = 10 ** rng.uniform(-1, 1)
+    params = {name: (gain * rng.standard_normal(shape)).astype(dtype) for name, shape in spec.parameter_shapes.items()}
+    x, y = random_batch(spec, rng, int(rng.integers(1, 12)), dtype)
+    if rng.random() < 0.3:
+        x[0] *= np.asarray(1000, dtype)
+    return Problem(spec, params, x, y, seed, number)
