@@ -75,7 +75,7 @@ soak: $(READY) ## random networks through every backend, float64 and float32 (CO
 	$(THREADS) $(BIN)/refimpl soak --count $(COUNT) --seed $(SEED) --dtype float32
 
 false-alarms: COUNT = 200
-false-alarms: $(READY) ## the largest errors of right implementations as shares of the bounds (COUNT=200 SEED=0)
+false-alarms: $(READY) ## the largest errors of right implementations as shares of their bounds, half an hour (COUNT=200 SEED=0)
 	$(THREADS) $(BIN)/python tests/false_alarms.py --count $(COUNT) --seed $(SEED)
 
 diagnosis-measure: $(READY) ## how often a planted fault is named rightly, and another mistake wrongly

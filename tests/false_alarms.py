@@ -40,7 +40,6 @@ from refimpl.truth.precision import working_precision
 
 LARGE = 0.5  # of the statistical bound: shown one by one
 PRECISION = 200
-BoundsOf = Callable[[bool], Bounds]  # of whether repeats are looked for
 
 
 # --------------------------------------------------------------------------------------------------------------
