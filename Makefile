@@ -12,7 +12,7 @@ SEED ?= 0
 SAVED ?= benchmarks/results/cpu.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-all test-gpu coverage lint format typecheck conform vectors soak diagnosis-measure training-measure browser docs pictures fuzz mutation bench bench-gpu bench-compare bench-save certify-gradcheck pytest-benchmark wheel-check clean
+.PHONY: help setup check test test-all test-gpu coverage lint format typecheck conform vectors soak false-alarms diagnosis-measure training-measure browser docs pictures fuzz mutation bench bench-gpu bench-compare bench-save certify-gradcheck pytest-benchmark wheel-check clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -73,6 +73,10 @@ vectors: $(READY) ## make the vector files anew
 soak: $(READY) ## random networks through every backend, float64 and float32 (COUNT=10000 SEED=0)
 	$(THREADS) $(BIN)/refimpl soak --count $(COUNT) --seed $(SEED) --dtype float64
 	$(THREADS) $(BIN)/refimpl soak --count $(COUNT) --seed $(SEED) --dtype float32
+
+false-alarms: COUNT = 200
+false-alarms: $(READY) ## the largest errors of right implementations as shares of their bounds, half an hour (COUNT=200 SEED=0)
+	$(THREADS) $(BIN)/python tests/false_alarms.py --count $(COUNT) --seed $(SEED)
 
 diagnosis-measure: $(READY) ## how often a planted fault is named rightly, and another mistake wrongly
 	$(THREADS) $(BIN)/python tests/diagnosis_measure.py --seed $(SEED)
