@@ -20,22 +20,20 @@ import numpy as np
 from listed_programs import PROGRAMS, Listed
 from rich.progress import track
 from right_frameworks import RIGHT
-from right_implementations import Answer, count
+from right_implementations import Answer
 from structured_data import DATA, SIZES, arranged, structured, tiny
 from summation import Array
 
 from refimpl.formats.errors import CertificationError
 from refimpl.formats.markdown import table
-from refimpl.judge.bounds import Bounds, bounds
+from refimpl.judge.bounds import Tolerance, bounds
+from refimpl.judge.judge import Judge
 from refimpl.network.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
 from refimpl.network.batch import validate
 from refimpl.network.random_problems import Problem, random_problem
 from refimpl.network.spec import NetworkSpec
 from refimpl.truth.balls import BallAlgebra, Balls, arbs
-from refimpl.truth.certification import certify
-from refimpl.truth.gradients import gradients
 from refimpl.truth.graph import read
-from refimpl.truth.network import network_graph
 from refimpl.truth.precision import working_precision
 
 LARGE = 0.5  # of the statistical bound: shown one by one
@@ -51,24 +49,14 @@ class Held:
     """The truth by name, and the bounds in an arithmetic."""
 
     truth: Mapping[str, Balls]
-    bounds: Callable[[Arithmetic, bool], Bounds]
+    bounds: Callable[[Arithmetic, bool], Tolerance]
 
 
 def of_problem(problem: Problem) -> Held:
     """Of a network's loss and gradients. Raises CertificationError."""
-    spec, batch = problem.spec, validate(problem.spec, problem.params, problem.x, problem.y)
-    found = certify(spec, problem.params, problem.x, problem.y)
-
-    @cache
-    def network_bounds(arithmetic: Arithmetic, repeated: bool) -> Bounds:
-        graph = network_graph(spec, batch.targets(spec.n_out))
-        names = list(problem.params)
-        ends = dict(zip(names, gradients(graph.loss, [graph.inputs[name] for name in names]), strict=True))
-        given = {**problem.params, "x": batch.x}
-        with np.errstate(all="ignore"):
-            return bounds({"loss": graph.loss, **ends}, given, arithmetic, count(problem), repeated=repeated)
-
-    return Held({"loss": found.loss, **{name: found.grads[name] for name in problem.params}}, network_bounds)
+    judge = Judge(problem.spec, validate(problem.spec, problem.params, problem.x, problem.y))
+    truth = {"loss": judge.truth.loss, **{name: judge.truth.grads[name] for name in problem.params}}
+    return Held(truth, lambda arithmetic, repeated: judge.tolerance(arithmetic, repeated=repeated))
 
 
 def of_program(listed: Listed) -> Held:
@@ -79,7 +67,7 @@ def of_program(listed: Listed) -> Held:
         truth = {name: Balls.from_arbs(list(values[end].ravel()), end.shape) for name, end in listed.ends.items()}
 
     @cache
-    def program_bounds(arithmetic: Arithmetic, repeated: bool) -> Bounds:
+    def program_bounds(arithmetic: Arithmetic, repeated: bool) -> Tolerance:
         given = {name: array.astype(np.float64) for name, array in listed.given.items()}
         with np.errstate(all="ignore"):
             return bounds(listed.ends, given, arithmetic, listed.parts, repeated=repeated)

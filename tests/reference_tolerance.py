@@ -118,6 +118,7 @@ ELEMENTWISE_LOSSES = {
     "binary_cross_entropy": ((lambda s, y, p: _softplus(s) - y * s,), _no_kinks, None),
     "negative_log_likelihood": ((lambda s, y, p: s * 0 if y == 0 else -y * s.log(),), _no_kinks, None),
 }
+LIBRARY = {"binary_cross_entropy", "negative_log_likelihood"}  # what underflows in exp or log may be flushed
 
 
 class Reference:
@@ -213,7 +214,7 @@ class Reference:
         W = self.batch.params[f"W{number}"].astype(float).tolist()
         b = self.batch.params[f"b{number}"].astype(float).tolist() if layer.bias else [0.0] * layer.size
         count = len(W[0])
-        z_error = []
+        z_error: Table = []
         for row in a:
             z_error.append([])
             for weights, bias in zip(W, b, strict=True):
@@ -232,7 +233,7 @@ class Reference:
             self.slope_rounding.append(None)
             errors = [
                 [
-                    _times(p, factor) + min(p, self.tiny)
+                    min(max(p, 5e-324) * factor, 1.0) + min(p, self.tiny) if all(map(math.isfinite, es)) else INF
                     for p, factor in zip(ps, self._softmax_factors(zs, ps, es), strict=True)
                 ]
                 for zs, ps, es in zip(z, size, z_error, strict=True)
@@ -307,6 +308,7 @@ class Reference:
         width, share = self.spec.n_out, 1 / self.parts
         held = [[0.0] * width for _ in range(self.n)]
         jump = [[0.0] * width for _ in range(self.n)]
+        slopes = [[0.0] * width for _ in range(self.n)]
         values: list[float] = []
         value_errors: list[float] = []
         error: Table = []
@@ -338,34 +340,37 @@ class Reference:
                 parameter = self.stored_parameter(kwargs)
                 values.append(f.value)
                 scale = function.value_scale(at, targets, kwargs).item()
+                library = FLUSH_FACTOR * (1 + reach) * self.tiny if function.name in LIBRARY else 0.0
                 value_errors.append(
                     self.add(
                         f.slope * s_error[i][j], function.value_ulps * self.u * scale, value_lost,
-                        parameter * held[i][j],
+                        parameter * held[i][j], min(scale, library),
                     )
                 )  # fmt: skip
                 scale = function.slope_scale(at, targets).item()
                 error[-1].append(
                     self.add(
-                        _times(f.curvature, s_error[i][j]), function.slope_ulps * self.u * scale, lost, parameter
+                        _times(f.curvature, s_error[i][j]), function.slope_ulps * self.u * scale, lost, parameter,
+                        min(scale, library),
                     )
-                )
+                )  # fmt: skip
+                slopes[i][j] = share * f.slope
         self._loss(values, value_errors, share, held)
         magnitude = self.magnitudes(f"da{self.spec.depth + 1}")
         shares = 3 if self.parts > 1 else 0
         for i in range(self.n):
             for j in range(width):
                 size, e = magnitude[i][j], share * error[i][j]
-                e = self.add(e, shares * self.u * size, min(size + e, 3 * self.eta))
+                e = self.add(e, shares * self.u * size, min(size + e + slopes[i][j], 3 * self.eta))
                 e = self.unless_overflow(e, max(self.parts * size, 2 * held[i][j]))
                 error[i][j] = e
         return error, jump
 
     def _loss(self, values: list[float], errors: list[float], share: float, held: Table) -> None:
-        total = math.fsum(map(_finite, values))
+        total, summands = math.fsum(map(_finite, values)), sum(value != 0 for value in values)
         error = self.add(
             *(share * e for e in errors),
-            self.gamma(len(values) + 3) * share * total,
+            self.gamma(summands + 3) * share * total if summands > 1 or self.parts > 1 else 0.0,
             min(total, 3 * len(values) * self.eta),
         )
         largest = max(total, *(h for row in held for h in row))
@@ -387,10 +392,11 @@ class Reference:
             errors.append(self.add(off, self.u * (2 * yj + (ELEMENTARY + 4) * mass * pj), gamma * mass * pj))
             slopes.append(abs(mass * pj - yj) + off)
         value = math.fsum(yj * (log_total - sj) for yj, sj in zip(y, s, strict=True))
-        sizes = math.fsum(yj * (2 * abs(sj) + 2 * largest + 2 * math.log(width)) for yj, sj in zip(y, s, strict=True))
+        logs = (ELEMENTARY + 4) * (1 + math.log(width))
+        sizes = math.fsum(yj * (4 * abs(sj) + 4 * largest + logs) for yj, sj in zip(y, s, strict=True))
         value_error = self.add(
             *(_times(slope, e) for slope, e in zip(slopes, s_error, strict=True)),
-            (ELEMENTARY + 4) * self.u * sizes,
+            self.u * sizes,
             gamma * (value + mass),
         )
         return value, value_error, errors
@@ -483,7 +489,8 @@ class Reference:
 
     def _of_bias(self, delta: Any) -> float:
         terms = math.fsum(_finite(d + e) for d, e in delta)
-        error = self.add(self.gamma(self.n + 1) * terms, *(e for _, e in delta), min(terms, (self.n + 1) * self.eta))
+        own = [self.gamma(self.n + 1) * terms, min(terms, (self.n + 1) * self.eta)]
+        error = self.add(*(e for _, e in delta), *(own if sum(d + e != 0 for d, e in delta) > 1 else []))
         return self.unless_overflow(error, self.parts * terms)
 
     def _to_input(self, delta: Any, weights: list[float]) -> float:

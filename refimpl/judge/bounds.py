@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from refimpl.judge.first_order import SideBySide, Tangent, Tangents
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import SMALLEST
-from refimpl.truth.balls import as_matrices, rows_over
+from refimpl.truth.balls import as_matrices
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import PRIMITIVES, Node, order, read
 from refimpl.truth.numbers import NumberAlgebra
@@ -68,39 +68,45 @@ class PointRoundings(RoundingAlgebra):
         value, slope, curvature = np.abs(self.numbers.derivatives(where, function, a[0])[:3])
         return Local(value, slope, curvature, np.zeros_like(value), np.zeros_like(value))
 
-    def sum(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
-        mid, err = super().sum(node, a)
-        if self.repeated:
-            terms = rows_over(np.abs(a[0]), node.static)
-            err = np.maximum(err, self._in_cells(terms).reshape(node.shape))
-        return mid, err
-
     def contract(self, node: Node, a: tuple[Real, Real], b: tuple[Real, Real]) -> tuple[Real, Real]:
         mid, err = super().contract(node, a, b)
         if self.repeated:
             left, right, placed = as_matrices(node.static, np.abs(a[0]), np.abs(b[0]))
             rows = [
-                [self._in_cells(row * columns.T) for row in matrix] for matrix, columns in zip(left, right, strict=True)
+                [(self._alike(terms := row * columns.T) * terms.sum(axis=-1, keepdims=True))[:, 0] for row in matrix]
+                for matrix, columns in zip(left, right, strict=True)
             ]
             err = np.maximum(err, placed(np.array(rows)))
         return mid, err
 
-    def _in_cells(self, terms: Real) -> Real:
-        """Of sums over the last axis: a cell of width 2u Σ|t| that holds m terms rounds m times alike."""
-        total = terms.sum(axis=-1, keepdims=True)
-        cell = np.where(terms > 0, np.floor(terms / np.maximum(2 * self.u * total, SMALLEST)), -1.0)
-        cell.sort(axis=-1)
-        starts = np.ones(cell.shape, dtype=bool)
-        starts[..., 1:] = cell[..., 1:] != cell[..., :-1]
-        first = np.flatnonzero(starts)
-        sizes = np.diff(np.append(first, cell.size)) * (cell.ravel()[first] >= 0)
-        squares = np.bincount(first // terms.shape[-1], np.square(sizes), total.size)
-        return np.asarray(self.u * total[..., 0] * np.sqrt(squares + 2).reshape(total.shape[:-1]))
+    def _of_sums(self, terms: Real, more: int) -> Real:
+        own = super()._of_sums(terms, more)
+        return np.maximum(own, self._alike(terms)) if self.repeated else own
+
+    def _of_collected(self, terms: Real, places: NDArray[np.intp], size: int) -> Real:
+        own = super()._of_collected(terms, places, size)
+        return np.maximum(own, self._in_cells(terms, places, size)) if self.repeated else own
+
+    def _alike(self, terms: Real) -> Real:
+        rows = terms.reshape(-1, terms.shape[-1])
+        places = np.repeat(np.arange(len(rows)), rows.shape[1])
+        return self._in_cells(rows.ravel(), places, len(rows)).reshape(*terms.shape[:-1], 1)
+
+    def _in_cells(self, terms: Real, places: NDArray[np.intp], size: int) -> Real:
+        """Of the sums of terms of one place: the m terms in a cell of width 2u Σ round m times alike."""
+        total = np.bincount(places, terms, size)
+        cell = np.floor(terms / np.maximum(2 * self.u * total[places], SMALLEST))
+        some = terms > 0
+        order = np.lexsort((cell[some], places[some]))
+        cell, place = cell[some][order], places[some][order]
+        first = np.flatnonzero(np.append(True, (cell[1:] != cell[:-1]) | (place[1:] != place[:-1])))[: len(cell)]
+        squares = np.bincount(place[first], np.square(np.diff(np.append(first, len(cell)))), size)
+        return np.asarray(self.u * np.sqrt(squares + 2))
 
     def _gamma(self, n: int) -> float:
         return math.sqrt(n) * self.u
 
-    def _gammas(self, counts: Real) -> Real:
+    def _gammas(self, counts: NDArray[Any]) -> Real:
         return np.asarray(np.sqrt(counts) * self.u)
 
 
@@ -380,7 +386,7 @@ class FirstOrder:
             for node in own:
                 group = np.append(group, group.max(initial=-1) + 1 + cells(self.values[node], self.u))
             found = self._sensitivities(own)
-            return {node: _largest_and_rest(tangents, group, self.spread, node) for node, tangents in found.items()}
+            return {node: self.spread * _root_of_squares(t, group, node) for node, t in found.items()}
         rng = np.random.default_rng([self.seed, 2])
 
         def draws(node: Node) -> Tangent:
@@ -423,18 +429,14 @@ def _few(own: Mapping[Node, Real]) -> bool:
     return sum(node.size for node in own) <= EXACT
 
 
-def _largest_and_rest(tangents: Tangent, group: NDArray[np.intp], spread: float, node: Node) -> Real:
-    """min over j of the j largest + λ × the 2-norm of the rest, what is in one group being one error."""
+def _root_of_squares(tangents: Tangent, group: NDArray[np.intp], node: Node) -> Real:
+    """The 2-norm over the groups, what is in one being one error."""
     if tangents is None:
         return np.zeros(node.shape)
     each = np.zeros((int(group.max()) + 1, node.size))
     np.add.at(each, group, np.abs(tangents.reshape(len(group), node.size)))
-    nothing = np.zeros((1, node.size))
-    rest = np.sort(each, axis=0)[::-1]
-    top = np.maximum(rest[:1], SMALLEST)  # squares must not underflow
-    tails = np.concatenate([top * np.sqrt(np.cumsum(np.square(rest / top)[::-1], axis=0)[::-1]), nothing])
-    heads = np.concatenate([nothing, np.cumsum(rest, axis=0)])
-    return np.asarray((heads + spread * tails).min(axis=0).reshape(node.shape))
+    top = np.maximum(each.max(axis=0), SMALLEST)  # squares must not underflow
+    return np.asarray((top * np.sqrt(np.square(each / top).sum(axis=0))).reshape(node.shape))
 
 
 def _total(tangents: Tangent, node: Node) -> Real:

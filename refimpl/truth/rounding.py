@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import ELEMENTARY, EXPONENTIAL, FLUSH_FACTOR, SMALLEST, Ball, Interval, Series
+from refimpl.truth.balls import rows_over
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import Node, summed
 from refimpl.truth.numbers import contracted
@@ -149,12 +150,12 @@ class RoundingAlgebra:
         return self._made(mid, err, terms)
 
     def sum(self, node: Node, a: Bounded) -> Bounded:
-        mid = self.mids(node, a[0])
-        n = a[0].size // max(mid.size, 1)
-        terms = _held(a).sum(axis=node.static, keepdims=True)
-        self._sums[node] = n, terms
-        own = self._gamma(n + 1) * terms + self._underflow(terms, n + 1)
-        return self._made(mid, a[1].sum(axis=node.static, keepdims=True) + own, terms)
+        mid, held = self.mids(node, a[0]), rows_over(_held(a), node.static)
+        terms, n = held.sum(axis=-1).reshape(mid.shape), (held != 0).sum(axis=-1).reshape(mid.shape)
+        self._sums[node] = held.shape[-1], terms
+        own = self._of_sums(held, 1)[..., 0].reshape(mid.shape) * terms + np.minimum(terms, (n + 1) * self.eta)
+        err = a[1].sum(axis=node.static, keepdims=True) + np.where(n > 1, own, 0.0)
+        return self._made(mid, err, terms)
 
     def scatter_add(self, node: Node, a: Bounded) -> Bounded:
         mid, places = self.mids(node, a[0]), node.static.ravel() + 1
@@ -162,8 +163,9 @@ class RoundingAlgebra:
         def collected(values: Real) -> Real:
             return np.asarray(np.bincount(places, values.ravel(), node.size + 1)[1:].reshape(node.shape), np.float64)
 
-        terms, counts = collected(_held(a)), collected(np.ones(a[0].shape))
-        return self._made(mid, collected(a[1]) + self._gammas(counts) * terms, terms)
+        terms = collected(_held(a))
+        own = self._of_collected(_held(a).ravel(), places, node.size + 1)[1:].reshape(node.shape) * terms
+        return self._made(mid, collected(a[1]) + own, terms)
 
     # Functions
 
@@ -209,7 +211,7 @@ class RoundingAlgebra:
         # log Σ s e^(±err) in place of log Σ s
         err = np.log1p((share * np.expm1(np.minimum(a[1], 700.0))).sum(axis=-1, keepdims=True))
         away = (share * np.abs(a[0] - largest)).sum(axis=-1, keepdims=True)
-        own = self.u * (2 * np.abs(mid) + ELEMENTARY * (1 + math.log(n)) + EXPONENTIAL + away) + self._gamma(n + 2)
+        own = self.u * (2 * np.abs(mid) + ELEMENTARY * (1 + math.log(n)) + EXPONENTIAL + away) + self._of_sums(share, 2)
         return self._made(mid, err + own)
 
     def normalise(self, node: Node, a: Bounded) -> Bounded:
@@ -229,17 +231,17 @@ class RoundingAlgebra:
         "Algorithms for Computing the Sample Variance", American Statistician 37, 1983: n κ u).
         """
         epsilon, centred = node.static
-        n = a[0].shape[-1]
         centre = a[0].mean(axis=-1, keepdims=True) if centred else 0.0
         deviation = np.sqrt(np.square(a[0] - centre).mean(axis=-1, keepdims=True) + epsilon)
         held = _held(a)
         err = a[1] + 0.0
         if centred:
-            mean_err = a[1].mean(axis=-1, keepdims=True) + self._gamma(n + 1) * held.mean(axis=-1, keepdims=True)
+            mean_err = a[1].mean(axis=-1, keepdims=True) + self._of_sums(held, 1) * held.mean(axis=-1, keepdims=True)
             err = err + mean_err + self.u * (held + np.abs(centre) + mean_err)
         q = np.sqrt(np.square(err).mean(axis=-1, keepdims=True)) / deviation
         kappa = np.sqrt(np.square(held).mean(axis=-1, keepdims=True) + epsilon) / deviation
-        return 1 / deviation, err, q, self._gamma(n + 4) * kappa / 2 + (ELEMENTARY + 2) * self.u
+        summing = np.maximum(self._of_sums(np.square(held), 4), self._of_sums(np.square(a[0] - centre), 4))
+        return 1 / deviation, err, q, summing * kappa / 2 + (ELEMENTARY + 2) * self.u
 
     # What chooses and what moves
 
@@ -274,7 +276,17 @@ class RoundingAlgebra:
     def _gamma(self, n: int) -> float:
         return n * self.u / (1 - n * self.u) if n * self.u < 1 else math.inf
 
-    def _gammas(self, counts: Real) -> Real:
+    def _of_sums(self, terms: Real, more: int) -> Real:
+        """By what share of Σ the sums of such terms ≥ 0 over the last axis, which stays with length 1, round; with so
+        many roundings more.
+        """
+        return self._gammas((terms != 0).sum(axis=-1, keepdims=True) + more)
+
+    def _of_collected(self, terms: Real, places: NDArray[np.intp], size: int) -> Real:
+        """The same of the sums of those terms that have the same place."""
+        return self._gammas(np.bincount(places, minlength=size))
+
+    def _gammas(self, counts: NDArray[Any]) -> Real:
         return np.where(counts * self.u < 1, counts * self.u / (1 - counts * self.u), np.inf)
 
     def _underflow(self, terms: Real, count: int) -> Real:

@@ -40,18 +40,18 @@ INVENTED = [
     flushing for one in (MEDIUM, COARSE, NO_ROUNDING) for flushing in (one, replace(one, flushes_subnormals=True))
 ]
 
-# what a bound is of the reference's, by the unit roundoff. Where little else rounds, the real ones' are quotients of
-# roundings granted: 1 in the place of 7 for the ±1 of an absolute error, γ₃ in the place of γ₁ for one product.
+# What a bound is of the reference's, by the unit roundoff. In float64 and float32 these are quotients of roundings
+# granted: 1 in the place of 4 for a square, γ₃ in the place of γ₁ for one product.
 WITHIN = {
-    ARITHMETICS["float64"].unit_roundoff: (0.124, 3.001),
-    ARITHMETICS["float32"].unit_roundoff: (0.124, 3.001),
-    MEDIUM.unit_roundoff: (0.05, 6.5),
-    COARSE.unit_roundoff: (0.014, 7.0),
-    NO_ROUNDING.unit_roundoff: (0.02, 26.0),
+    ARITHMETICS["float64"].unit_roundoff: (0.249, 3.001),
+    ARITHMETICS["float32"].unit_roundoff: (0.499, 1.46),
+    MEDIUM.unit_roundoff: (0.40, 8.7),  # what underflows in σ(s) times 1/N counts more than once, here and below
+    COARSE.unit_roundoff: (0.071, 6.9),
+    NO_ROUNDING.unit_roundoff: (0.41, 9.2),
 }
-ACROSS_KINKS = WITHIN | {COARSE.unit_roundoff: (0.014, 66.0)}  # a kink may be within reach of one of the two only
+ACROSS_KINKS = WITHIN | {COARSE.unit_roundoff: (0.071, 92.0)}  # a kink may be within reach of one of the two only
 # finite where the reference is at the largest number over SOONER × `parts`, infinite where it is at LATER times it
-SOONER, LATER = 2.0, 4.0
+SOONER, LATER = 1.4, 1.8
 
 
 def batch(p: Problem) -> Batch:
@@ -76,30 +76,22 @@ def compared(
             low, high = within or (ACROSS_KINKS if across else WITHIN)[arithmetic.unit_roundoff]
             reference = wanted(p, truth, arithmetic, bool(across))
             assert bounds.keys() == reference.keys()
-            all_finite = all(np.isfinite(bound).all() for bound in (*bounds.values(), *reference.values()))
             for name, bound in bounds.items():
                 case = (name, bool(across), arithmetic, p)
                 assert bound.shape == reference[name].shape, case
                 assert not np.isnan(bound).any(), case
-                agree(bound, reference[name], low, high, case, all_finite or not has_softmax(p, p.spec.loss.name))
+                agree(bound, reference[name], low, high, case)
             same_infinities(p, truth, arithmetic, bool(across), bounds, reference)
         all_found.append(found)
     return all_found
 
 
-def agree(bound: Any, reference: Any, low: float, high: float, case: tuple[Any, ...], comparable: bool) -> None:
-    """Where both are finite; a softmax is held to lie between 0 and 1, in one of the two or in both, where what goes
-    in is unbounded.
-    """
-    both = np.isfinite(bound) & np.isfinite(reference) & comparable
+def agree(bound: Any, reference: Any, low: float, high: float, case: tuple[Any, ...]) -> None:
+    """Where both are finite."""
+    both = np.isfinite(bound) & np.isfinite(reference)
     new, old = bound[both], reference[both]
     assert (low * old <= new).all(), (new, old, *case)
     assert (new <= high * old + SMALLEST).all(), (new, old, *case)
-
-
-def has_softmax(p: Problem, *loss: str) -> bool:
-    """In a layer, or in the `loss`."""
-    return bool({"softmax", "cross_entropy"} & {*loss, *(layer.activation.name for layer in p.spec.layers)})
 
 
 def bounds_of(p: Problem, truth: Certificate, arithmetic: Arithmetic) -> Tolerance:
@@ -116,7 +108,7 @@ def same_infinities(
     p: Problem, truth: Certificate, arithmetic: Arithmetic, across: bool, bounds: Bounds, reference: Bounds
 ) -> None:
     """Where they differ, the largest number decides: the reference multiplies by `parts` backwards only, and adds up
-    |b| and the products, |s| and |y|, doubled, whatever the loss.
+    |s| and |y|, doubled, whatever the loss.
     """
     if all((np.isfinite(bound) == np.isfinite(reference[name])).all() for name, bound in bounds.items()):
         return
@@ -127,8 +119,7 @@ def same_infinities(
     for name, bound in bounds.items():
         case = (name, across, bound, fewer[name], more[name], arithmetic, p)
         assert np.isfinite(bound[np.isfinite(fewer[name])]).all(), case
-        if not has_softmax(p):
-            assert np.isinf(bound[np.isinf(more[name])]).all(), case
+        assert np.isinf(bound[np.isinf(more[name])]).all(), case
 
 
 def parts(p: Problem) -> int:
@@ -207,12 +198,10 @@ def test_activations_whose_kink_is_near_or_at_z(activation: str) -> None:
 @pytest.mark.parametrize("loss", ["absolute_error", {"name": "huber", "delta": 0.5}, {"name": "huber", "delta": 1e-3}])
 def test_losses_whose_kink_is_near_or_at_the_residual(loss: Any) -> None:
     delta = loss["delta"] if isinstance(loss, dict) else 0.0
-    within = 0.25, 1000.0  # a y that is flushed may lie on the other side: that the reference forgets
+    within = 0.127, 1045.0  # a y that is flushed may lie on the other side: that the reference forgets
     for kink in {-delta, delta}:
         for off in (0.0, 1e-4, -1e-4, 0.2, -0.2):
-            # at |r|'s own kink the reference grants the derivative 0 no underflow
-            rounding = INVENTED[:4] if delta == off == 0 else INVENTED
-            compared(one(["identity"], 1.0, loss, y=1.0 - kink - off), rounding, within)
+            compared(one(["identity"], 1.0, loss, y=1.0 - kink - off), INVENTED, within)
             compared(one(["identity"], 0.0, loss, y=-kink - off), INVENTED[:2], within)
 
 
@@ -249,7 +238,7 @@ def test_the_largest_number_at_which_a_bound_becomes_infinite(
 
     found = least(lambda arithmetic: bounds_of(p, truth, arithmetic).worst_case)
     reference = least(lambda arithmetic: wanted(p, truth, arithmetic))
-    assert reference / 3 <= found <= 1.5 * parts(p) * reference
+    assert 0.4 * reference <= found <= 1.01 * parts(p) * reference
 
 
 @pytest.mark.parametrize(("largest", "bounded"), [(1.0, False), (math.nextafter(1, 2), True)])
@@ -265,13 +254,13 @@ def test_the_largest_number_itself_may_be_an_overflow(largest: float, bounded: b
 def test_one_output(loss: str, last: str) -> None:
     last = "softmax" if loss == "negative_log_likelihood" else last
     # the reference knows that errors of s cancel in log Σ e^s − s and in log(1 + e^s) − y s
-    within = (0.05, 3e5) if loss in {"cross_entropy", "binary_cross_entropy"} else None
+    within = (0.54, 2.4e5) if loss in {"cross_entropy", "binary_cross_entropy"} else None
     for n, seed in ((1, 0), (3, 1)):
         p = small(["tanh", last], seed, loss, n=n, sizes=(2, 2, 1))
         compared(p, [*INVENTED, replace(COARSE, largest=0.5)], within)
     if LOSSES[loss].target == "classes":
         p = Problem(p.spec, p.params, p.x, np.full((3, 1), 1 - 2.0**-53), 0, 0)
-        compared(p, [COARSE, ARITHMETICS["float64"]])
+        compared(p, [COARSE, ARITHMETICS["float64"]], (0.5, 4.8))
 
 
 @pytest.mark.parametrize(
@@ -280,8 +269,8 @@ def test_one_output(loss: str, last: str) -> None:
      ("float64", 1e-160), ("float64", 1e-312), ("float64", 1e30)],
 )  # fmt: skip
 def test_the_ends_of_the_range(dtype: str, scale: float) -> None:
-    # the reference's sums with a bias lose η below the normal range, and are exact; log 1 is granted a library's error
-    within = (0.0 if scale < 1 else 0.142, 8.1)
+    # the reference's sums with a bias lose η below the normal range, and are exact
+    within = ({1e-42: 0.0, 1e-30: 0.14}.get(scale, 0.49), 5.1)
     for seed, (activations, loss) in enumerate(
         ((["identity", "relu"], "squared_error"), (["tanh", "identity"], "absolute_error"),
          (["softmax", "identity"], "huber"), (["identity"], "cross_entropy"), (["silu"], "binary_cross_entropy"))
@@ -312,8 +301,8 @@ def test_probabilities_that_underflow_or_are_flushed(last: str) -> None:
         params = {name: scale * array for name, array in p.params.items()}
         for loss in ("negative_log_likelihood", "cross_entropy", "squared_error", "binary_cross_entropy"):
             spec = network((1, 3), [last if loss[0] == "n" else "identity"], loss, bias="b1" in params)
-            # σ(s) − y has only its own roundings here, where the reference grants those of 1 − y
-            within = (0.0, 60.0) if loss == "binary_cross_entropy" else None
+            # 4 roundings in the place of 11 (1 + y); else as for MEDIUM, where |s| counts in its third power
+            within = (0.26, 51.0) if loss == "binary_cross_entropy" else None
             if scale < 50 or loss != "negative_log_likelihood" or last == "softmax":
                 invented = INVENTED[: 4 if scale < 50 else 2]
                 compared(Problem(spec, params, p.x, y, 3, 0), [*invented, ARITHMETICS["float64"]], within)
@@ -403,7 +392,8 @@ def test_products_that_float64_itself_loses() -> None:
                 p = one(["identity", "identity"], 2.0**exponent, "absolute_error", w=2.0**other)
                 if zero:
                     (p.x if zero == "x" else p.params["W1"])[:] = 0.0
-                compared(p, [tiny, ARITHMETICS["float64"]])
+                # what is 0 rounds nothing, which the reference grants
+                compared(p, [tiny, ARITHMETICS["float64"]], (0.0, 3.001) if zero else None)
     two = Problem(network([2, 2], ["identity"], "absolute_error", "sum", bias=True),
                   {"W1": np.array([[2.0**-481, 0.0], [1.0, 2.0**-600]]), "b1": np.array([0.0, 2.0**-970])},
                   np.array([[2.0**-481, 0.0], [0.0, 2.0**-600]]), np.ones((2, 2)), 0, 0)  # fmt: skip
@@ -427,7 +417,7 @@ def test_no_activation_has_suprema_over_a_ball_without_ends(activation: str) -> 
         if not (math.isfinite(mid) and math.isfinite(radius)):
             with np.errstate(all="ignore"):
                 found = suprema(function, np.array([mid]), np.array([radius]))
-            assert (found.value, found.slope, found.curvature, found.jump) == (math.inf,) * 4
+            assert all(np.isinf(bound).all() for bound in vars(found).values())
 
 
 def test_errors_of_very_different_sizes() -> None:
@@ -445,7 +435,7 @@ def test_errors_of_very_different_sizes() -> None:
 
 
 # --------------------------------------------------------------------------------------------------------------
-# Right implementations outside the bounds
+# Right implementations within the bounds, where a bound of less would not hold them
 
 FLOAT32 = ARITHMETICS["float32"]
 
@@ -462,7 +452,6 @@ def worst(p: Problem) -> Bounds:
     return bounds_of(p, certified(p), FLOAT32).worst_case
 
 
-@pytest.mark.xfail(strict=True, reason="add grants one rounding of z, and none of b + w₁x₁ + w₂x₂ + …")
 def test_a_sum_that_begins_with_the_bias() -> None:
     x = np.full(1000, 1e-8, "float32")
     z = np.float32(1)
@@ -472,22 +461,18 @@ def test_a_sum_that_begins_with_the_bias() -> None:
     assert 1 + float(x.astype(float).sum()) - float(z) <= found["z2"].item()
 
 
-@pytest.mark.xfail(strict=True, reason="add knows |z|, not |b| + |w₁x₁|")
 def test_a_sum_that_begins_with_the_bias_and_overflows() -> None:
     assert np.isinf(worst(single({"W1": [[2e38, -1e38]], "b1": [2e38]}, [1.0, 1.0]))["z2"]).all()
 
 
-@pytest.mark.xfail(strict=True, reason="softmax is held to lie between 0 and 1, and is not a number where z overflows")
 def test_the_softmax_of_what_may_overflow() -> None:
     assert np.isinf(worst(single({"W1": [[1e30], [-1e30]]}, [1e30], activation="softmax"))["a2"]).all()
 
 
-@pytest.mark.xfail(strict=True, reason="halved before it is summed")
 def test_a_sum_of_squares_that_overflows_before_it_is_halved() -> None:
     assert np.isinf(worst(single({"W1": [[1.5e19], [1.5e19]]}, [1.0], "squared_error"))["loss"]).all()
 
 
-@pytest.mark.xfail(strict=True, reason="mul grants one underflow, and not that what underflowed is multiplied after")
 def test_what_underflows_in_a_product_with_a_part_of_the_slope() -> None:
     """d σ(z) (1 + z(1 − σ(z))) from left to right, as PyTorch computes silu's error signal."""
     z = np.float32(-50)

@@ -10,11 +10,25 @@ from itertools import count
 
 import pytest
 from false_alarms import Found, listed_program, on_network, structured_case
-from listed_programs import Listed, convolution_bias, equal_terms, exponentials_of_two, tanh_slopes
+from listed_programs import (
+    Listed,
+    convolution_bias,
+    embedding,
+    equal_terms,
+    exponentials_of_two,
+    nearly_constant_row,
+    nearly_equal_logits,
+    one_large_sample,
+    tanh_slopes,
+)
 from right_frameworks import RIGHT
 
 from refimpl.network.random_problems import DRAWS, random_problem
 
+LISTED = (
+    equal_terms, convolution_bias, partial(tanh_slopes, 4096), exponentials_of_two, one_large_sample, partial(embedding, same=True),
+    partial(nearly_equal_logits, 1024), partial(nearly_constant_row, 1024),
+)  # fmt: skip
 NETWORKS = 3  # at least
 
 
@@ -38,6 +52,6 @@ def test_no_order_of_summation_is_outside_on_data_that_repeat(seed: int, kind: s
     assert not outside(list(structured_case(kind, True, 256, "float32", seed)))
 
 
-@pytest.mark.parametrize("build", [equal_terms, convolution_bias, partial(tanh_slopes, 4096), exponentials_of_two])
+@pytest.mark.parametrize("build", LISTED)
 def test_no_program_on_which_the_square_root_of_n_is_false_is_outside(build: Callable[[], Listed]) -> None:
     assert not outside(list(listed_program(build)))
