@@ -98,15 +98,14 @@ class RoundingAlgebra:
     # Arithmetic
 
     def add(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
-        """A term may be the one that a sum of the other starts with."""
         mid, err = self.mids(node, a[0], b[0]), a[1] + b[1]
-        held = [_held(a), _held(b)]
-        own = np.where((held[0] == 0) | (held[1] == 0), 0.0, self.u * (np.abs(mid) + err))
-        terms = [self._sums.get(one, (1, term)) for one, term in zip(node.inputs, held, strict=True)]
-        (n, left), (m, right) = terms
-        own = own + (n > 1) * self._gamma(n) * held[1] + (m > 1) * self._gamma(m) * held[0]
-        if n + m > 2:
-            self._sums[node] = n + m, left + right
+        (n, left), (m, right) = (
+            self._sums.get(one, (1, _held(term))) for one, term in zip(node.inputs, (a, b), strict=True)
+        )
+        own = np.where((left == 0) | (right == 0), 0.0, self.u * (np.abs(mid) + err))
+        if n + m > 2:  # in any order, the terms of one among those of the other
+            own = own + self._gamma(n) * right + self._gamma(m) * left
+        self._sums[node] = n + m, left + right
         return self._made(mid, err + own, left + right)
 
     def mul(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
