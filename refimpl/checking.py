@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from refimpl import backend as registry
 from refimpl.backend import Backend, InputGradientBackend, IntermediatesBackend
 from refimpl.faults.diagnosis import Finding, diagnose_answer
-from refimpl.formats.errors import BackendError
-from refimpl.judge.judge import Judge
+from refimpl.formats.errors import BackendError, DataError
+from refimpl.judge.judge import BOTH, THEOREM, Judge
 from refimpl.judge.report import FAIL, Report, Row
 from refimpl.network.batch import validate
 from refimpl.network.spec import NetworkSpec
@@ -34,6 +34,7 @@ def check(
     device: str = "cpu",
     inputs: bool = False,
     intermediates: bool = False,
+    bound: str = BOTH,
 ) -> Report:
     """Hold every backend's loss and gradients against the certified ones.
 
@@ -46,12 +47,15 @@ def check(
     device : "cpu" or "cuda".
     inputs : also the gradient of x. intermediates : also z, a and delta of every layer. From the backends that offer
         them.
+    bound : "both", or "worst-case" to judge by the theorem alone, without the statistical bound.
 
     Raises SpecError, DataError, BackendError, CertificationError.
     """
+    if bound not in (BOTH, THEOREM):
+        raise DataError(f"bound must be {BOTH!r} or {THEOREM!r}, got {bound!r:.40}")
     batch = validate(spec, params, x, y)
     chosen, unavailable = _choose(spec, backends, batch.dtype, device)
-    judge = Judge(spec, batch)
+    judge = Judge(spec, batch, bound=bound)
     rows: list[Row] = []
     findings: dict[str, tuple[Finding, ...]] = {}
     for backend in chosen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -19,6 +20,13 @@ from refimpl.cli.requested import (
     problem,
 )  # fmt: skip
 from refimpl.cli.terminal import ALL_PASS, UNDECIDED, WRONG, console, print_json
+
+
+class Bound(StrEnum):
+    """By what is judged."""
+
+    both = "both"
+    worst_case = "worst-case"
 
 
 def check(
@@ -39,18 +47,25 @@ def check(
     seed: Seed = 0,
     inputs: Annotated[bool, typer.Option("--inputs", help="Also the gradient of x.")] = False,
     intermediates: Annotated[bool, typer.Option("--intermediates", help="Also z, a and delta of every layer.")] = False,
+    bound: Annotated[
+        Bound,
+        typer.Option(help="Judge by the worst case, a theorem, and the statistical bound, or by the theorem alone."),
+    ] = Bound.both,
     require_backend: Required = None,
     as_json: AsJson = False,
 ) -> None:
     """Hold every backend's gradients against the certified ones.
 
     Prints, for the loss and for every W and b of every backend: the verdict; the largest error as a fraction of the
-    tolerance and in ulps (units in the last place); and where that element is, counted from 1.
+    tolerance and in ulps (units in the last place); where that element is, counted from 1; and the smallest change of
+    the array's largest element that would have been noticed.
     """
     from refimpl.checking import check as held
 
     network, params, x, y = problem(spec, example, batch, seed, dtype)
-    report = held(network, params, x, y, backend, device=device, inputs=inputs, intermediates=intermediates)
+    report = held(
+        network, params, x, y, backend, device=device, inputs=inputs, intermediates=intermediates, bound=bound.value
+    )
     if as_json:
         print_json(report.to_dict())
     else:

@@ -66,7 +66,8 @@ class PointRoundings(RoundingAlgebra):
 
     def _local(self, where: Node, function: Any, a: tuple[Real, Real]) -> Local:
         value, slope, curvature = np.abs(self.numbers.derivatives(where, function, a[0])[:3])
-        return Local(value, slope, curvature, np.zeros_like(value), np.zeros_like(value))
+        none = np.zeros_like(value)
+        return Local(value, slope, curvature, none, none, none)
 
     def contract(self, node: Node, a: tuple[Real, Real], b: tuple[Real, Real]) -> tuple[Real, Real]:
         mid, err = super().contract(node, a, b)
@@ -95,19 +96,16 @@ class PointRoundings(RoundingAlgebra):
     def _in_cells(self, terms: Real, places: NDArray[np.intp], size: int) -> Real:
         """Of the sums of terms of one place: the m terms in a cell of width 2u Σ round m times alike."""
         total = np.bincount(places, terms, size)
-        cell = np.floor(terms / np.maximum(2 * self.u * total[places], SMALLEST))
+        cell = np.floor(terms / np.maximum(2 * self.summing * total[places], SMALLEST))
         some = terms > 0
         order = np.lexsort((cell[some], places[some]))
         cell, place = cell[some][order], places[some][order]
         first = np.flatnonzero(np.append(True, (cell[1:] != cell[:-1]) | (place[1:] != place[:-1])))[: len(cell)]
         squares = np.bincount(place[first], np.square(np.diff(np.append(first, len(cell)))), size)
-        return np.asarray(self.u * np.sqrt(squares + 2))
+        return np.asarray(self.summing * np.sqrt(squares + 2))
 
-    def _gamma(self, n: int) -> float:
-        return math.sqrt(n) * self.u
-
-    def _gammas(self, counts: NDArray[Any]) -> Real:
-        return np.asarray(np.sqrt(counts) * self.u)
+    def _rate(self, n: NDArray[Any]) -> Real:
+        return np.asarray(np.sqrt(n) * self.summing)
 
 
 @dataclass(frozen=True)
@@ -155,12 +153,17 @@ def bounds(
     repeated: bool = False,
     theorem: bool = False,
     known: Values | None = None,
+    slopes: Values | None = None,
 ) -> Tolerance:
     """The bounds of the named ends of a graph at the `given` numbers. `parts`: what may be divided by last; `seed`: of
     the sketches; `repeated`: whether to look in every sum for terms that repeat, which takes its time; `theorem`: the
-    worst case alone, the statistical bounds being inf; `known`: values that are certified.
+    worst case alone, the statistical bounds being inf; `known`: values that are certified, and
+    `slopes`: (f, f') of the function that is applied to a node.
     """
     numbers = NumberAlgebra(given)
+    for node in order(ends.values()):
+        if node.rule == "apply" and slopes and len(slopes.get(node.inputs[0], ())):
+            numbers.evaluated[node.inputs[0], node.static[0]] = slopes[node.inputs[0]]
     found = read(ends.values(), numbers, known)
     values = {node: found[node] for node in order(ends.values())}
     walk = RoundingAlgebra(arithmetic, lambda node, *mids: values[node], parts=parts)
@@ -170,6 +173,10 @@ def bounds(
     if theorem:
         unknown = {name: np.full(node.shape, np.inf) for name, node in ends.items()}
         return Tolerance(_named(ends, worst), _named(ends, across), unknown, unknown, arithmetic)
+    for key, local in walk.locals.items():
+        begun = numbers.evaluated[key]
+        if len(begun) == 2 and not (local.turn > WIDE * local.curvature).any():
+            numbers.evaluated[key] = np.stack([*begun, local.bend])
     first_order = FirstOrder(values, walk, numbers, sum(node.size for node in ends.values()), seed, repeated)
     likely = first_order.statistical()
     # what is below float64's range is not 0, and may lie beside a kink
@@ -267,8 +274,8 @@ class Remainders(RoundingAlgebra):
     def _within(self, where: Node, function: Elementwise, mid: Real, reach: Real) -> Local:
         """What the function does within reach: what it does within the worst case, where that says enough."""
         key = where, function
-        if key not in self._locals:
-            found = self.walk._locals[key]
+        if key not in self.locals:
+            found = self.walk.locals[key]
             wide = np.isinf(found.value) | (found.jump > 0) | (found.curvature * reach > WIDE * found.slope)
             wide |= found.turn > WIDE * found.curvature
             if (wide & (reach > 0)).any():
@@ -277,8 +284,8 @@ class Remainders(RoundingAlgebra):
                 for name, part in parts.items():
                     part[wide] = getattr(few, name)
                 found = Local(**parts)
-            self._locals[key] = found
-        return self._locals[key]
+            self.locals[key] = found
+        return self.locals[key]
 
     def max(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
         reach = a[1] + self.reach[node.inputs[0]]
@@ -368,12 +375,13 @@ class FirstOrder:
         """Σ |∂node/∂source| × own, or its upper confidence limit."""
         if _few(own):
             return {node: _total(tangents, node) for node, tangents in self._sensitivities(own).items()}
-        rng = np.random.default_rng([self.seed, 1])
+        rng = np.random.Generator(np.random.SFC64([self.seed, 1]))
 
         def draws(node: Node) -> Tangent:
             if node not in self.inner or node not in own:
                 return None
-            return own[node] * rng.standard_cauchy((DRAWS, *node.shape))
+            above, below = (rng.standard_normal((DRAWS, *node.shape), np.float32) for _ in range(2))
+            return own[node] * (above / below)
 
         wide, found = 1 / _root_moment(self.chance), self._tangents(draws)
         return {node: wide * _mean_root_square(found[node], node) + self._last(own, node) for node in self.values}
@@ -387,16 +395,16 @@ class FirstOrder:
                 group = np.append(group, group.max(initial=-1) + 1 + cells(self.values[node], self.u))
             found = self._sensitivities(own)
             return {node: self.spread * _root_of_squares(t, group, node) for node, t in found.items()}
-        rng = np.random.default_rng([self.seed, 2])
+        rng = np.random.Generator(np.random.SFC64([self.seed, 2]))
 
         def draws(node: Node) -> Tangent:
             if node not in self.inner or node not in own:
                 return None
             cell = cells(self.values[node], self.u)
             repeated = (np.bincount(cell) > 1)[cell]
-            shared = rng.standard_normal((DRAWS, int(cell.max()) + 1))[:, cell]
+            shared = rng.standard_normal((DRAWS, int(cell.max()) + 1), np.float32)[:, cell]
             if repeated.any():  # alike, or as if by chance: both
-                shared[:, repeated] += rng.standard_normal((DRAWS, int(repeated.sum())))
+                shared[:, repeated] += rng.standard_normal((DRAWS, int(repeated.sum())), np.float32)
             return own[node] * shared.reshape(DRAWS, *node.shape)
 
         wide, found = 1 / math.sqrt(_chi_square(self.chance)), self._tangents(draws)

@@ -23,7 +23,7 @@ from refimpl.backend.protocols import Backend, InputGradientBackend, Intermediat
 from refimpl.backend.untrusted import FAILURES, contained, described, printable
 from refimpl.formats.errors import BackendError
 from refimpl.judge.bounds import Tolerance
-from refimpl.judge.report import STATISTICAL, WORST_CASE, Row
+from refimpl.judge.report import STATISTICAL, Row
 from refimpl.judge.submission import Submission, Unusable
 from refimpl.judge.tolerance import tolerance
 from refimpl.judge.verdicts import judged, largest_element, refused
@@ -33,7 +33,7 @@ from refimpl.network.spec import NetworkSpec
 from refimpl.truth.balls import Balls
 from refimpl.truth.certification import Certificate, certify_batch
 
-BOTH = "both"
+BOTH, THEOREM = "both", "worst-case"  # the bounds to judge by
 UNKNOWN = 10  # keys that are not the network's, of which each has a row
 
 Array = NDArray[Any]
@@ -51,7 +51,7 @@ class Judgement:
 class Judge:
     """The truth about one network on one batch, and the tolerance for each arithmetic asked for.
 
-    `truth` and `bounds` are computed where they are not given. `bound`: `BOTH`, or `WORST_CASE` for the theorem alone.
+    `truth` and `bounds` are computed where they are not given. `bound`: `BOTH`, or `THEOREM` for the worst case alone.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Judge:
             return self.written(arithmetic)
         return tolerance(
             self.spec, self.batch, self.truth, arithmetic,
-            inputs=inputs, repeated=repeated, theorem=self.bound == WORST_CASE,
+            inputs=inputs, repeated=repeated, theorem=self.bound == THEOREM,
         )  # fmt: skip
 
     def rows(

@@ -44,6 +44,7 @@ def tolerance(
         repeated=repeated,
         theorem=theorem,
         known=known,
+        slopes={node: truth.slopes[place] for node, place in graph.places.items() if place in truth.slopes},
     )
     x = (len(batch.x), *spec.input_shape)
     return found.mapped(lambda form: {name: b.reshape(x) if name == "x" else b for name, b in form.items()})

@@ -1,5 +1,18 @@
-"""The floating-point arithmetics that an implementation may declare, as the constants that rounding-error
-bounds need.
+"""The floating-point arithmetics that an implementation may declare, as data: what is stored, what enters a product,
+what accumulates, which way it rounds. `PRESETS` has them by name; others are made with `dataclasses.replace`.
+
+| preset | products of | sums in | every result, and what is returned |
+|---|---|---|---|
+| float64, float32, and with _flushing | what is stored | the same | the same |
+| tf32 | 11 bits of each factor | float32 | float32 |
+| bfloat16, float16 | what is stored | float32 | bfloat16, float16 |
+| …_boundary | what is stored | float32 | float32, and returned in bfloat16, float16 |
+| …_sums | what is stored | bfloat16, float16 | bfloat16, float16 |
+| …_turing, …_hopper | as above | tensor cores | as above |
+
+NVIDIA's tensor cores add a block of products and what was accumulated with all fractions cut to 24 bits (Turing to Ada)
+or 25 (Hopper) beside the largest of them, and round the sum toward zero (Fasi, Higham, Mikaitis, Pranesh, "Numerical
+behavior of NVIDIA tensor cores", PeerJ Computer Science 7:e330, 2021): one-sided errors, for which √n is false.
 """
 
 from __future__ import annotations
@@ -14,8 +27,12 @@ import numpy as np
 class Arithmetic:
     """One arithmetic, rounding to nearest.
 
-    `unit_roundoff` u is half the distance from 1 to the next number. With `flushes_subnormals`, subnormal inputs and
-    results become 0. Raises ValueError, with the field.
+    `unit_roundoff` u is half the distance from 1 to the next number, of what every operation returns. With
+    `flushes_subnormals`, subnormal inputs and results become 0. `products`: the roundoff of the factors of a sum of
+    products; `accumulation`: that within sums, where it is not u; `block`: the number of terms in the blocks that are
+    summed one by one and then in pairs, 0 for any order. `truncated`: the number of products that a sum of products
+    takes at a time, cut to a multiple of `accumulation` times the largest, the sum cut to float32. `returned`: the
+    arithmetic whose numbers are returned, and were given, where it is coarser. Raises ValueError, with the field.
     """
 
     name: str
@@ -24,11 +41,30 @@ class Arithmetic:
     smallest_subnormal: float
     largest: float
     flushes_subnormals: bool = False
+    products: float = 0.0
+    accumulation: float | None = None
+    block: int = 0
+    truncated: int = 0
+    returned: Arithmetic | None = None
 
     def __post_init__(self) -> None:
-        for field in ("unit_roundoff", "smallest_normal", "smallest_subnormal", "largest"):
+        for field in ("unit_roundoff", "smallest_normal", "smallest_subnormal", "largest", "products", "block"):
             if not getattr(self, field) >= 0:  # 0 and inf: a model without that limit
                 raise ValueError(f"Arithmetic: {field} must be 0 or more, got {getattr(self, field)!r:.40}")
+        if self.truncated < 0 or (self.truncated and not self.accumulation):
+            raise ValueError(
+                f"Arithmetic: truncated must be 0, or more with an accumulation, got {self.truncated!r:.40}"
+            )
+
+    @property
+    def stored(self) -> Arithmetic:
+        """The arithmetic whose numbers are given."""
+        return self.returned or self
+
+    @property
+    def coarsest(self) -> float:
+        """The largest roundoff in it."""
+        return max(self.unit_roundoff, self.products, self.stored.unit_roundoff)
 
 
 def _ieee(name: str) -> Arithmetic:
@@ -46,4 +82,29 @@ ARITHMETICS: Mapping[str, Arithmetic] = {name: _ieee(name) for name in ("float64
 FLUSHING: Mapping[str, Arithmetic] = {
     name: replace(arithmetic, name=f"{name}_flushing", flushes_subnormals=True)
     for name, arithmetic in ARITHMETICS.items()
+}
+
+_FLOAT32 = ARITHMETICS["float32"]
+_BFLOAT16 = Arithmetic("bfloat16", 2.0**-8, 2.0**-126, 2.0**-133, (2 - 2.0**-7) * 2.0**127)
+
+
+def _low(whole: Arithmetic) -> list[Arithmetic]:
+    """What computes with numbers of few bits: rounded after every operation, inside sums too, or on return only."""
+    return [
+        replace(whole, accumulation=_FLOAT32.unit_roundoff),
+        replace(whole, name=f"{whole.name}_sums"),
+        replace(_FLOAT32, name=f"{whole.name}_boundary", returned=whole),
+    ]
+
+
+_TF32 = replace(_FLOAT32, name="tf32", products=2.0**-11)
+_SHORT = [_TF32, *_low(_BFLOAT16), *_low(_ieee("float16"))]
+_TENSOR_CORES = [
+    replace(one, name=f"{one.name}_{generation}", accumulation=2.0**-bits, truncated=block)
+    for one in _SHORT
+    if not one.name.endswith("_sums")
+    for generation, bits, block in (("turing", 24, 4), ("hopper", 25, 16))
+]
+PRESETS: Mapping[str, Arithmetic] = {
+    one.name: one for one in (*ARITHMETICS.values(), *FLUSHING.values(), *_SHORT, *_TENSOR_CORES)
 }

@@ -20,9 +20,10 @@ import flint
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.network.functions import Ball
+from refimpl.network.functions import SMALLEST, Ball
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import Node, Shape
+from refimpl.truth.precision import working_precision
 
 Array = NDArray[Any]
 Arbs = NDArray[Any]  # of dtype object, each element a flint.arb
@@ -44,20 +45,31 @@ class Balls:
 
     @classmethod
     def from_arbs(cls, balls: Sequence[Ball], shape: Shape) -> Balls:
-        """The float64 form of arb balls, radii rounded outwards, in `shape`."""
-        mids = [float(ball.mid()) for ball in balls]
-        mid = np.array(mids)
-        with np.errstate(invalid="ignore", over="ignore"):
-            rests = [ball - f if math.isfinite(f) else ball * 0 for ball, f in zip(balls, mids, strict=True)]
-            tails = [float(rest.mid()) for rest in rests]
-            tail = np.array(tails)
+        """The float64 form of arb balls, radii rounded outwards, in `shape`. But for the midpoints it is computed when
+        it is first asked for.
+        """
+        found = object.__new__(cls)
+        mid = np.array([float(ball.mid()) for ball in balls]).reshape(shape)
+        vars(found).update(mid=mid, _arbs=(balls, flint.ctx.prec))
+        return found
+
+    def __getattr__(self, name: str) -> NDArray[np.float64]:
+        if name not in ("rad", "tail", "tail_rad"):
+            raise AttributeError(name)
+        (balls, precision), mid = vars(self)["_arbs"], self.mid.ravel()
+        with working_precision(precision), np.errstate(invalid="ignore", over="ignore"):
+            pairs = zip(balls, mid.tolist(), strict=True)
+            rests = [ball - f if math.isfinite(f) else ball * 0 for ball, f in pairs]
+            tail = np.array([float(rest.mid()) for rest in rests])
             radius = np.array([float(rest.rad()) for rest in rests])
             # outwards, the rounding of the tail included; what is below float64's range must not become 0
-            exact = np.array([rest.is_exact() for rest in rests]) & (tail == 0)
+            exact = np.array([rest.is_exact() for rest in rests], dtype=bool) & (tail == 0)
             widened = np.nextafter(np.nextafter(radius, np.inf) + 2.0**-53 * np.abs(tail), np.inf)
             tail_rad = np.where(np.isfinite(mid), np.where(exact, 0.0, widened), np.inf)
             rad = np.where(tail == 0, tail_rad, np.nextafter(np.abs(tail) + tail_rad, np.inf))
-        return cls(*(part.reshape(shape) for part in (mid, rad, tail, tail_rad)))
+        parts = {"rad": rad, "tail": tail, "tail_rad": tail_rad}
+        vars(self).update({part: array.reshape(self.mid.shape) for part, array in parts.items()})
+        return vars(self)[name]
 
     def distance(self, values: Array) -> NDArray[np.float64]:
         """How far `values` may lie from the truth at most, element by element (inf where not finite)."""
@@ -75,6 +87,12 @@ class Balls:
 
     def __repr__(self) -> str:
         return f"Balls(shape={self.mid.shape}, mid={self.mid!r}, rad≤{self.rad.max(initial=0.0):.1e})"
+
+
+def number(ball: Ball) -> float:
+    """The midpoint; not 0 where that is only below float64's range."""
+    mid = float(ball.mid())
+    return mid if mid != 0 or ball == 0 else math.copysign(SMALLEST, float(ball.sgn()))
 
 
 def arbs(values: Array) -> Arbs:
@@ -171,6 +189,14 @@ class BallAlgebra:
             ]
             self.undefined += [(function.name, float(ball.mid())) for ball in a.flat if ball <= function.above]
         return series
+
+    def slopes(self, where: Node) -> NDArray[np.float64]:
+        """(2, *shape): the numbers next to the values and derivatives of the function applied at a node, (0, *shape)
+        of none.
+        """
+        found = [series for (node, _), series in self._series.items() if node is where]
+        both = [[number(one[index]) for one in found[0]] for index in (0, 1)] if found else []
+        return np.array(both).reshape(len(both), *where.shape)
 
     def softmax(self, node: Node, a: Arbs, total: Arbs) -> Arbs:
         return np.asarray(np.where(node.static, _exponential(a - total), objects([flint.arb(0)], ())))

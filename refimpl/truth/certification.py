@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import flint
@@ -52,7 +52,8 @@ class Certificate:
 
     `grads` has the parameters' keys and shapes, and `x` (in the shape of the batch's x); `values` holds, for the layers
     l = 2 … of the article's numbering, `zl`, `al`, `deltal` = ∂C/∂zl and `dal` = ∂C/∂al, each (N, n_l).
-    `undecided` names what lies so near a kink that no precision tried could tell on which side.
+    `undecided` names what lies so near a kink that no precision tried could tell on which side. `slopes`: the numbers
+    next to f(z) and f'(z), (2, N, n), by the name of z, or "s − y" of a loss.
     """
 
     loss: Balls
@@ -61,6 +62,7 @@ class Certificate:
     dtype: str
     precision: int
     undecided: tuple[str, ...] = ()
+    slopes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def certify(spec: NetworkSpec, params: dict[str, Array], x: Array, y: Array) -> Certificate:
@@ -102,6 +104,7 @@ def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
                     dtype=batch.dtype,
                     precision=precision,
                     undecided=tuple(_place(graph, *place) for place in algebra.undecided),
+                    slopes={place: algebra.slopes(node) for node, place in graph.places.items()},
                 )
         precision = min(precision + missing + 32, LAST_PRECISION)
 

@@ -10,8 +10,8 @@ import flint
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.network.functions import SMALLEST, Ball, Series
-from refimpl.truth.balls import as_matrices, rows_over
+from refimpl.network.functions import Series
+from refimpl.truth.balls import as_matrices, number, rows_over
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import Node
 from refimpl.truth.precision import working_precision
@@ -58,9 +58,9 @@ class NumberAlgebra:
 
     def derivatives(self, where: Node, function: Elementwise, a: Real, times: int = 2) -> Real:
         """(times + 1 or more, *shape): the function and its derivatives of the numbers at a node."""
-        times = max(times, 2)
         found = self.evaluated.get((where, function))
         if found is None or len(found) <= times:
+            times = max(times, 2)
             with working_precision(BITS):
                 rows = [derivatives(function, number, times) for number in a.ravel().tolist()]
             found = np.array(rows, dtype=np.float64).reshape(a.size, times + 1).T.reshape(times + 1, *a.shape)
@@ -120,18 +120,12 @@ def contracted(subscripts: str, a: Real, b: Real) -> Real:
     return placed(left @ right)
 
 
-def derivatives(function: Elementwise, number: float, times: int) -> list[float]:
+def derivatives(function: Elementwise, at: float, times: int) -> list[float]:
     """A function of the catalogue and its derivatives at a number, right but for a few last bits."""
-    if not math.isfinite(number):
+    if not math.isfinite(at):
         return [math.nan] * (times + 1)
-    series = precisely(lambda at: function.series(at)[0], number, times)
-    return [_number(series[index]) * math.factorial(index) for index in range(times + 1)]
-
-
-def _number(ball: Ball) -> float:
-    """The midpoint; not 0 where that is only below float64's range."""
-    number = float(ball.mid())
-    return number if number != 0 or ball == 0 else math.copysign(SMALLEST, float(ball.sgn()))
+    series = precisely(lambda z: function.series(z)[0], at, times)
+    return [number(series[index]) * math.factorial(index) for index in range(times + 1)]
 
 
 def precisely(formula: Callable[[Series], Series], number: float, times: int = 1) -> Series:

@@ -38,15 +38,17 @@ from refimpl.truth.precision import working_precision
 Real = NDArray[np.float64]
 Bounded = tuple[Real, Real]
 Mids = Callable[..., Real]
-Suprema = tuple[float, float, float, float, float]
+Suprema = tuple[float, float, float, float, float, float]
+TRUNCATED_TO = 2.0**-24  # half of what cutting to float32 loses
 SUPREMA_BITS = 64  # the balls that suprema are taken over are far wider
-UNBOUNDED: Suprema = (math.inf,) * 5
+UNBOUNDED: Suprema = (*(math.inf,) * 5, math.nan)
 
 
 @dataclass(frozen=True)
 class Local:
     """What a function does over z ± err: |f| ≤ value, |f'| ≤ slope over every piece touched, |f''| ≤ curvature over the
-    one that z is on; `jump`: by how much f' may differ on the other side of a kink; `turn`: by how much f'' changes.
+    one that z is on; `jump`: by how much f' may differ on the other side of a kink; `bend`, `turn`: what f'' is about
+    in the middle, and by how much it changes.
     """
 
     value: Real
@@ -54,6 +56,7 @@ class Local:
     curvature: Real
     jump: Real
     turn: Real
+    bend: Real
 
     @classmethod
     def of(cls, rows: Sequence[Suprema], shape: tuple[int, ...]) -> Local:
@@ -76,13 +79,14 @@ class RoundingAlgebra:
     across_kinks: bool = False
     parts: int = 1
     near_kinks: bool = False
-    _locals: dict[tuple[Node, Elementwise], Local] = field(default_factory=dict)
-    _sums: dict[Node, tuple[int, Real]] = field(default_factory=dict)
+    locals: dict[tuple[Node, Elementwise], Local] = field(default_factory=dict)
+    _sums: dict[Node, tuple[int, Real, int]] = field(default_factory=dict)
     _between: dict[Node, Real] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         arithmetic = self.arithmetic
         self.u, self.tiny = arithmetic.unit_roundoff, arithmetic.smallest_normal
+        self.summing = self.u if arithmetic.accumulation is None or arithmetic.truncated else arithmetic.accumulation
         self.eta = self.tiny if arithmetic.flushes_subnormals else arithmetic.smallest_subnormal
 
     # Numbers that are handed in
@@ -99,13 +103,13 @@ class RoundingAlgebra:
 
     def add(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
         mid, err = self.mids(node, a[0], b[0]), a[1] + b[1]
-        (n, left), (m, right) = (
-            self._sums.get(one, (1, _held(term))) for one, term in zip(node.inputs, (a, b), strict=True)
+        (n, left, granted), (m, right, also) = (
+            self._sums.get(one, (1, _held(term), 0)) for one, term in zip(node.inputs, (a, b), strict=True)
         )
         own = np.where((left == 0) | (right == 0), 0.0, self.u * (np.abs(mid) + err))
         if n + m > 2:  # in any order, the terms of one among those of the other
-            own = own + self._gamma(n) * right + self._gamma(m) * left
-        self._sums[node] = n + m, left + right
+            own = own + self._gamma(max(n - also, 0)) * right + self._gamma(max(m - granted, 0)) * left
+        self._sums[node] = n + m, left + right, 0
         return self._made(mid, err + own, left + right)
 
     def mul(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
@@ -140,8 +144,8 @@ class RoundingAlgebra:
         held_a, held_b = _held(a), _held(b)
         terms = contracted(subscripts, held_a, held_b)
         n = summed(node)
-        self._sums[node] = n, terms
-        err = self._gamma(n + 2) * terms + self._product_underflow(subscripts, terms, 2 * n + 2, held_a, held_b)
+        self._sums[node] = n, terms, 2
+        err = self._of_products(n + 2) * terms + self._product_underflow(subscripts, terms, 2 * n + 2, held_a, held_b)
         if a[1].any():
             err = err + contracted(subscripts, a[1], held_b)
         if b[1].any():
@@ -151,7 +155,7 @@ class RoundingAlgebra:
     def sum(self, node: Node, a: Bounded) -> Bounded:
         mid, held = self.mids(node, a[0]), rows_over(_held(a), node.static)
         terms, n = held.sum(axis=-1).reshape(mid.shape), (held != 0).sum(axis=-1).reshape(mid.shape)
-        self._sums[node] = held.shape[-1], terms
+        self._sums[node] = held.shape[-1], terms, 1
         own = self._of_sums(held, 1)[..., 0].reshape(mid.shape) * terms + np.minimum(terms, (n + 1) * self.eta)
         err = a[1].sum(axis=node.static, keepdims=True) + np.where(n > 1, own, 0.0)
         return self._made(mid, err, terms)
@@ -272,21 +276,36 @@ class RoundingAlgebra:
 
     # Small statements
 
-    def _gamma(self, n: int) -> float:
-        return n * self.u / (1 - n * self.u) if n * self.u < 1 else math.inf
+    def _rate(self, n: NDArray[Any]) -> Real:
+        """n roundings within a sum, one after another in the worst case."""
+        product = n * self.summing
+        return np.where(product < 1, product / (1 - product), np.inf)
+
+    def _gamma(self, n: Any) -> Real:
+        """By what share of Σ|t| a sum of n terms t rounds."""
+        counts, block = np.asarray(n, dtype=np.float64), self.arithmetic.block
+        if block:
+            counts = np.minimum(counts, block + np.ceil(np.log2(np.maximum(counts / block, 1.0))))
+        return self._rate(counts) + (self.summing != self.u) * self.u
+
+    def _of_products(self, n: int) -> Real:
+        """The same of a sum of n products."""
+        arithmetic = self.arithmetic
+        if not arithmetic.truncated:
+            return self._gamma(n)
+        blocks = math.ceil(n / arithmetic.truncated)
+        cut = (n + 2 * blocks) * (arithmetic.accumulation or 0.0) + blocks * 2 * TRUNCATED_TO
+        return np.asarray(cut / (1 - cut) + self.u if cut < 1 else math.inf)
 
     def _of_sums(self, terms: Real, more: int) -> Real:
         """By what share of Σ the sums of such terms ≥ 0 over the last axis, which stays with length 1, round; with so
         many roundings more.
         """
-        return self._gammas((terms != 0).sum(axis=-1, keepdims=True) + more)
+        return self._gamma((terms != 0).sum(axis=-1, keepdims=True) + more)
 
     def _of_collected(self, terms: Real, places: NDArray[np.intp], size: int) -> Real:
         """The same of the sums of those terms that have the same place."""
-        return self._gammas(np.bincount(places, minlength=size))
-
-    def _gammas(self, counts: NDArray[Any]) -> Real:
-        return np.where(counts * self.u < 1, counts * self.u / (1 - counts * self.u), np.inf)
+        return self._gamma(np.bincount(places, minlength=size))
 
     def _underflow(self, terms: Real, count: int) -> Real:
         # a product that underflows loses at most itself
@@ -311,9 +330,9 @@ class RoundingAlgebra:
         return mid, np.where(largest < self.arithmetic.largest, err * (1 + 2.0**-40), np.inf)
 
     def _local(self, where: Node, function: Elementwise, a: Bounded) -> Local:
-        if (where, function) not in self._locals:
-            self._locals[where, function] = suprema(function, *a)
-        return self._locals[where, function]
+        if (where, function) not in self.locals:
+            self.locals[where, function] = suprema(function, *a)
+        return self.locals[where, function]
 
 
 def _held(a: Bounded) -> Real:
@@ -342,8 +361,8 @@ def suprema(function: Elementwise, mid: Real, err: Real) -> Local:
 
 
 def over_ball(pieces: Sequence[Any], kinks: Sequence[float], argument: Series, where: Ball) -> Suprema:
-    """(|f|, |f'|, |f''|, jump, turn) of `pieces` on the series `argument`, its piece decided by the ball `where`. A
-    derivative at a kink itself lies between those of its sides.
+    """(|f|, |f'|, |f''|, jump, turn, bend) of `pieces` on the series `argument`, its piece decided by the ball `where`.
+    A derivative at a kink itself lies between those of its sides.
     """
     try:
         true = sum(1 for kink in kinks if where.mid() > kink)
@@ -358,7 +377,7 @@ def over_ball(pieces: Sequence[Any], kinks: Sequence[float], argument: Series, w
                 jump = max(jump, _upper(other[1] - own[1]))
     except (ValueError, ZeroDivisionError):
         return UNBOUNDED
-    found = (value, slope, curvature, jump, 4.0 * float(own[2].rad()))
+    found = (value, slope, curvature, jump, 4.0 * float(own[2].rad()), 2.0 * float(own[2].mid()))
     return found if all(map(math.isfinite, found)) else UNBOUNDED
 
 

@@ -84,12 +84,14 @@ def test_a_wrong_gradient_is_exit_code_1(run: Any, monkeypatch: pytest.MonkeyPat
     assert "1 of 4 wrong" in out
 
 
-def test_undetermined_is_exit_code_3(run: Any, tmp_path: Path) -> None:
+def test_undetermined_is_exit_code_3_as_where_the_theorem_alone_is_asked_for(run: Any, tmp_path: Path) -> None:
     from networks import network
 
     file = tmp_path / "deep.json"
     network((64,) * 9, ["tanh"] * 8).save(file)
-    code, out, _ = run("check", str(file), "--backend", "numpy", "--dtype", "float32")
+    asked = ("check", str(file), "--backend", "numpy", "--dtype", "float32")
+    assert run(*asked)[0] == 0
+    code, out, _ = run(*asked, "--bound", "worst-case")
     assert code == 3
     assert "UNDETERMINED" in out
 

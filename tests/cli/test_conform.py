@@ -97,7 +97,7 @@ def test_a_wrong_gradient_is_exit_code_1() -> None:
 
 
 def test_what_cannot_be_decided_is_exit_code_3() -> None:
-    assert conform("numpy", "--flag", "Deep", "--dtype", "float32").exit_code == 3
+    assert conform("numpy", "--flag", "HugeLogit", "--dtype", "float32").exit_code == 3
 
 
 def test_nothing_judged_is_exit_code_1() -> None:

@@ -148,7 +148,7 @@ def test_an_arithmetic_of_its_own_is_judged_by_it() -> None:
 
 
 def test_a_bound_that_decides_nothing_is_undetermined() -> None:
-    deep = Suite.of([SUITE.by_id["depth 12 identity"]])
+    deep = Suite.of([SUITE.by_id["logit 20 softmax"]])
     found = report(NumpyBackend(), deep, "float32")
     assert found.results[0].verdict == UNDETERMINED
     assert "undetermined" in found.results[0].text

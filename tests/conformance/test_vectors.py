@@ -127,7 +127,7 @@ WRONG_FILES = {
     "NaN": ('{"format": NaN}', "NaN is not a JSON number"),
     "a list": ("[]", "JSON object"),
     "empty": ("{}", "lacks the key 'format'"),
-    "another format": ('{"format": "refimpl.vectors/2", "flags": {}}', "format .*refimpl.vectors/1"),
+    "another format": ('{"format": "refimpl.vectors/3", "flags": {}}', "format .*refimpl.vectors/2"),
     "no flags": ('{"format": "refimpl.vectors/1"}', "lacks the key 'flags'"),
     "one key more": ('{"format": "refimpl.vectors/1", "flags": {}, "more": 1}', "unknown key 'more'"),
     "cases": ('{"format": "refimpl.vectors/1", "flags": {}, "cases": {}}', "cases"),

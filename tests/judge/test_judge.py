@@ -12,8 +12,8 @@ import pytest
 from networks import BACKENDS, DTYPES, article, judge, network, problem, verdicts
 
 from refimpl import value_and_grad
-from refimpl.judge.judge import BOTH, Judge
-from refimpl.judge.report import FAIL, PASS, STATISTICAL, UNDETERMINED, WORST_CASE, Row
+from refimpl.judge.judge import BOTH, THEOREM, Judge
+from refimpl.judge.report import FAIL, PASS, STATISTICAL, UNDETERMINED, Row
 from refimpl.judge.submission import Submission
 from refimpl.network.arithmetic import ARITHMETICS, FLUSHING
 from refimpl.network.batch import validate
@@ -263,7 +263,7 @@ def deep() -> Problem:
 
 @pytest.mark.parametrize(
     ("bound", "factor", "verdict"),
-    [(BOTH, 1.0, PASS), (BOTH, 1.001, FAIL), (WORST_CASE, 1.0, UNDETERMINED), (WORST_CASE, 1.001, UNDETERMINED)],
+    [(BOTH, 1.0, PASS), (BOTH, 1.001, FAIL), (THEOREM, 1.0, UNDETERMINED), (THEOREM, 1.001, UNDETERMINED)],
 )
 def test_what_the_theorem_leaves_open_the_statistical_bound_decides_unless_the_theorem_alone_is_asked_for(
     deep: Problem, bound: str, factor: float, verdict: str

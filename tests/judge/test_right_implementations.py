@@ -26,7 +26,8 @@ from right_frameworks import RIGHT
 from refimpl.network.random_problems import DRAWS, random_problem
 
 LISTED = (
-    equal_terms, convolution_bias, partial(tanh_slopes, 4096), exponentials_of_two, one_large_sample, partial(embedding, same=True),
+    equal_terms, convolution_bias, partial(tanh_slopes, 4096), exponentials_of_two, one_large_sample,
+    partial(embedding, same=True),
     partial(nearly_equal_logits, 1024), partial(nearly_constant_row, 1024),
 )  # fmt: skip
 NETWORKS = 3  # at least
