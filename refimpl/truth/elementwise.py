@@ -102,6 +102,7 @@ def huber(delta: float) -> Elementwise:
 
 SQUARE = Elementwise("square", (lambda r, p: r * r,), value_ulps=1.0, slope_ulps=1.0)
 ABSOLUTE = Elementwise("absolute", (lambda r, p: -r, lambda r, p: r), (0.0,), lambda r, p: r * 0)
+AT_ZERO = Elementwise("at zero", (lambda z, p: z * 0,) * 2, (0.0,), lambda z, p: z * 0 + 1)
 LOGARITHM = Elementwise(
     "log", (lambda z, p: z.log(),), above=0.0, value_ulps=ELEMENTARY, slope_ulps=2.0, smooth_library=True
 )

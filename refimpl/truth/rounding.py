@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import flint
@@ -62,7 +62,7 @@ class Local:
 @dataclass
 class RoundingAlgebra:
     """Values are pairs (mid, err) of arrays. `mids(node, *mids of its inputs)` are the numbers that errors are bounded
-    around, `errors` how far the given numbers themselves may be off, by name.
+    around, right but for `mids_roundoff`; `errors` how far the given numbers themselves may be off, by name.
 
     With `across_kinks`, a kink within err may have been taken from its other side; `near_kinks` says whether that makes
     a difference anywhere.
@@ -73,12 +73,13 @@ class RoundingAlgebra:
     errors: Mapping[str, Real] = field(default_factory=dict)
     across_kinks: bool = False
     parts: int = 1
+    mids_roundoff: float = 0.0
     near_kinks: bool = False
     _locals: dict[tuple[Node, Elementwise], Local] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         arithmetic = self.arithmetic
-        self.u, self.tiny = arithmetic.unit_roundoff, arithmetic.smallest_normal
+        self.u, self.tiny = arithmetic.unit_roundoff + self.mids_roundoff, arithmetic.smallest_normal
         self.eta = self.tiny if arithmetic.flushes_subnormals else arithmetic.smallest_subnormal
 
     # Numbers that are handed in
@@ -133,9 +134,9 @@ class RoundingAlgebra:
 
     def sum(self, node: Node, a: Bounded) -> Bounded:
         mid = self.mids(node, a[0])
-        n = a[0].size // max(mid.size, 1)
-        terms = _held(a).sum(axis=node.static, keepdims=True)
-        own = self._gamma(n + 1) * terms + self._underflow(terms, n + 1)
+        held = _held(a)
+        terms, n = held.sum(axis=node.static, keepdims=True), (held != 0).sum(axis=node.static, keepdims=True)
+        own = np.where(n > 1, self._gammas(n + 1) * terms + np.minimum(terms, (n + 1) * self.eta), 0.0)
         return self._made(mid, a[1].sum(axis=node.static, keepdims=True) + own, terms)
 
     def scatter_add(self, node: Node, a: Bounded) -> Bounded:
@@ -146,6 +147,16 @@ class RoundingAlgebra:
 
         terms, counts = collected(_held(a)), collected(np.ones(a[0].shape))
         return self._made(mid, collected(a[1]) + self._gammas(counts) * terms, terms)
+
+    def cast(self, node: Node, a: Bounded) -> Bounded:
+        mid, to, held = self.mids(node, a[0]), node.static, _held(a)
+        lost = to.smallest_normal if to.flushes_subnormals else to.smallest_subnormal / 2
+        err = a[1] + (to.unit_roundoff + self.u) * held + np.minimum(held, lost)
+        return self._made(mid, np.where(held < to.largest, err, np.inf))
+
+    def about(self, node: Node, a: Bounded) -> Bounded:
+        off, order = node.static
+        return self.mids(node, a[0]), a[1] + off * _held(a) if order else a[1]
 
     # Functions
 
@@ -281,6 +292,30 @@ class RoundingAlgebra:
         if (where, function) not in self._locals:
             self._locals[where, function] = suprema(function, *a)
         return self._locals[where, function]
+
+
+class Casts:
+    """`RoundingAlgebra`s, one an arithmetic: a node is read in the coarsest of `own`'s and those that what it is made
+    from was cast to.
+    """
+
+    def __init__(self, own: RoundingAlgebra) -> None:
+        self.own = own
+        self.coarser: dict[Node, RoundingAlgebra] = {}
+
+    def __getattr__(self, rule: str) -> Callable[..., Bounded]:
+        return lambda node, *inputs: getattr(self._reading(node), rule)(node, *inputs)
+
+    def _reading(self, node: Node) -> RoundingAlgebra:
+        if not self.coarser and node.rule != "cast":
+            return self.own
+        found = max((self.coarser.get(one, self.own) for one in node.inputs), key=lambda one: one.u, default=self.own)
+        after = found
+        if node.rule == "cast" and node.static.unit_roundoff > found.arithmetic.unit_roundoff:
+            after = replace(found, arithmetic=node.static)
+        if after is not self.own:
+            self.coarser[node] = after
+        return found
 
 
 def _held(a: Bounded) -> Real:
