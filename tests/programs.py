@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.truth import graph as primitives
 from refimpl.truth.balls import BallAlgebra, Balls, arbs, as_matrices, rows_over
 from refimpl.truth.elementwise import LOGARITHM, activation, huber
@@ -49,6 +50,8 @@ EXAMPLES: dict[str, tuple[Build, Callable[[Any, Any], Any]]] = {
         lambda a, b: primitives.contract("nij,kin->kj", a, b.reshape(4, 3, 2)),
         lambda a, b: np.einsum("nij,kin->kj", a, b.reshape(4, 3, 2)),
     ),
+    "cast": (lambda a, b: primitives.cast(a, ARITHMETICS["float64"]) * b, lambda a, b: a * b),
+    "about": (lambda a, b: primitives.about(a, np.full(SHAPE, 1e-13)) * b, lambda a, b: a * b),
     "apply": (lambda a, b: primitives.apply(activation("tanh"), a), lambda a, b: np.tanh(a)),
     "softmax": (lambda a, b: primitives.softmax(a), lambda a, b: softmax(a)),
     "log_sum_exp": (
@@ -156,6 +159,10 @@ class InFloat32(NumberAlgebra):
         ulps = max((function.value_ulps, function.slope_ulps)[times] - 1, 0)  # the last is the result's
         value = super().apply(node, a)
         return value * (1 + ulps * 2.0**-24 * self.rng.uniform(-1, 1, value.shape))
+
+    def about(self, node: Node, a: np.ndarray) -> np.ndarray:
+        off, times = node.static
+        return a * (1 + times * off * self.rng.uniform(-1, 1, a.shape))
 
     def normalise(self, node: Node, a: np.ndarray) -> np.ndarray:
         return self._normed(node, a)[0]

@@ -23,6 +23,7 @@ from refimpl.truth.precision import working_precision
 
 Array = NDArray[Any]
 Matrix = Any  # flint.arb_mat
+Along = Callable[[int, Series], Series]  # a function of one element alone, the others as they are
 
 
 def by_recursion(spec: NetworkSpec, batch: Batch) -> Certificate:
@@ -123,6 +124,58 @@ def _series(constant: Ball, slope: int = 1) -> Series:
 
 
 # --------------------------------------------------------------------------------------------------------------
+# Functions of a row
+
+
+def _exponentials(z: list[Series], largest: Ball) -> tuple[list[Series], Series]:
+    # e^(z − m) and its sum: softmax does not change with m, and no e^z overflows
+    e = [(zj - largest).exp() for zj in z]
+    return e, sum(e[1:], e[0])
+
+
+def _largest(z: list[Ball]) -> Ball:
+    return max(zj.mid() for zj in z)
+
+
+def softmax(z: list[Series]) -> list[Series]:
+    e, total = _exponentials(z, _largest([zj[0] for zj in z]))
+    return [ej / total for ej in e]
+
+
+def softmax_along(z: list[Ball], weights: list[Ball]) -> Along:
+    """Σᵢ weightsᵢ aᵢ, what does not vary summed beforehand."""
+    largest = _largest(z)
+    e, total = _exponentials(z, largest)
+    weighted = sum((w * ej for w, ej in zip(weights, e, strict=True)), flint.arb(0))
+
+    def weighted_softmax(j: int, zj: Series) -> Series:
+        varied = (zj - largest).exp() - e[j]
+        return (weighted + weights[j] * varied) / (total + varied)
+
+    return weighted_softmax
+
+
+def cross_entropy(s: list[Series], y: list[Ball]) -> Series:
+    largest = _largest([sj[0] for sj in s])
+    _, total = _exponentials(s, largest)
+    log_total = total.log() + largest
+    return sum((yj * (log_total - sj) for yj, sj in zip(y[1:], s[1:], strict=True)), y[0] * (log_total - s[0]))
+
+
+def cross_entropy_along(s: list[Ball], y: list[Ball]) -> Along:
+    largest = _largest(s)
+    e, total = _exponentials(s, largest)
+    mass = sum(y, flint.arb(0))
+    expected = sum((yj * (sj - largest) for yj, sj in zip(y, s, strict=True)), flint.arb(0))
+
+    def cross_entropy(j: int, sj: Series) -> Series:
+        varied = (sj - largest).exp() - e[j]
+        return mass * (total + varied).log() - (expected + y[j] * (sj - s[j]))
+
+    return cross_entropy
+
+
+# --------------------------------------------------------------------------------------------------------------
 # Route 1: layer by layer, chained in reverse
 
 
@@ -166,8 +219,8 @@ class _Reverse:
             bias = [flint.arb(b) for b in self.batch.params[f"b{number}"].tolist()]
             z = [zj + bias[index % layer.size] for index, zj in enumerate(z)]
         function, kwargs = ACTIVATIONS[layer.activation.name], layer.activation.kwargs
-        if function.definition is not None:
-            rows = [function.definition([_series(zj) for zj in row]) for row in _rows(z, layer.size)]
+        if not function.elementwise:
+            rows = [softmax([_series(zj) for zj in row]) for row in _rows(z, layer.size)]
             a = [series[0] for row in rows for series in row]
             self.slopes.append([])
         else:
@@ -182,7 +235,7 @@ class _Reverse:
         function, kwargs = LOSSES[self.spec.loss.name], self.spec.loss.kwargs
         s, y = self.inputs[-1].entries(), _targets(self.spec, self.batch)
         width = self.spec.n_out
-        if function.along is None:
+        if function.elementwise:
             evaluated = [lose(function, kwargs, _series(sj), yj) for sj, yj in zip(s, y, strict=True)]
             self._note_undecided((certain for _, certain in evaluated), "s − y", width, function.name)
             series = [value for value, _ in evaluated]
@@ -190,13 +243,13 @@ class _Reverse:
         else:
             series, total = [], flint.arb(0)
             for row, target in zip(_rows(s, width), _rows(y, width), strict=True):
-                along = function.along(row, target)
+                along = cross_entropy_along(row, target)
                 series += [along(j, _series(sj)) for j, sj in enumerate(row)]
                 total += series[-1][0]
         share = _share(self.spec, self.n)
         loss, error = total * share, [value[1] * share for value in series]
         if not all(value.is_finite() for value in (loss, *error)):
-            if function.along is None and any(
+            if function.elementwise and any(
                 sj <= 0 and not value[0].is_finite() for sj, value in zip(s, series, strict=True)
             ):
                 raise CertificationError(_undefined(self.spec, s))
@@ -204,13 +257,12 @@ class _Reverse:
         return loss, error
 
     def _backward(self, number: int, layer: LayerSpec, error: list[Ball]) -> list[Ball]:
-        along = ACTIVATIONS[layer.activation.name].along
-        if along is None:
+        if ACTIVATIONS[layer.activation.name].elementwise:
             delta = [slope * d for slope, d in zip(self.slopes[number - 1], error, strict=True)]
         else:
             delta = []
             for z, d in zip(_rows(self.values[f"z{number + 1}"], layer.size), _rows(error, layer.size), strict=True):
-                weighted = along(z, d)
+                weighted = softmax_along(z, d)
                 delta += [weighted(j, _series(zj))[1] for j, zj in enumerate(z)]
         self.values[f"da{number + 1}"], self.values[f"delta{number + 1}"] = error, delta
         matrix = flint.arb_mat(self.n, layer.size, delta)
@@ -286,15 +338,15 @@ def _layer_on_series(layer: LayerSpec, weights: list[Series], bias: list[Series]
         for j, row in enumerate(_rows(weights, len(a)))
     ]
     function = ACTIVATIONS[layer.activation.name]
-    if function.definition is not None:
-        return function.definition(z)
+    if not function.elementwise:
+        return softmax(z)
     return [activate(function, layer.activation.kwargs, zj)[0] for zj in z]
 
 
 def _loss_on_series(spec: NetworkSpec, s: list[Series], y: list[Ball]) -> Series:
     function = LOSSES[spec.loss.name]
-    if function.definition is not None:
-        return function.definition(s, y)
+    if not function.elementwise:
+        return cross_entropy(s, y)
     return sum(
         (lose(function, spec.loss.kwargs, sj, yj)[0] for sj, yj in zip(s, y, strict=True)), _series(flint.arb(0), 0)
     )

@@ -20,24 +20,26 @@ from numpy.typing import NDArray
 from refimpl.backend import EquationsBackend, able
 from refimpl.conformance.drafts import FLAGS, Draft, drafts, draw
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case, Expected
-from refimpl.faults.ball_equations import Exact
 from refimpl.faults.catalogue import FAULTS, Mistaken, PlantedBackend, places
 from refimpl.faults.diagnosis import diagnose_answer
+from refimpl.faults.prediction import Recursion
 from refimpl.formats.errors import CertificationError, ConformanceError
 from refimpl.judge.bounds import Tolerance
 from refimpl.judge.judge import Judge
-from refimpl.judge.rounding import forward, propagate
 from refimpl.judge.submission import Submission
 from refimpl.judge.verdicts import DECISIVE, largest_element
 from refimpl.judge.workers import spread
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.batch import validate
-from refimpl.truth.balls import Balls
+from refimpl.truth.balls import BallAlgebra, Balls, arbs
+from refimpl.truth.graph import read
+from refimpl.truth.precision import working_precision
 
 FORMAT = "refimpl.vectors/2"
 LARGEST_FILE = 190_000  # bytes
 KILL = 100.0
 ATTEMPTS = 30
+PRECISION = 200  # bits, of what a fault computes
 
 Array = NDArray[Any]
 Real = NDArray[np.float64]
@@ -144,13 +146,17 @@ def _mistaken(judge: Judge, place: Place) -> dict[str, Any] | None:
             return {"loss": np.asarray(loss), **grads}
         mistaken = Mistaken.right(spec, batch.targets(spec.n_out))
         fault.plant(mistaken, layer, fault.example)
-        functions = Exact()
-        known = forward(mistaken.spec, batch.params, batch.x, mistaken.y, mistaken.equations, functions)
-        outcome = propagate(mistaken.spec, known, mistaken.equations, functions)
+        recursion = Recursion(mistaken.y)
+        before = recursion.forward(mistaken.spec, mistaken.equations)
+        found = dict(recursion.backward(mistaken.spec, before, mistaken.equations))
+        ends = {name: found[source] for name, source in mistaken.names.items()}
+        ends["loss"] = recursion.cost(mistaken.spec, before, mistaken.equations)
+        with working_precision(PRECISION):
+            numbers = {name: arbs(array) for name, array in {**batch.params, "x": batch.x}.items()}
+            values = read(ends.values(), BallAlgebra(numbers))
     except ValueError:  # shapes that do not fit: this code would not have run
         return None
-    wrong = {"loss": np.asarray(outcome.loss), **mistaken.returned(outcome.grads)}
-    return {name: _floats(values) for name, values in wrong.items()}
+    return {name: _floats(values[end]) for name, end in ends.items()}
 
 
 def _floats(values: NDArray[Any]) -> Real:

@@ -2,8 +2,8 @@
 
 A `Fault` has a name, what it is in one sentence, the remedy, the layers it can act on, and `plant`, which changes a
 `Mistaken`: a network's equations, one set a layer, and what stands around them. What a changed network computes is run
-by any runner of :mod:`refimpl.equations`: NumPy's (`PlantedBackend`), or :func:`refimpl.judge.rounding.propagate`,
-which brings the fault's own tolerance along (:mod:`refimpl.faults.diagnosis`).
+by any runner of :mod:`refimpl.equations`: NumPy's (`PlantedBackend`), or the nodes of a graph, which brings the fault's
+own tolerance along (:mod:`refimpl.faults.prediction`).
 
 Layers count from 1, as in the article: layer l owns Wl, bl and the activation after them. `WHOLE` (0) stands for a
 fault that is one line for the whole network. A fault with an unknown number in it (a learning rate, the strength of a
@@ -14,6 +14,7 @@ What it does not do: decide which fault explains a gradient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -23,10 +24,13 @@ from numpy.typing import NDArray
 
 from refimpl.backend import EquationsBackend, GradientFunction
 from refimpl.equations import EQUATIONS, Equations
+from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.batch import one_hot
 from refimpl.network.documents import Function
 from refimpl.network.functions import ACTIVATIONS
 from refimpl.network.spec import LayerSpec, NetworkSpec
+from refimpl.truth.elementwise import AT_ZERO
+from refimpl.truth.graph import Node, apply, cast
 
 WHOLE = 0
 
@@ -277,13 +281,14 @@ def _column_major(m: Mistaken, layer: int, parameter: Any) -> None:
 
 def _printed(form: str, absolute: float = 0.0, relative: float = 0.0) -> Plant:
     """Every number that is returned, as text and back, which moves it by so much at most."""
+    decimals = Arithmetic(form, relative, 0.0, 2 * absolute, math.inf)
 
     def plant(m: Mistaken, layer: int, parameter: Any) -> None:
         def as_text(right: Callable[..., Any]) -> Callable[..., Any]:
             return lambda *operands: read_back(right(*operands))
 
         def read_back(values: Any) -> Any:
-            return values.off_by(absolute, relative) if hasattr(values, "off_by") else _as_printed(values, form)
+            return cast(values, decimals) if isinstance(values, Node) else _as_printed(values, form)
 
         for number in _layers(m.spec, m.n):
             for name in ("weight_gradient", "bias_gradient"):
@@ -596,9 +601,8 @@ def _like(other: Any, values: Array) -> Array:
     return values.astype(other.dtype) if isinstance(other, np.ndarray) else values
 
 
-def _at_zero(z: Any) -> Array:
-    zero = z.at(0.0) if hasattr(z, "at") else z == 0
-    return np.asarray(zero, dtype=np.float64)
+def _at_zero(z: Any) -> Any:
+    return apply(AT_ZERO, z) if isinstance(z, Node) else np.asarray(z == 0, dtype=np.float64)
 
 
 def _mean_of_outputs(m: Mistaken) -> float:
@@ -764,7 +768,7 @@ FAULTS: Mapping[str, Fault] = {
             "relu_mask_on_gradient",
             "The ReLU's mask is the sign of the incoming gradient, not of z.",
             "Let the gradient through where z > 0.",
-            _with_activation("relu"), _vjp(lambda vjp: lambda z, a, d: d * (d > 0)),
+            _with_activation("relu"), _vjp(lambda vjp: lambda z, a, d: vjp(d, a, d)),
         ),
         Fault(
             "kink_slope_one",

@@ -1,7 +1,7 @@
 """Which fault explains a wrong gradient: `diagnose`.
 
 Every fault of the catalogue (:mod:`refimpl.faults.catalogue`) is planted at every layer where it can act, and the
-equations are run over arrays that carry their rounding errors (:mod:`refimpl.judge.rounding`). A fault *explains* a
+equations are run on a graph that is read over error bounds (:mod:`refimpl.faults.prediction`). A fault *explains* a
 wrong gradient only where
 
 - every element of every W and b lies within that fault's own tolerance, and
@@ -23,25 +23,26 @@ What it does not do: decide that a gradient is wrong; that is :mod:`refimpl.judg
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, combinations, islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.faults.catalogue import FAULTS, WHOLE, Fault, Mistaken, are_short, moved, places
+from refimpl.faults.prediction import Bounded, ForwardPass, Reader, Recursion
 from refimpl.formats.errors import DataError
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL, Row, apart
-from refimpl.judge.rounding import Bounded, ForwardPass, Functions, Pass, forward, propagate
 from refimpl.judge.submission import Submission, Unusable
 from refimpl.judge.verdicts import DECISIVE
 from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.network.batch import validate
 from refimpl.network.spec import NetworkSpec
+from refimpl.truth.graph import Node, constant, given
 
 CONFIRMATIONS = 3  # elements that must agree on a fitted number, the one it was fitted to included
 CHANCE = 2.0**-40  # below which a trace is taken to be no accident
@@ -203,6 +204,7 @@ class _Case:
         batch = judge.batch
         self.params, self.x, self.dtype = batch.params, batch.x, batch.dtype
         self.y = batch.targets(self.spec.n_out)
+        self.numbers = {**batch.params, "x": batch.x}
         self.n = len(self.x)
         self.bounds = judge.tolerance(arithmetic)
         self.names = [
@@ -376,19 +378,49 @@ def _first(flags: NDArray[np.bool_]) -> str:
 # The search
 
 
-@dataclass
-class _Hypothesis:
-    """Causes and what they predict together. `touched` are the gradients that they change, `changes` the equations;
-    `renames` and `reshapes`: whether they change the gradients' names, or the network itself.
+class _Planted:
+    """A network with causes in it, as a graph in which `number` is what they have for a parameter. `forward` is the
+    right network's forward pass.
     """
 
+    def __init__(self, causes: Causes, case: _Case, recursion: Recursion, forward: ForwardPass) -> None:
+        mistaken = Mistaken.right(case.spec, case.y)
+        self.number = given("parameter", ())
+        for cause in causes:
+            cause.fault.plant(mistaken, cause.layer, self.number)
+        self.changes, self.names = mistaken.changes, mistaken.names
+        self.reshapes = mistaken.spec is not case.spec
+        if self.reshapes or any(equation in FORWARD for _, equation in self.changes):
+            forward = recursion.forward(mistaken.spec, mistaken.equations)
+        self.loss = recursion.cost(mistaken.spec, forward, mistaken.equations)
+        self._made: dict[str, Node] = {}
+        self._rest = recursion.backward(mistaken.spec, forward, mistaken.equations)
+
+    @property
+    def renames(self) -> bool:
+        """Whether gradients are returned under other names."""
+        return any(name != source for name, source in self.names.items())
+
+    def gradients(self) -> Iterator[tuple[str, Node]]:
+        """By the names of their parameters, in backward order; each is made when it is first asked for."""
+        yield from list(self._made.items())
+        for name, grad in self._rest:
+            self._made[name] = grad
+            yield name, grad
+
+    def gradient(self, name: str) -> Node:
+        """The one that is returned under this name."""
+        return next(grad for source, grad in self.gradients() if source == self.names[name])
+
+
+@dataclass
+class _Hypothesis:
+    """Causes and the gradients that they predict together; `touched` are those that they change."""
+
     causes: Causes
-    outcome: Pass
+    planted: _Planted
     grads: dict[str, Bounded]
     touched: set[str]
-    changes: frozenset[tuple[int, str]]
-    renames: bool
-    reshapes: bool
 
 
 class _Search:
@@ -396,9 +428,15 @@ class _Search:
 
     def __init__(self, case: _Case) -> None:
         self.case = case
-        self.functions = Functions(case.arithmetic)
-        self.right = Mistaken.right(case.spec, case.y)
-        self.known = self._forward(self.right)
+        right = Mistaken.right(case.spec, case.y)
+        self.recursion = Recursion(case.y)
+        self.forward = self.recursion.forward(case.spec, right.equations)
+        self.cost = self.recursion.cost(case.spec, self.forward, right.equations)
+        self.reader = Reader(case.arithmetic, case.numbers)
+        self.known: dict[Node, Any] = {}
+        grads = dict(self.recursion.backward(case.spec, self.forward, right.equations))
+        for node in (self.cost, *grads.values()):
+            self.reader(node, self.known)
         self.singles: list[_Hypothesis] = []
         self.loops = self._loops()
 
@@ -421,7 +459,7 @@ class _Search:
         for hypothesis in hypotheses:
             if self._explains(hypothesis) and self._no_accident(hypothesis, tried):
                 found.append(hypothesis.causes)
-                self._note_loss(hypothesis.outcome)
+                self._note_loss(hypothesis.planted.loss)
         return found
 
     def _hypotheses(self) -> Iterator[_Hypothesis]:
@@ -462,50 +500,40 @@ class _Search:
 
     def _run(self, causes: Causes, wholly: bool = True) -> _Hypothesis | None:
         """The causes planted one after the other, the unknown number in one of them fitted to the answer."""
-        unknown = [index for index, cause in enumerate(causes) if cause.fault.parameter]
-        if len(unknown) > 1:
-            return None
+        unknown = [cause for cause in causes if cause.fault.parameter]
         if not unknown:
             return self._predict(causes, None, wholly)
-        cause = causes[unknown[0]]
-        fitted = self._fit(causes, cause)
-        if fitted is None:
-            return None
-        hypothesis = self._predict(causes, fitted, wholly)
-        if hypothesis is not None:
-            value = float(fitted.mid)
-            hypothesis.causes = tuple(Cause(c.fault, c.layer, value) if c is cause else c for c in causes)
-        return hypothesis
-
-    def _predict(self, causes: Causes, parameter: Any, wholly: bool = True) -> _Hypothesis | None:
-        """What the causes together make of the network; unless `wholly`, None as soon as it is not the answer."""
-        case = self.case
-        mistaken = Mistaken.right(case.spec, case.y)
-        for cause in causes:
-            cause.fault.plant(mistaken, cause.layer, parameter if cause.fault.parameter else None)
-        changes, reshapes = mistaken.changes, mistaken.spec is not case.spec
-        forwards = reshapes or any(equation in FORWARD for _, equation in changes)
-
-        def goes_on(computed: str, grad: Bounded) -> bool:
-            return wholly or all(
-                self._agrees(name, grad) for name, source in mistaken.names.items() if source == computed
-            )
-
         try:
-            known = self._forward(mistaken) if forwards else self.known
-            outcome = propagate(mistaken.spec, known, mistaken.equations, self.functions, goes_on)
+            planted = _Planted(causes, self.case, self.recursion, self.forward)
+            fitted = self._fit(planted, unknown[0].fault.example) if len(unknown) == 1 else None
+        except ValueError:  # shapes that do not fit
+            return None
+        return None if fitted is None else self._predict(causes, fitted, wholly, planted)
+
+    def _predict(
+        self, causes: Causes, parameter: Bounded | None, wholly: bool = True, planted: _Planted | None = None
+    ) -> _Hypothesis | None:
+        """What the causes together make of the network; unless `wholly`, None as soon as it is not the answer."""
+        computed: dict[str, Bounded] = {}
+        try:
+            planted = planted or _Planted(causes, self.case, self.recursion, self.forward)
+            values = self._values(planted, parameter)
+            for source, grad in planted.gradients():
+                computed[source] = self.reader(grad, values)
+                returned = (name for name, other in planted.names.items() if other == source)
+                if not (wholly or all(self._agrees(name, computed[source]) for name in returned)):
+                    return None
         except ValueError:  # shapes that do not fit: this code would not have run
             return None
-        if len(outcome.grads) < len(case.names):
-            return None
-        grads = mistaken.returned(outcome.grads)
-        renames = any(name != source for name, source in mistaken.names.items())
-        return _Hypothesis(causes, outcome, grads, self._touched(grads), changes, renames, reshapes)
+        grads = {name: computed[source] for name, source in planted.names.items()}
+        if parameter is not None:
+            value = float(parameter.mid)
+            causes = tuple(replace(cause, parameter=value) if cause.fault.parameter else cause for cause in causes)
+        return _Hypothesis(causes, planted, grads, self._touched(grads))
 
-    def _forward(self, mistaken: Mistaken, params: Mapping[str, Array] | None = None) -> ForwardPass:
-        case = self.case
-        given = case.params if params is None else params
-        return forward(mistaken.spec, given, case.x, case.y, mistaken.equations, self.functions)
+    def _values(self, planted: _Planted, parameter: Bounded | None) -> dict[Node, Any]:
+        """What is known: the right network's values, and the number in a fault."""
+        return self.known | ({planted.number: parameter} if parameter else {})
 
     def _touched(self, grads: Mapping[str, Bounded]) -> set[str]:
         touched = set()
@@ -515,27 +543,25 @@ class _Search:
                 touched.add(name)
         return touched
 
-    def _fit(self, causes: Causes, unknown: Cause) -> Bounded | None:
+    def _fit(self, planted: _Planted, example: float) -> Bounded | None:
         """The number in a cause, from the first wrong gradient that it changes: there it enters linearly."""
-        without = self._predict(causes, self.functions.exact(np.zeros(())))
-        usual = self._predict(causes, self.functions.exact(np.array(unknown.fault.example)))
-        if without is None or usual is None:
-            return None
+        without, usual = (self._values(planted, self.reader(constant(number))) for number in (0.0, example))
         for name in self.case.wrong:
-            base, changed, answer = without.grads[name], usual.grads[name], self.case.answer[name]
-            if base.shape != answer.shape:
+            grad, answer = planted.gradient(name), self.case.answer[name]
+            if grad.shape != answer.shape:
                 continue
-            direction = (changed.mid - base.mid) / unknown.fault.example
+            base, changed = self.reader(grad, without), self.reader(grad, usual)
+            direction = (changed.mid - base.mid) / example
             with np.errstate(all="ignore"):
                 weight = np.abs(direction) / np.maximum(base.err, np.finfo(np.float64).smallest_normal)
-            if not (np.abs(direction) * unknown.fault.example > base.err + changed.err).any():
+            if not (np.abs(direction) * example > base.err + changed.err).any():
                 continue
             at = np.unravel_index(int(np.argmax(weight)), weight.shape)
             value = (answer[at] - base.mid[at]) / direction[at]
             slack = (2 * base.err[at] + 4 * changed.err[at]) / abs(direction[at])
             slack += 8 * self.case.arithmetic.unit_roundoff * abs(value)
-            exact = self.functions.exact(np.array(value))
-            return Bounded(exact.mid, np.asarray(slack), exact.u, exact.tiny)
+            number = self.reader(constant(value))
+            return Bounded(number.mid, number.err + slack)
         return None
 
     def _explains(self, hypothesis: _Hypothesis) -> bool:
@@ -592,7 +618,7 @@ class _Search:
         """Whether enough elements bear a fitted number out."""
         if not any(cause.fault.parameter for cause in causes):
             return True
-        without = self._predict(causes, self.functions.exact(np.zeros(())))
+        without = self._predict(causes, self.reader(constant(0.0)))
         if without is None:
             return False
         names = [name for name in self.case.names if name in self.case.wrong]
@@ -606,10 +632,10 @@ class _Search:
         at = int(np.argmax(np.abs(truth)))
         return bool(truth[at] == 0 or (np.abs(change - change[at] / truth[at] * truth) > 4 * err).any())
 
-    def _note_loss(self, outcome: Pass) -> None:
+    def _note_loss(self, loss: Node) -> None:
         case = self.case
         if case.loss_wrong:
-            predicted = outcome.loss
+            predicted = self.reader(loss, dict(self.known))
             with suppress(TypeError, ValueError):  # a loss may be anything at all
                 case.loss_explained |= bool(abs(float(case.loss) - predicted.mid) <= predicted.err)
 
@@ -685,7 +711,7 @@ class _Search:
         case = self.case
         chance, usual, decisive = 1.0, 1.0, True
         width = step if one_sided else 2 * step
-        centre = self._loss(case.params)
+        centre = Bounded(*self.known[self.cost])
         spacing = np.spacing(np.asarray(abs(float(centre.mid)), dtype=case.dtype)).astype(np.float64)
         place = max(spacing / 2, case.arithmetic.smallest_subnormal)
         for name in case.names:
@@ -714,27 +740,29 @@ class _Search:
     def _quotient(
         self, name: str, index: tuple[int, ...], step: float, one_sided: bool, centre: Bounded
     ) -> tuple[float, float]:
-        up = self._loss(moved(self.case.params, name, index, step))
-        down = centre if one_sided else self._loss(moved(self.case.params, name, index, -step))
+        up = self._loss(name, index, step)
+        down = centre if one_sided else self._loss(name, index, -step)
         width = step if one_sided else 2 * step
         quotient = float(up.mid - down.mid) / width
         error = float(up.err + down.err) / width + 4 * self.case.arithmetic.unit_roundoff * abs(quotient)
         return quotient, error
 
-    def _loss(self, params: Mapping[str, Array]) -> Bounded:
-        return _cost(self.right, self._forward(self.right, params))
+    def _loss(self, name: str, index: tuple[int, ...], by: float) -> Bounded:
+        """The loss with one element of a parameter moved."""
+        array = moved(self.case.params, name, index, by)[name]
+        return self.reader(self.cost, {self.forward.params[name]: self.reader(constant(array))})
 
 
-def _interfere(first: _Hypothesis, second: _Hypothesis) -> bool:
+def _interfere(one: _Hypothesis, other: _Hypothesis) -> bool:
     """Whether one of the two may change what the other does to a gradient that it leaves alone."""
-    places = [[cause.layer for cause in each.causes] for each in (first, second)]
-    return (
-        first.renames or second.renames or (places[0] == places[1] and len(places[0]) == 1 and WHOLE not in places[0])
-    )
+    first, second = ([cause.layer for cause in each.causes] for each in (one, other))
+    renames = one.planted.renames or other.planted.renames
+    return renames or (first == second and len(first) == 1 and WHOLE not in first)
 
 
-def _commute(first: _Hypothesis, second: _Hypothesis) -> bool:
+def _commute(one: _Hypothesis, other: _Hypothesis) -> bool:
     """Whether it makes no difference which of the two is made first."""
+    first, second = one.planted, other.planted
     if first.reshapes or second.reshapes or (first.renames and second.renames):
         return False
     return not first.changes & second.changes
@@ -752,9 +780,8 @@ def _chance_of_multiple(value: float, place: float, dtype: str) -> float:
 
 
 def _loss_explanations(case: _Case) -> Iterator[Causes]:
-    functions = Functions(case.arithmetic)
-    right = Mistaken.right(case.spec, case.y)
-    known = forward(case.spec, case.params, case.x, case.y, right.equations, functions)
+    recursion, reader = Recursion(case.y), Reader(case.arithmetic, case.numbers)
+    before = recursion.forward(case.spec, Mistaken.right(case.spec, case.y).equations)
     try:
         loss = float(case.loss)
     except (TypeError, ValueError):
@@ -764,11 +791,6 @@ def _loss_explanations(case: _Case) -> Iterator[Causes]:
         for layer in fault.where(case.spec, case.n) if fault.on_loss else ():
             mistaken = Mistaken.right(case.spec, case.y)
             fault.plant(mistaken, layer, None)
-            predicted = _cost(mistaken, known)
+            predicted = reader(recursion.cost(mistaken.spec, before, mistaken.equations))
             if abs(loss - predicted.mid) <= predicted.err <= DECISIVE * abs(loss - truth):
                 yield (Cause(fault, layer),)
-
-
-def _cost(mistaken: Mistaken, known: ForwardPass) -> Bounded:
-    cost: Callable[..., Any] = mistaken.equations[-1].cost
-    return cast(Bounded, cost(known.losses, mistaken.spec.reduction))

@@ -3,7 +3,6 @@
 - :mod:`~refimpl.judge.tolerance`: how far a correct implementation may lie from the truth
 - :mod:`~refimpl.judge.bounds`: worst case and statistical bounds of any graph; :mod:`~refimpl.judge.first_order`: what
   its roundings come to
-- :mod:`~refimpl.judge.rounding`: running error analysis: arrays that carry a bound on their rounding error
 - :mod:`~refimpl.judge.submission`: what somebody's code returned, as arrays
 - :mod:`~refimpl.judge.judge`: `Judge`, the truth and a tolerance to hold an answer against
 - :mod:`~refimpl.judge.verdicts`: PASS, FAIL or UNDETERMINED for every element

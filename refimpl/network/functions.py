@@ -48,7 +48,6 @@ Parameters = Mapping[str, float]
 Bound = NDArray[np.float64]
 Formula = Callable[[Series, Parameters], Series]
 LossFormula = Callable[[Series, Ball, Parameters], Series]
-Along = Callable[[int, Series], Series]
 
 REDUCTIONS = ("mean", "sum")
 EXPONENTIAL = 5.04
@@ -117,13 +116,11 @@ def own_slope(at: Interval, p: Parameters) -> Bound:
 
 @dataclass(frozen=True)
 class Activation:
-    """One activation: an elementwise one has `pieces`, a row-wise one `definition` and `along`.
+    """One activation: an elementwise one has `pieces`, a row-wise one is a primitive of :mod:`refimpl.truth.graph`.
 
     `pieces` are the formulas between the `kinks`, left to right. At a kink itself the derivative is the left piece's.
-    `definition` maps a row of series to a row of series; `along(z, weights, p)` is Σᵢ weightsᵢ aᵢ as a function of
-    one z_j alone (the same definition, with what does not vary summed beforehand). `smooth_library` says that a
-    library function is called; what it returns may be flushed below the normal range (SLEEF, XLA), and is multiplied
-    by at most `FLUSH_FACTOR` (1 + |z|) after.
+    `smooth_library` says that a library function is called; what it returns may be flushed below the normal range
+    (SLEEF, XLA), and is multiplied by at most `FLUSH_FACTOR` (1 + |z|) after.
     """
 
     name: str
@@ -139,13 +136,11 @@ class Activation:
     value_scale: Scale = own_value
     slope_scale: Scale = own_slope
     smooth_library: bool = True
-    definition: Callable[[list[Series]], list[Series]] | None = None
-    along: Callable[[list[Ball], list[Ball]], Along] | None = None
 
     @property
     def elementwise(self) -> bool:
         """Whether the function acts on each number alone."""
-        return self.definition is None
+        return bool(self.pieces)
 
 
 @dataclass(frozen=True)
@@ -154,8 +149,8 @@ class Loss:
 
     `target` is what y holds: "values" (N, n_out), "probabilities" (N, n_out) in [0, 1], or "classes" (labels (N,)
     or probability rows (N, n_out)). The pieces of an elementwise loss are formulas of (s, y); `kinks` are values of
-    the residual s − y, and `at_kink` is the formula at the kink itself. `along(s, y)` is a row-wise loss as a function
-    of one s_j alone. `definition` is the same on a row of series.
+    the residual s − y, and `at_kink` is the formula at the kink itself. A row-wise loss is made of primitives of
+    :mod:`refimpl.truth.graph`.
     """
 
     name: str
@@ -173,13 +168,11 @@ class Loss:
     slope_ulps: float = 0.0
     value_scale: Callable[[Interval, Bound, Parameters], Bound] = lambda at, y, p: at.value
     slope_scale: Callable[[Interval, Bound], Bound] = lambda at, y: at.slope
-    definition: Callable[[list[Series], list[Ball]], Series] | None = None
-    along: Callable[[list[Ball], list[Ball]], Along] | None = None
 
     @property
     def elementwise(self) -> bool:
         """Whether the loss is a sum over outputs of a function of each output alone."""
-        return self.definition is None
+        return bool(self.pieces)
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -237,53 +230,6 @@ def _selu_left(z: Series, p: Parameters) -> Series:
 
 def _selu_right(z: Series, p: Parameters) -> Series:
     return flint.arb(SELU_SCALE) * z
-
-
-def _exponentials(z: list[Series], largest: Ball) -> tuple[list[Series], Series]:
-    # e^(z − m) and its sum: softmax does not change with m, and no e^z overflows
-    e = [(zj - largest).exp() for zj in z]
-    return e, sum(e[1:], e[0])
-
-
-def _largest(z: list[Ball]) -> Ball:
-    return max(zj.mid() for zj in z)
-
-
-def _softmax(z: list[Series]) -> list[Series]:
-    e, total = _exponentials(z, _largest([zj[0] for zj in z]))
-    return [ej / total for ej in e]
-
-
-def _softmax_along(z: list[Ball], weights: list[Ball]) -> Along:
-    largest = _largest(z)
-    e, total = _exponentials(z, largest)
-    weighted = sum((w * ej for w, ej in zip(weights, e, strict=True)), flint.arb(0))
-
-    def weighted_softmax(j: int, zj: Series) -> Series:
-        varied = (zj - largest).exp() - e[j]
-        return (weighted + weights[j] * varied) / (total + varied)
-
-    return weighted_softmax
-
-
-def _cross_entropy(s: list[Series], y: list[Ball]) -> Series:
-    largest = _largest([sj[0] for sj in s])
-    _, total = _exponentials(s, largest)
-    log_total = total.log() + largest
-    return sum((yj * (log_total - sj) for yj, sj in zip(y[1:], s[1:], strict=True)), y[0] * (log_total - s[0]))
-
-
-def _cross_entropy_along(s: list[Ball], y: list[Ball]) -> Along:
-    largest = _largest(s)
-    e, total = _exponentials(s, largest)
-    mass = sum(y, flint.arb(0))
-    expected = sum((yj * (sj - largest) for yj, sj in zip(y, s, strict=True)), flint.arb(0))
-
-    def cross_entropy(j: int, sj: Series) -> Series:
-        varied = (sj - largest).exp() - e[j]
-        return mass * (total + varied).log() - (expected + y[j] * (sj - s[j]))
-
-    return cross_entropy
 
 
 def _squared(s: Series, y: Ball, p: Parameters) -> Series:
@@ -466,7 +412,7 @@ _ACTIVATIONS = (
     Activation(
         "softmax", "e^z_i / Σ_j e^z_j, over the row", "∂a_i/∂z_j = a_i(δ_ij − a_j)", r"\frac{e^{z_i}}{\sum_j e^{z_j}}",
         r"\frac{\partial a_i}{\partial z_j} = a_i(\delta_{ij} - a_j)",
-        definition=_softmax, along=_softmax_along, value_ulps=EXPONENTIAL,
+        value_ulps=EXPONENTIAL,
     ),
 )  # fmt: skip
 
@@ -499,7 +445,7 @@ _LOSSES = (
     Loss(
         "cross_entropy", "−Σ y log softmax(s); y labels or probability rows", "softmax(s) − y",
         r"-\sum_j y_j \log\frac{e^{s_j}}{\sum_k e^{s_k}}", r"\Big(\sum_k y_k\Big)\operatorname{softmax}(s)_j - y_j",
-        target="classes", definition=_cross_entropy, along=_cross_entropy_along, value_ulps=ELEMENTARY,
+        target="classes", value_ulps=ELEMENTARY,
     ),
     Loss(
         "binary_cross_entropy", "Σ log(1 + e^s) − y s; s logits", "σ(s) − y",

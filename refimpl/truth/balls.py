@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import flint
@@ -28,6 +28,7 @@ from refimpl.truth.precision import working_precision
 Array = NDArray[Any]
 Arbs = NDArray[Any]  # of dtype object, each element a flint.arb
 Place = tuple[str, Node, int]
+Axes = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -111,23 +112,34 @@ def as_matrices(subscripts: str, a: Array, b: Array) -> tuple[Array, Array, Call
     """A contraction as products of matrices: factors (batch, m, k) and (batch, k, n), and what puts the results
     (batch, m, n) into the places that the subscripts ask for.
     """
+    of_a, of_b, places = _axes(subscripts)
+
+    def stacked(array: Array, groups: Axes) -> Array:
+        shape = [math.prod([array.shape[axis] for axis in group]) for group in groups]
+        return array.transpose([axis for group in groups for axis in group]).reshape(shape)
+
+    def placed(products: Array) -> Array:
+        batch, rows, _ = of_a
+        made = [a.shape[axis] for axis in (*batch, *rows)] + [b.shape[axis] for axis in of_b[2]]
+        return products.reshape(made).transpose(places)
+
+    return stacked(a, of_a), stacked(b, of_b), placed
+
+
+@cache
+def _axes(subscripts: str) -> tuple[Axes, Axes, list[int]]:
+    """Of the factors, what goes into the matrices' batches, rows and columns; where the results' axes come from."""
     left, out = subscripts.split("->")
     first, second = left.split(",")
-    sizes = dict(zip(first + second, a.shape + b.shape, strict=True))
     both = [c for c in first if c in second]
     batch, inner = [c for c in both if c in out], [c for c in both if c not in out]
     rows, columns = [c for c in first if c not in second], [c for c in second if c not in first]
-
-    def stacked(array: Array, letters: str, *groups: list[str]) -> Array:
-        shape = [math.prod(sizes[c] for c in group) for group in groups]
-        return array.transpose([letters.index(c) for group in groups for c in group]).reshape(shape)
-
     made = [*batch, *rows, *columns]
-
-    def placed(products: Array) -> Array:
-        return products.reshape([sizes[c] for c in made]).transpose([made.index(c) for c in out])
-
-    return stacked(a, first, batch, rows, inner), stacked(b, second, batch, inner, columns), placed
+    of_a, of_b = (
+        [[letters.index(c) for c in group] for group in groups]
+        for letters, groups in ((first, (batch, rows, inner)), (second, (batch, inner, columns)))
+    )
+    return of_a, of_b, [made.index(c) for c in out]
 
 
 def rows_over(array: Array, axes: tuple[int, ...]) -> Array:
@@ -171,6 +183,11 @@ class BallAlgebra:
         lefts, rights, placed = as_matrices(node.static, a, b)
         flat = [ball for left, right in zip(lefts, rights, strict=True) for ball in _matrix_product(left, right)]
         return placed(objects(flat, (len(flat),)))
+
+    def _itself(self, node: Node, a: Arbs) -> Arbs:
+        return a
+
+    cast, about = _itself, _itself
 
     def apply(self, node: Node, a: Arbs) -> Arbs:
         function, times = node.static

@@ -67,6 +67,7 @@ class DualAlgebra:
 
     constant, first_largest = _nothing, _nothing
     scale, sum = _linear("scale"), _linear("sum")
+    cast, about = _linear("cast"), _linear("about")
     gather, scatter_add = _linear("gather"), _linear("scatter_add")
     reshape, transpose, broadcast = _linear("reshape"), _linear("transpose"), _linear("broadcast")
     mul, contract = _bilinear("mul"), _bilinear("contract")

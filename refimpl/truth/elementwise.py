@@ -14,7 +14,7 @@ from functools import cache
 import flint
 import numpy as np
 
-from refimpl.network.functions import ACTIVATIONS, ELEMENTARY, Ball, Formula, Loss, Scale, Series, own_slope, own_value
+from refimpl.network.functions import ACTIVATIONS, ELEMENTARY, Ball, Formula, Scale, Series, own_slope, own_value
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Elementwise:
             return self.pieces[0](z, self.parameters), True
         pieces = [lambda piece=piece: piece(z, self.parameters) for piece in self.pieces]
         at_kink = self.at_kink
-        return on_pieces(pieces, z[0], self.kinks, None if at_kink is None else lambda: at_kink(z, self.parameters))
+        return _on_pieces(pieces, z[0], self.kinks, None if at_kink is None else lambda: at_kink(z, self.parameters))
 
 
-def on_pieces(
+def _on_pieces(
     pieces: Sequence[Callable[[], Series]], where: Ball, kinks: Sequence[float], at_kink: Callable[[], Series] | None
 ) -> tuple[Series, bool]:
     """The value of the piece that the ball `where` lies in, and whether that is certain."""
@@ -102,6 +102,7 @@ def huber(delta: float) -> Elementwise:
 
 SQUARE = Elementwise("square", (lambda r, p: r * r,), value_ulps=1.0, slope_ulps=1.0)
 ABSOLUTE = Elementwise("absolute", (lambda r, p: -r, lambda r, p: r), (0.0,), lambda r, p: r * 0)
+AT_ZERO = Elementwise("at zero", (lambda z, p: z * 0,) * 2, (0.0,), lambda z, p: z * 0 + 1)
 LOGARITHM = Elementwise(
     "log", (lambda z, p: z.log(),), above=0.0, value_ulps=ELEMENTARY, slope_ulps=2.0, smooth_library=True
 )
@@ -113,13 +114,3 @@ LOGISTIC = replace(
     value_scale=lambda at, p: SOFTPLUS.value_scale(at, p) + 2 / SOFTPLUS.value_ulps * at.magnitude,
     slope_scale=lambda at, p: SOFTPLUS.slope_scale(at, p) + 4 / SOFTPLUS.slope_ulps,
 )
-
-
-def lose(function: Loss, kwargs: dict[str, float], s: Series, y: Ball) -> tuple[Series, bool]:
-    """An elementwise loss of the series s + ε and the target y, and whether its piece is certain."""
-    kinks = function.kinks(kwargs)
-    if not kinks:
-        return function.pieces[0](s, y, kwargs), True
-    pieces = [lambda piece=piece: piece(s, y, kwargs) for piece in function.pieces]
-    at_kink = function.at_kink
-    return on_pieces(pieces, s[0] - y, kinks, None if at_kink is None else lambda: at_kink(s, y, kwargs))

@@ -14,6 +14,7 @@ import numpy as np
 
 from refimpl.truth.graph import (
     Node,
+    about,
     add,
     apply,
     broadcast,
@@ -129,6 +130,8 @@ VJPS: Mapping[str, Callable[[Node, Node], Cotangents]] = {
     "div": _div,
     "scale": lambda node, g: (scale(g, node.static),),
     "contract": _contract,
+    "cast": lambda node, g: (g,),
+    "about": lambda node, g: (about(g, node.static[0], 1),),
     "apply": _apply,
     "softmax": _softmax,
     "log_sum_exp": lambda node, g: (mul(_over_row(g, node.inputs[0]), share(node.inputs[0], node)),),

@@ -16,7 +16,7 @@ What it does not do: choose an arithmetic, or compute anything.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl.network.arithmetic import FLUSHING, Arithmetic
 from refimpl.truth.elementwise import Elementwise
 
 Array = NDArray[Any]
@@ -108,6 +109,10 @@ class Node:
         whole = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
         return reshape(self, np.empty(self.shape, dtype=bool).reshape(whole).shape)
 
+    def astype(self, dtype: Any) -> Node:
+        """Rounded to another dtype, in whose arithmetic, which may flush, the rest is computed where it is coarser."""
+        return cast(self, FLUSHING[np.dtype(dtype).name])
+
     def __repr__(self) -> str:
         return f"<{self.rule} {self.shape}>"
 
@@ -172,6 +177,16 @@ def summed(node: Node) -> int:
     left, out = node.static.split("->")
     first, _ = left.split(",")
     return math.prod(size for letter, size in zip(first, node.inputs[0].shape, strict=True) if letter not in out)
+
+
+def cast(a: Node, arithmetic: Arithmetic) -> Node:
+    """a rounded to the numbers of an arithmetic."""
+    return Node("cast", (a,), a.shape, arithmetic)
+
+
+def about(a: Node, off: Array, order: int = 0) -> Node:
+    """a itself (of `order` 0), whose derivative, 1, implementations may take for a number up to `off` away."""
+    return Node("about", (a,), a.shape, (off, order)) if off.any() else a
 
 
 def apply(function: Elementwise, a: Node, order: int = 0) -> Node:
@@ -254,14 +269,17 @@ def transpose(a: Node, axes: tuple[int, ...]) -> Node:
 
 def broadcast(a: Node, shape: Shape) -> Node:
     """Axes of length 1, and new ones before them, repeated."""
+    if shape == a.shape:
+        return a
     if np.broadcast_shapes(a.shape, shape) != shape:
         raise ValueError(f"{a.shape} does not become {shape}")
-    return a if shape == a.shape else Node("broadcast", (a,), shape)
+    return Node("broadcast", (a,), shape)
 
 
 PRIMITIVES: Mapping[str, Callable[..., Node]] = {
     "given": given, "constant": constant, "add": add, "mul": mul, "div": div, "scale": scale, "contract": contract,
-    "apply": apply, "softmax": softmax, "log_sum_exp": log_sum_exp, "normalise": normalise,
+    "cast": cast, "about": about, "apply": apply, "softmax": softmax, "log_sum_exp": log_sum_exp,
+    "normalise": normalise,
     "inverse_deviation": inverse_deviation, "sum": sum_over, "max": largest, "first_largest": first_largest,
     "select": select, "gather": gather, "scatter_add": scatter_add, "reshape": reshape, "transpose": transpose,
     "broadcast": broadcast,
@@ -276,6 +294,8 @@ def _same(a: Node, b: Node) -> Shape:
 
 def _binary(rule: str, a: Any, b: Any) -> Node:
     left, right = lifted(a), lifted(b)
+    if left.shape == right.shape:
+        return PRIMITIVES[rule](left, right)
     shape = np.broadcast_shapes(left.shape, right.shape)
     return PRIMITIVES[rule](broadcast(left, shape), broadcast(right, shape))
 
@@ -295,23 +315,33 @@ def _reduced(rule: str, a: Node, axis: int | Sequence[int] | None, keepdims: boo
 # Reading
 
 
-def order(ends: Iterable[Node]) -> list[Node]:
-    """All nodes that these are made from, and themselves, each after its inputs."""
+def order(ends: Iterable[Node], but: Collection[Node] = ()) -> list[Node]:
+    """All nodes that these are made from, and themselves, each after its inputs; `but` not those, nor what only they
+    are made from.
+    """
     done: dict[Node, None] = {}
-    stack = [(end, False) for end in reversed(list(ends))]
+    stack = list(ends)[::-1]
     while stack:
-        node, ready = stack.pop()
-        if ready:
+        node = stack[-1]
+        missing = [one for one in node.inputs[::-1] if one not in done and one not in but]
+        if missing and node not in done and node not in but:
+            stack += missing
+            continue
+        stack.pop()
+        if node not in but:
             done[node] = None
-        elif node not in done:
-            stack += [(node, True), *((node_in, False) for node_in in reversed(node.inputs))]
     return list(done)
 
 
 def read(ends: Iterable[Node], algebra: Any, known: Mapping[Node, Any] | None = None) -> dict[Node, Any]:
     """The values of all nodes that `ends` are made from, in an algebra; those `known` are not computed again."""
     values: dict[Node, Any] = dict(known or {})
-    for node in order(ends):
-        if node not in values:
-            values[node] = getattr(algebra, node.rule)(node, *(values[node_in] for node_in in node.inputs))
+    extend(values, order(ends), algebra)
     return values
+
+
+def extend(values: dict[Node, Any], nodes: Iterable[Node], algebra: Any) -> None:
+    """The values of nodes, each after its inputs, beside those that are there."""
+    for node in nodes:
+        if node not in values:
+            values[node] = getattr(algebra, node.rule)(node, *[values[node_in] for node_in in node.inputs])

@@ -13,7 +13,7 @@ from refimpl.network.documents import Function
 from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.network.spec import NetworkSpec
 from refimpl.truth.elementwise import ABSOLUTE, LOGARITHM, LOGISTIC, SQUARE, activation, huber
-from refimpl.truth.graph import Node, apply, constant, contract, given, log_sum_exp, scale, select, softmax
+from refimpl.truth.graph import Node, about, apply, constant, contract, given, log_sum_exp, scale, select, softmax
 
 Real = NDArray[np.float64]
 Definition = Callable[[Node, Real, Mapping[str, float]], Node]
@@ -68,13 +68,18 @@ def _negative_log_likelihood(s: Node, y: Real, p: Mapping[str, float]) -> Node:
     return -(constant(y) * apply(LOGARITHM, certain))
 
 
+def _cross_entropy(s: Node, y: Real, p: Mapping[str, float]) -> Node:
+    off = np.abs(y.sum(axis=1, keepdims=True) - 1)  # softmax(s) − y takes Σy for 1
+    return constant(y) * (about(log_sum_exp(s), off) - s)
+
+
 # per sample and output, before the reduction
 LOSS_DEFINITIONS: Mapping[str, Definition] = {
     "squared_error": lambda s, y, p: scale(apply(SQUARE, s - y), Fraction(1, 2)),
     "mean_squared_error": lambda s, y, p: apply(SQUARE, s - y),
     "absolute_error": lambda s, y, p: apply(ABSOLUTE, s - y),
     "huber": lambda s, y, p: apply(huber(p["delta"]), s - y),
-    "cross_entropy": lambda s, y, p: constant(y) * (log_sum_exp(s) - s),
+    "cross_entropy": _cross_entropy,
     "binary_cross_entropy": lambda s, y, p: apply(LOGISTIC, s) - constant(y) * s,
     "negative_log_likelihood": _negative_log_likelihood,
 }

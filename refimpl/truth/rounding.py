@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import flint
@@ -64,10 +64,45 @@ class Local:
         return cls(*(np.reshape(column, shape) for column in zip(*rows, strict=True)))
 
 
+class Terms(tuple[Real, Real]):
+    """The pair of a sum of n terms, whose magnitudes are `magnitude` in all, and which is `granted` so many roundings
+    more than it needs.
+    """
+
+    n: int
+    magnitude: Real
+    granted: int
+
+    def __new__(cls, pair: Bounded, n: int, magnitude: Real, granted: int = 0) -> Terms:
+        """Of the pair."""
+        made = super().__new__(cls, pair)
+        made.n, made.magnitude, made.granted = n, magnitude, granted
+        return made
+
+    @classmethod
+    def of(cls, pair: Bounded) -> Terms:
+        """The pair itself, or as one term."""
+        return pair if isinstance(pair, Terms) else cls(pair, 1, _held(pair))
+
+
+class Slope(tuple[Real, Real]):
+    """The pair of a derivative of a library's function: what underflows in a product with a part of it is multiplied by
+    `after` at most.
+    """
+
+    after: Real
+
+    def __new__(cls, pair: Bounded, after: Real) -> Slope:
+        """Of the pair."""
+        made = super().__new__(cls, pair)
+        made.after = after
+        return made
+
+
 @dataclass
 class RoundingAlgebra:
     """Values are pairs (mid, err) of arrays. `mids(node, *mids of its inputs)` are the numbers that errors are bounded
-    around, `errors` how far the given numbers themselves may be off, by name.
+    around, right but for `mids_roundoff`; `errors` how far the given numbers themselves may be off, by name.
 
     With `across_kinks`, a kink within err may have been taken from its other side; `near_kinks` says whether that makes
     a difference anywhere.
@@ -78,15 +113,16 @@ class RoundingAlgebra:
     errors: Mapping[str, Real] = field(default_factory=dict)
     across_kinks: bool = False
     parts: int = 1
+    mids_roundoff: float = 0.0
     near_kinks: bool = False
     locals: dict[tuple[Node, Elementwise], Local] = field(default_factory=dict)
-    _sums: dict[Node, tuple[int, Real, int]] = field(default_factory=dict)
-    _between: dict[Node, Real] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         arithmetic = self.arithmetic
-        self.u, self.tiny = arithmetic.unit_roundoff, arithmetic.smallest_normal
-        self.summing = self.u if arithmetic.accumulation is None or arithmetic.truncated else arithmetic.accumulation
+        self.u, self.tiny = arithmetic.unit_roundoff + self.mids_roundoff, arithmetic.smallest_normal
+        self.summing = self.u
+        if arithmetic.accumulation is not None and not arithmetic.truncated:
+            self.summing = arithmetic.accumulation + self.mids_roundoff
         self.eta = self.tiny if arithmetic.flushes_subnormals else arithmetic.smallest_subnormal
 
     # Numbers that are handed in
@@ -103,14 +139,13 @@ class RoundingAlgebra:
 
     def add(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
         mid, err = self.mids(node, a[0], b[0]), a[1] + b[1]
-        (n, left, granted), (m, right, also) = (
-            self._sums.get(one, (1, _held(term), 0)) for one, term in zip(node.inputs, (a, b), strict=True)
-        )
-        own = np.where((left == 0) | (right == 0), 0.0, self.u * (np.abs(mid) + err))
-        if n + m > 2:  # in any order, the terms of one among those of the other
-            own = own + self._gamma(max(n - also, 0)) * right + self._gamma(max(m - granted, 0)) * left
-        self._sums[node] = n + m, left + right, 0
-        return self._made(mid, err + own, left + right)
+        left, right = Terms.of(a), Terms.of(b)
+        own = np.where((left.magnitude == 0) | (right.magnitude == 0), 0.0, self.u * (np.abs(mid) + err))
+        if left.n + right.n > 2:  # in any order, the terms of one among those of the other
+            for one, other in ((left, right), (right, left)):
+                own = own + self._gamma(max(other.n - one.granted, 0)) * one.magnitude
+        magnitude = left.magnitude + right.magnitude
+        return Terms(self._made(mid, err + own, magnitude), left.n + right.n, magnitude)
 
     def mul(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
         mid = self.mids(node, a[0], b[0])
@@ -118,8 +153,9 @@ class RoundingAlgebra:
         held = np.abs(mid) + err
         own = np.where(_exact_factor(a) | _exact_factor(b), 0.0, self.u) * held
         lost, largest = np.asarray(self.eta), np.zeros(())
-        for one, other in zip(node.inputs, (b, a), strict=True):
-            lost = lost * self._between.get(one, np.ones(()))
+        for one, factor, other in zip(node.inputs, (a, b), (b, a), strict=True):
+            if isinstance(factor, Slope):
+                lost = lost * factor.after
             if one.rule == "softmax":  # a (d − Σ a d), whose differences are formed before
                 largest = 2 * _held(other).max(axis=-1, keepdims=True)
         return self._made(mid, err + own + np.minimum(held, lost), largest)
@@ -144,21 +180,19 @@ class RoundingAlgebra:
         held_a, held_b = _held(a), _held(b)
         terms = contracted(subscripts, held_a, held_b)
         n = summed(node)
-        self._sums[node] = n, terms, 2
         err = self._of_products(n + 2) * terms + self._product_underflow(subscripts, terms, 2 * n + 2, held_a, held_b)
         if a[1].any():
             err = err + contracted(subscripts, a[1], held_b)
         if b[1].any():
             err = err + contracted(subscripts, np.abs(a[0]), b[1])
-        return self._made(mid, err, terms)
+        return Terms(self._made(mid, err, terms), n, terms, 2)
 
     def sum(self, node: Node, a: Bounded) -> Bounded:
         mid, held = self.mids(node, a[0]), rows_over(_held(a), node.static)
         terms, n = held.sum(axis=-1).reshape(mid.shape), (held != 0).sum(axis=-1).reshape(mid.shape)
-        self._sums[node] = held.shape[-1], terms, 1
         own = self._of_sums(held, 1)[..., 0].reshape(mid.shape) * terms + np.minimum(terms, (n + 1) * self.eta)
         err = a[1].sum(axis=node.static, keepdims=True) + np.where(n > 1, own, 0.0)
-        return self._made(mid, err, terms)
+        return Terms(self._made(mid, err, terms), held.shape[-1], terms, 1)
 
     def scatter_add(self, node: Node, a: Bounded) -> Bounded:
         mid, places = self.mids(node, a[0]), node.static.ravel() + 1
@@ -169,6 +203,17 @@ class RoundingAlgebra:
         terms = collected(_held(a))
         own = self._of_collected(_held(a).ravel(), places, node.size + 1)[1:].reshape(node.shape) * terms
         return self._made(mid, collected(a[1]) + own, terms)
+
+    def cast(self, node: Node, a: Bounded) -> Bounded:
+        mid, to, held = self.mids(node, a[0]), node.static, _held(a)
+        lost = to.smallest_normal if to.flushes_subnormals else to.smallest_subnormal / 2
+        exact = (a[1] == 0) & representable(a[0], to)
+        err = a[1] + np.where(exact, 0.0, (to.unit_roundoff + self.u) * held + np.minimum(held, lost))
+        return self._made(mid, np.where(held < to.largest, err, np.inf))
+
+    def about(self, node: Node, a: Bounded) -> Bounded:
+        off, order = node.static
+        return self.mids(node, a[0]), a[1] + off * _held(a) if order else a[1]
 
     # Functions
 
@@ -185,15 +230,17 @@ class RoundingAlgebra:
             return self._made(mid, local.slope * a[1] + own, local.value)
         if times > 1:
             raise ValueError(f"no rounding is stated for derivative {times} of {function.name}")
-        if function.smooth_library:  # what underflows in a product with a part of f' may be multiplied after
-            self._between[node] = FLUSH_FACTOR * (1 + at.magnitude) ** 3 * max(1.0, *function.parameters.values(), 0.0)
         scale = function.slope_scale(at, function.parameters)
         own = function.slope_ulps * self.u * scale + np.minimum(scale, flush) + parameter
         err = local.curvature * a[1] + own
         if local.jump.any():
             self.near_kinks = True
             err = err + local.jump if self.across_kinks else err
-        return self._made(mid, err)
+        if not function.smooth_library:
+            return self._made(mid, err)
+        return Slope(
+            self._made(mid, err), FLUSH_FACTOR * (1 + at.magnitude) ** 3 * max(1.0, *function.parameters.values(), 0.0)
+        )
 
     def softmax(self, node: Node, a: Bounded, total: Bounded) -> Bounded:
         mid = self.mids(node, a[0], total[0])
@@ -333,6 +380,36 @@ class RoundingAlgebra:
         if (where, function) not in self.locals:
             self.locals[where, function] = suprema(function, *a)
         return self.locals[where, function]
+
+
+class Casts:
+    """`RoundingAlgebra`s, one an arithmetic: a node is read in the coarsest of `own`'s and those that what it is made
+    from was cast to.
+    """
+
+    def __init__(self, own: RoundingAlgebra) -> None:
+        self.own = own
+        self.coarser: dict[Node, RoundingAlgebra] = {}
+
+    def __getattr__(self, rule: str) -> Callable[..., Bounded]:
+        return lambda node, *inputs: getattr(self._reading(node), rule)(node, *inputs)
+
+    def _reading(self, node: Node) -> RoundingAlgebra:
+        if not self.coarser and node.rule != "cast":
+            return self.own
+        found = max((self.coarser.get(one, self.own) for one in node.inputs), key=lambda one: one.u, default=self.own)
+        after = found
+        if node.rule == "cast" and node.static.unit_roundoff > found.arithmetic.unit_roundoff:
+            after = replace(found, arithmetic=node.static)
+        if after is not self.own:
+            self.coarser[node] = after
+        return found
+
+
+def representable(numbers: Real, arithmetic: Arithmetic) -> NDArray[np.bool_]:
+    """Which are among an arithmetic's normal numbers, or 0."""
+    digits = np.frexp(numbers)[0] / arithmetic.unit_roundoff
+    return np.asarray((digits == np.rint(digits)) & ((numbers == 0) | (np.abs(numbers) >= arithmetic.smallest_normal)))
 
 
 def _held(a: Bounded) -> Real:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given as over
 from hypothesis import strategies as st
-from programs import ALL, SHAPE, InFloat32, balls, numbers, program
+from programs import ALL, SHAPE, InFloat32, balls, leaves, numbers, program
 
 from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
-from refimpl.truth.graph import PRIMITIVES, Node, read
+from refimpl.truth.elementwise import activation
+from refimpl.truth.gradients import gradients
+from refimpl.truth.graph import PRIMITIVES, Node, about, apply, cast, read
 from refimpl.truth.numbers import NumberAlgebra
-from refimpl.truth.rounding import RoundingAlgebra
+from refimpl.truth.rounding import Casts, RoundingAlgebra
 
 FLOAT32, FLOAT64 = ARITHMETICS["float32"], ARITHMETICS["float64"]
 names = pytest.mark.parametrize("name", list(ALL))
@@ -25,7 +27,7 @@ def bounds(
     def numbers_of(node: Node, *inputs: np.ndarray) -> np.ndarray:
         return getattr(mids, node.rule)(node, *inputs)
 
-    values = read(ends, RoundingAlgebra(arithmetic, numbers_of, errors or {}))
+    values = read(ends, Casts(RoundingAlgebra(arithmetic, numbers_of, errors or {})))
     return [values[end] for end in ends]
 
 
@@ -71,3 +73,54 @@ def test_an_inexact_input_comes_out_as_far_off_as_it_may_be() -> None:
             there = read(ends, NumberAlgebra(moved))[ends[0]]
             if name != "first_largest":
                 assert (np.abs(there - mid) <= err + 1e-14).all(), name
+
+
+def test_what_is_made_from_numbers_cast_to_float32_rounds_as_float32_does() -> None:
+    """And what is not, as before: the bounds are no wider than they must be."""
+    at, (a, b) = numbers(4), leaves()
+    a, b = (one.reshape(6, 4) for one in (a, b))
+    narrow = a.astype(np.float32)
+    product = narrow @ b.T
+    last = apply(activation("tanh"), product * b.sum())
+    alone = (a @ b.T).sum()
+    left, right = (at[key].reshape(6, 4) for key in at)
+    found = (left.astype(np.float32) @ right.astype(np.float32).T).astype(np.float64)
+    close = bounds([narrow, product, last, alone], at, FLOAT64)
+    for (mid, err), value, u in zip(
+        close, (left.astype(np.float32), found, np.tanh(found * right.sum()), (left @ right.T).sum()),
+        (2.0**-24, 2.0**-24, 2.0**-24, 2.0**-53), strict=True,
+    ):  # fmt: skip
+        assert (np.abs(mid - value) <= err).all()
+        assert (err <= 100 * u * np.abs(mid).max()).all()
+    assert (close[1][1] >= 2.0**-24 * np.abs(close[1][0])).all()
+    (exact,) = bounds([cast(a, FLOAT64) @ b.T], at, FLOAT32)
+    assert np.array_equal(exact[1] > 0, np.ones((6, 6), dtype=bool))
+
+
+def test_a_number_too_large_for_what_it_is_cast_to_is_not_bounded() -> None:
+    a, _ = leaves()
+    ((_, err),) = bounds([a.astype(np.float32)], {"a": np.full(SHAPE, 1e39)}, FLOAT64)
+    assert np.isinf(err).all()
+
+
+def test_a_sum_with_one_term_that_is_not_0_rounds_nothing_and_others_by_how_many_there_are() -> None:
+    a, _ = leaves()
+    for count in (0, 1, 2, 20):
+        at = {"a": np.where(np.arange(24).reshape(SHAPE) < count, 1 / 3, 0.0)}
+        ((mid, err),) = bounds([a.sum()], at, FLOAT64)
+        assert (err == 0) == (count < 2)
+        assert err <= (count + 2) * FLOAT64.unit_roundoff * mid
+
+
+def test_only_the_derivative_of_what_is_about_1_may_be_off() -> None:
+    a, _ = leaves()
+    off = np.linspace(0, 1e-3, 24).reshape(SHAPE)
+    loss = apply(activation("tanh"), about(a, off)).sum()
+    at = numbers(2)
+    (value, slope), (plain, right) = (
+        bounds([one, *gradients(one, [a])], at, FLOAT64) for one in (loss, apply(activation("tanh"), a).sum())
+    )
+    assert np.array_equal(value, plain)
+    assert np.array_equal(slope[0], right[0])
+    np.testing.assert_allclose(slope[1] - right[1], off * np.abs(right[0]), rtol=1e-6, atol=1e-15)
+    assert about(a, off * 0) is a
