@@ -16,7 +16,8 @@ from refimpl import backend as registry
 from refimpl.backend import Backend, InputGradientBackend, IntermediatesBackend
 from refimpl.faults.diagnosis import Finding, diagnose_answer
 from refimpl.formats.errors import BackendError, DataError
-from refimpl.judge.judge import BOTH, THEOREM, Judge
+from refimpl.judge.bounds import BOTH, FIRST_ORDER, THEOREM
+from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL, Report, Row
 from refimpl.network.batch import validate
 from refimpl.network.spec import NetworkSpec
@@ -47,12 +48,13 @@ def check(
     device : "cpu" or "cuda".
     inputs : also the gradient of x. intermediates : also z, a and delta of every layer. From the backends that offer
         them.
-    bound : "both", or "worst-case" to judge by the theorem alone, without the statistical bound.
+    bound : "both"; "worst-case" to judge by the theorem alone, without the statistical bound; "first-order" by the
+        bound in its place that assumes nothing about how roundings are distributed.
 
     Raises SpecError, DataError, BackendError, CertificationError.
     """
-    if bound not in (BOTH, THEOREM):
-        raise DataError(f"bound must be {BOTH!r} or {THEOREM!r}, got {bound!r:.40}")
+    if bound not in (BOTH, FIRST_ORDER, THEOREM):
+        raise DataError(f"bound must be {BOTH!r}, {FIRST_ORDER!r} or {THEOREM!r}, got {bound!r:.40}")
     batch = validate(spec, params, x, y)
     chosen, unavailable = _choose(spec, backends, batch.dtype, device)
     judge = Judge(spec, batch, bound=bound)

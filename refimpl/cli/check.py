@@ -26,6 +26,7 @@ class Bound(StrEnum):
     """By what is judged."""
 
     both = "both"
+    first_order = "first-order"
     worst_case = "worst-case"
 
 
@@ -49,7 +50,10 @@ def check(
     intermediates: Annotated[bool, typer.Option("--intermediates", help="Also z, a and delta of every layer.")] = False,
     bound: Annotated[
         Bound,
-        typer.Option(help="Judge by the worst case, a theorem, and the statistical bound, or by the theorem alone."),
+        typer.Option(
+            help="Judge by the worst case, a theorem, and the statistical bound; or in place of that by a wider one "
+            "that assumes nothing about roundings; or by the theorem alone."
+        ),
     ] = Bound.both,
     require_backend: Required = None,
     as_json: AsJson = False,

@@ -1,71 +1,281 @@
-"""How rounding errors come out of a graph to first order: Σ over nodes of ∂output/∂node × the node's own rounding.
+"""What a right implementation's roundings come to, to first order through the whole graph, which does not wrap.
 
-`Tangents` carries K directions at once through a graph; at every node its own rounding joins them, times numbers that
-are drawn. With one unit vector a rounding these are all sensitivities; with Gaussian draws their mean square estimates
-the 2-norm of sensitivity × rounding, with Cauchy draws a moment of their magnitudes the 1-norm.
+Two norms of ∂node/∂source × the source's own rounding: the 1-norm, which needs no more than that no rounding is larger
+than stated, and λ times the 2-norm, for roundings that are independent and of mean zero (Hoeffding's inequality; Higham
+& Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput. 41, 2019).
+
+Where the graph is small, every sensitivity is computed; else both norms are estimated from `DRAWS` tangents by their
+upper confidence limits, whose failure is part of the false-alarm probability: a Gaussian sketch for the 2-norm
+(P(χ²_K ≤ cK) ≤ exp(−K(c − 1 − log c)/2)), a Cauchy sketch for the 1-norm (Indyk, "Stable
+distributions, pseudorandom generators, embeddings, and data stream computation", J. ACM 53, 2006).
+
+Where √n is false: roundings of values that store to the same number are one error; library functions, whose errors
+have no mean of zero over a narrow window, add linearly.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.truth.duals import DualAlgebra
-from refimpl.truth.graph import PRIMITIVES, Node
-from refimpl.truth.numbers import NumberAlgebra, contracted
+from refimpl.judge.tangents import SideBySide, Tangent, Tangents
+from refimpl.network.arithmetic import Arithmetic
+from refimpl.network.functions import SMALLEST
+from refimpl.truth.balls import as_matrices
+from refimpl.truth.graph import Node, read
+from refimpl.truth.numbers import NumberAlgebra
+from refimpl.truth.rounding import Local, RoundingAlgebra, Slope, Terms, unbounded
 
 Real = NDArray[np.float64]
-Tangent = Real | None  # (K, *shape); None where it is 0
-Draws = Callable[[Node], Tangent]
+Values = Mapping[Node, Real]
+FALSE_ALARM = 2.0**-40  # the probability of one or more false alarms in a report
+DRAWS = 128
+EXACT = 500  # roundings, up to which every sensitivity is computed
+NEGLIGIBLE = 2.0**-20
+LINEAR = frozenset({"apply"})
 
 
-class SideBySide(NumberAlgebra):
-    """The linear primitives on K arrays side by side, (K, *shape)."""
+class PointRoundings(RoundingAlgebra):
+    """What each primitive itself rounds where its inputs are right: sums of n terms like √n, and where terms repeat
+    (`repeated`), like √Σm² over the cells of m nearly equal terms.
+    """
 
-    def contract(self, node: Node, a: Real, b: Real) -> Real:
-        left, out = node.static.split("->")
-        first, second = left.split(",")
-        first, second = first.rjust(a.ndim, "Z"), second.rjust(b.ndim, "Z")
-        return contracted(f"{first},{second}->Z{out}", a, b)
+    def __init__(
+        self, arithmetic: Arithmetic, numbers: NumberAlgebra, parts: int, repeated: bool, biased: bool
+    ) -> None:
+        super().__init__(arithmetic, lambda node, *mids: self.mid, parts=parts)
+        self.numbers, self.mid, self.repeated, self.biased = numbers, np.zeros(()), repeated, biased
+        self.made: dict[Node, Any] = {}
 
-    def sum(self, node: Node, a: Real) -> Real:
-        return np.asarray(a.sum(axis=tuple(axis + 1 for axis in node.static), keepdims=True))
+    def own(self, node: Node, mid: Real, *mids: Real) -> Real:
+        """(shape of the node)"""
+        self.mid = mid
+        pairs = [self._exactly(one, number) for one, number in zip(node.inputs, mids, strict=True)]
+        self.made[node] = getattr(self, node.rule)(node, *pairs)
+        return np.broadcast_to(unbounded(self.made[node][1]), node.shape)
 
-    def gather(self, node: Node, a: Real) -> Real:
-        flat = a.reshape(len(a), -1)
-        return np.concatenate([flat, np.zeros((len(a), 1))], axis=1)[:, node.static]
+    def _exactly(self, node: Node, mid: Real) -> tuple[Real, Real]:
+        pair, made = (mid, np.zeros(mid.shape)), self.made.get(node)
+        return made.with_pair(pair) if isinstance(made, Terms | Slope) else pair
 
-    def scatter_add(self, node: Node, a: Real) -> Real:
-        return np.stack([super(SideBySide, self).scatter_add(node, one) for one in a])
+    def _local(self, where: Node, function: Any, a: tuple[Real, Real]) -> Local:
+        value, slope, curvature = np.abs(self.numbers.derivatives(where, function, a[0])[:3])
+        none = np.zeros_like(value)
+        return Local(value, slope, curvature, none, none, none)
 
-    def reshape(self, node: Node, a: Real) -> Real:
-        return a.reshape(len(a), *node.shape)
+    def contract(self, node: Node, a: tuple[Real, Real], b: tuple[Real, Real]) -> Terms:
+        made = super().contract(node, a, b)
+        if self.repeated:
+            left, right, placed = as_matrices(node.static, np.abs(a[0]), np.abs(b[0]))
+            rows = [
+                [(self._alike(terms := row * columns.T) * terms.sum(axis=-1, keepdims=True))[:, 0] for row in matrix]
+                for matrix, columns in zip(left, right, strict=True)
+            ]
+            return made.with_pair((made[0], np.maximum(made[1], placed(np.array(rows)))))
+        return made
 
-    def transpose(self, node: Node, a: Real) -> Real:
-        return a.transpose(0, *(axis + 1 for axis in node.static))
+    def _of_sums(self, terms: Real, more: int) -> Real:
+        own = super()._of_sums(terms, more)
+        return np.maximum(own, self._alike(terms)) if self.repeated else own
 
-    def broadcast(self, node: Node, a: Real) -> Real:
-        new = (1,) * (node.ndim - node.inputs[0].ndim)
-        return np.broadcast_to(a.reshape(len(a), *new, *node.inputs[0].shape), (len(a), *node.shape))
+    def _of_collected(self, terms: Real, places: NDArray[np.intp], size: int) -> Real:
+        own = super()._of_collected(terms, places, size)
+        return np.maximum(own, self._in_cells(terms, places, size)) if self.repeated else own
+
+    def _alike(self, terms: Real) -> Real:
+        rows = terms.reshape(-1, terms.shape[-1])
+        places = np.repeat(np.arange(len(rows)), rows.shape[1])
+        return self._in_cells(rows.ravel(), places, len(rows)).reshape(*terms.shape[:-1], 1)
+
+    def _in_cells(self, terms: Real, places: NDArray[np.intp], size: int) -> Real:
+        """Of the sums of terms of one place: the m terms in a cell of width 2u Σ round m times alike."""
+        total = np.bincount(places, terms, size)
+        cell = np.floor(terms / np.maximum(2 * self.summing * total[places], SMALLEST))
+        some = terms > 0
+        order = np.lexsort((cell[some], places[some]))
+        cell, place = cell[some][order], places[some][order]
+        first = np.flatnonzero(np.append(True, (cell[1:] != cell[:-1]) | (place[1:] != place[:-1])))[: len(cell)]
+        squares = np.bincount(place[first], np.square(np.diff(np.append(first, len(cell)))), size)
+        return np.asarray(self.summing * np.sqrt(squares + 2))
+
+    def _rate(self, n: NDArray[Any]) -> Real:
+        return np.asarray((n if self.biased else np.sqrt(n)) * self.summing)
 
 
-class Tangents(DualAlgebra):
-    """`draws(node)` are the tangents of the node's own rounding."""
-
-    def __init__(self, numbers: SideBySide, values: Mapping[Node, Real], draws: Draws) -> None:
-        super().__init__(numbers, values, {})
-        self.draws = draws
-
-
-def _and_its_own(rule: str) -> Any:
-    def read(self: Tangents, node: Node, *tangents: Tangent) -> Tangent:
-        return DualAlgebra.add(self, node, getattr(DualAlgebra, rule)(self, node, *tangents), self.draws(node))
-
-    return read
+def cells(values: Real, u: float) -> NDArray[np.intp]:
+    """The places of values that store to the same number, numbered."""
+    mantissas, exponents = np.frexp(values.ravel())
+    _, inverse = np.unique(np.ldexp(np.rint(mantissas / (2 * u)), exponents), return_inverse=True)
+    return inverse
 
 
-for _rule in PRIMITIVES:
-    setattr(Tangents, _rule, _and_its_own(_rule))
+class FirstOrder:
+    """Linear part + λ √Σ(∂output/∂node × rounding)² at the `values` of a graph's nodes, of which so many are `judged`.
+    The linear part is of what has no mean of zero: library functions, flushing to zero, and all roundings of an
+    arithmetic that is biased.
+    """
+
+    def __init__(
+        self, values: Values, walk: RoundingAlgebra, numbers: NumberAlgebra, judged: int, seed: int,
+        repeated: bool = False, biased: bool = False,
+    ) -> None:  # fmt: skip
+        arithmetic = walk.arithmetic
+        self.values, self.numbers = values, SideBySide(numbers.known, numbers.evaluated)
+        self.u, self.seed = arithmetic.unit_roundoff, seed
+        self.chance = FALSE_ALARM / 4 / judged
+        self.spread = math.sqrt(2 * math.log(1 / self.chance))
+        self.inner = {one for node in values for one in node.inputs}  # an end's own rounding is known
+        point = PointRoundings(arithmetic, numbers, walk.parts, repeated, biased)
+        unlimited = replace(arithmetic, smallest_normal=0.0, smallest_subnormal=0.0, flushes_subnormals=False)
+        nearest = PointRoundings(unlimited, numbers, walk.parts, repeated, biased)
+        self.random: dict[Node, Real] = {}
+        self.biased: dict[Node, Real] = {}
+        for node, value in values.items():
+            inputs = [values[one] for one in node.inputs]
+            rounding = point.own(node, value, *inputs)
+            # what may underflow in a number of usual size is nothing beside that number's roundings
+            rounding = np.where(rounding > NEGLIGIBLE * self.u * np.abs(value), rounding, 0.0)
+            one_sided = biased or node.rule in LINEAR or (arithmetic.truncated and node.rule == "contract")
+            if one_sided or arithmetic.flushes_subnormals:
+                even = np.zeros(()) if one_sided else nearest.own(node, value, *inputs)
+                _put(self.biased, node, rounding - np.minimum(even, rounding))
+                rounding = np.minimum(even, rounding)
+            _put(self.random, node, rounding)
+
+    def statistical(self) -> dict[Node, Real]:
+        """The bound of every node."""
+        linear = self.one_norm(self.biased)
+        return {node: unbounded(err + linear[node]) for node, err in self._quadratic().items()}
+
+    def one_norm(self, own: Mapping[Node, Real]) -> dict[Node, Real]:
+        """Σ |∂node/∂source| × own, or its upper confidence limit."""
+        if _few(own):
+            return {node: _total(tangents, node) for node, tangents in self._sensitivities(own).items()}
+        rng = np.random.Generator(np.random.SFC64([self.seed, 1]))
+
+        def draws(node: Node) -> Tangent:
+            if node not in self.inner or node not in own:
+                return None
+            above, below = (rng.standard_normal((DRAWS, *node.shape), np.float32) for _ in range(2))
+            return own[node] * (above / below)
+
+        wide, found = 1 / _root_moment(self.chance), self._tangents(draws)
+        return {node: wide * _mean_root_square(found[node], node) + self._last(own, node) for node in self.values}
+
+    def _quadratic(self) -> dict[Node, Real]:
+        """λ √Σ(…)² of what is random, or its upper confidence limit."""
+        own = self.random
+        if _few(own):
+            group = np.zeros(0, np.intp)
+            for node in own:
+                group = np.append(group, group.max(initial=-1) + 1 + cells(self.values[node], self.u))
+            found = self._sensitivities(own)
+            return {node: self.spread * _root_of_squares(t, group, node) for node, t in found.items()}
+        rng = np.random.Generator(np.random.SFC64([self.seed, 2]))
+
+        def draws(node: Node) -> Tangent:
+            if node not in self.inner or node not in own:
+                return None
+            cell = cells(self.values[node], self.u)
+            repeated = (np.bincount(cell) > 1)[cell]
+            shared = rng.standard_normal((DRAWS, int(cell.max()) + 1), np.float32)[:, cell]
+            if repeated.any():  # alike, or as if by chance: both
+                shared[:, repeated] += rng.standard_normal((DRAWS, int(repeated.sum())), np.float32)
+            return own[node] * shared.reshape(DRAWS, *node.shape)
+
+        wide, found = 1 / math.sqrt(_chi_square(self.chance)), self._tangents(draws)
+        return {
+            node: self.spread * np.hypot(wide * _root_mean_square(found[node], node), self._last(own, node))
+            for node in self.values
+        }
+
+    def _sensitivities(self, own: Mapping[Node, Real]) -> dict[Node, Tangent]:
+        starts = dict(zip(own, np.cumsum([0, *(node.size for node in own)]).tolist(), strict=False))
+        total = sum(node.size for node in own)
+
+        def unit(node: Node) -> Tangent:
+            if node not in own:
+                return None
+            units = np.zeros((total, node.size))
+            units[starts[node] + np.arange(node.size), np.arange(node.size)] = own[node].ravel()
+            return units.reshape(total, *node.shape)
+
+        return self._tangents(unit)
+
+    def _tangents(self, draws: Callable[[Node], Tangent]) -> dict[Node, Tangent]:
+        return read(self.values, Tangents(self.numbers, self.values, draws))
+
+    def _last(self, own: Mapping[Node, Real], node: Node) -> Real | float:
+        return 0.0 if node in self.inner else own.get(node, 0.0)
+
+
+def _put(own: dict[Node, Real], node: Node, rounding: Real) -> None:
+    if rounding.any():
+        own[node] = np.broadcast_to(rounding, node.shape)
+
+
+def _few(own: Mapping[Node, Real]) -> bool:
+    return sum(node.size for node in own) <= EXACT
+
+
+def _root_of_squares(tangents: Tangent, group: NDArray[np.intp], node: Node) -> Real:
+    """The 2-norm over the groups, what is in one being one error."""
+    if tangents is None:
+        return np.zeros(node.shape)
+    each = np.zeros((int(group.max()) + 1, node.size))
+    np.add.at(each, group, np.abs(tangents.reshape(len(group), node.size)))
+    top = np.maximum(each.max(axis=0), SMALLEST)  # squares must not underflow
+    return np.asarray((top * np.sqrt(np.square(each / top).sum(axis=0))).reshape(node.shape))
+
+
+def _total(tangents: Tangent, node: Node) -> Real:
+    return np.zeros(node.shape) if tangents is None else np.abs(tangents).sum(axis=0)
+
+
+def _root_mean_square(tangents: Tangent, node: Node) -> Real:
+    if tangents is None:
+        return np.zeros(node.shape)
+    norm = np.asarray(np.sqrt(np.einsum("k...,k...->...", tangents, tangents) / DRAWS))
+    low = norm < 2.0**-450  # squares that underflow
+    if low.any():
+        few = tangents[:, low]
+        top = np.maximum(np.abs(few).max(axis=0), SMALLEST)
+        norm[low] = top * np.sqrt(np.square(few / top).mean(axis=0))
+    return norm
+
+
+def _mean_root_square(tangents: Tangent, node: Node) -> Real:
+    if tangents is None:
+        return np.zeros(node.shape)
+    magnitudes = np.abs(tangents)
+    return np.square(np.sqrt(magnitudes, out=magnitudes).mean(axis=0))
+
+
+def _chi_square(chance: float) -> float:
+    """c with exp(−K(c − 1 − log c)/2) = chance, K = `DRAWS`."""
+    wanted = -2 * math.log(chance) / DRAWS
+    low, high = 1e-300, 1.0
+    for _ in range(200):
+        c = math.sqrt(low * high)
+        low, high = (c, high) if c - 1 - math.log(c) > wanted else (low, c)
+    return low
+
+
+@cache
+def _root_moment(chance: float) -> float:
+    """c² such that the mean of √|C| over K Cauchy numbers of scale 1 is below c with at most this chance, by Chernoff's
+    bound: (min over h of e^(hc) E e^(−h√|C|))^K.
+    """
+    angles = (np.arange(20000) + 0.5) / 20000 * math.pi / 2  # |C| = tan of a uniform angle
+    roots = np.sqrt(np.tan(angles))
+    rates = np.geomspace(0.1, 300, 400)
+    transforms = np.array([np.exp(-rate * roots).mean() for rate in rates])
+    wanted = math.log(chance) / DRAWS
+    # for each rate the c at which the bound is the chance; the best of them
+    return float(np.max((wanted - np.log(transforms)) / rates)) ** 2

@@ -22,8 +22,8 @@ from refimpl.backend.gradients import declared_arithmetic, gradient_function
 from refimpl.backend.protocols import Backend, InputGradientBackend, IntermediatesBackend
 from refimpl.backend.untrusted import FAILURES, contained, described, printable
 from refimpl.formats.errors import BackendError
-from refimpl.judge.bounds import Tolerance
-from refimpl.judge.report import STATISTICAL, Row
+from refimpl.judge.bounds import BOTH, Tolerance
+from refimpl.judge.report import FAIL, WORST_CASE, Row
 from refimpl.judge.submission import Submission, Unusable
 from refimpl.judge.tolerance import tolerance
 from refimpl.judge.verdicts import judged, largest_element, refused
@@ -33,7 +33,6 @@ from refimpl.network.spec import NetworkSpec
 from refimpl.truth.balls import Balls
 from refimpl.truth.certification import Certificate, certify_batch
 
-BOTH, THEOREM = "both", "worst-case"  # the bounds to judge by
 UNKNOWN = 10  # keys that are not the network's, of which each has a row
 
 Array = NDArray[Any]
@@ -51,7 +50,8 @@ class Judgement:
 class Judge:
     """The truth about one network on one batch, and the tolerance for each arithmetic asked for.
 
-    `truth` and `bounds` are computed where they are not given. `bound`: `BOTH`, or `THEOREM` for the worst case alone.
+    `truth` and `bounds` are computed where they are not given. `bound`: `BOTH`, `FIRST_ORDER` or `THEOREM` of
+    :mod:`refimpl.judge.bounds`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Judge:
             return self.written(arithmetic)
         return tolerance(
             self.spec, self.batch, self.truth, arithmetic,
-            inputs=inputs, repeated=repeated, theorem=self.bound == THEOREM,
+            inputs=inputs, repeated=repeated, by=self.bound,
         )  # fmt: skip
 
     def rows(
@@ -187,7 +187,7 @@ class Judge:
 
         row = verdict(repeated=False)
         # terms that repeat round alike: looked for before anything is called wrong
-        return verdict(repeated=True) if row.by == STATISTICAL else row
+        return verdict(repeated=True) if row.verdict == FAIL and row.by != WORST_CASE else row
 
     def _largest(self, truth: Balls, key: str) -> float:
         return largest_element(truth.mid, self.truth.grads if key in self.truth.grads else {})

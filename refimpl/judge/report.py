@@ -51,8 +51,8 @@ class Row:
     `ratio` is the largest error as a fraction of the tolerance among the elements of the worst verdict, `ulps` that
     error in units in the last place of the true value; `index` says where (1-based; empty for a scalar), `value` and
     `truth` what stands there and `bound` the tolerance there. `by`: which bound a FAIL is outside, `WORST_CASE`, a
-    theorem, or `STATISTICAL` alone. `noticed`: the smallest change of the array's largest element that would have been
-    a FAIL, as a share of it.
+    theorem, or `STATISTICAL` or "first order" alone. `noticed`: the smallest change of the array's largest element that
+    would have been a FAIL, as a share of it.
     """
 
     backend: str
@@ -86,8 +86,8 @@ class Row:
             parts.append(f"{self.undetermined} of {self.size} undetermined")
         if self.reason:
             parts.append(self.reason)
-        if self.by == STATISTICAL:
-            parts.append("by the statistical bound")
+        if self.by not in ("", WORST_CASE):
+            parts.append(f"by the {self.by} bound")
         return "; ".join(parts)
 
     @property

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import zlib
 
-from refimpl.judge.bounds import Tolerance, bounds
+from refimpl.judge.bounds import BOTH, Tolerance, bounds
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.batch import Batch
 from refimpl.network.spec import NetworkSpec
@@ -22,12 +22,12 @@ def tolerance(
     *,
     inputs: bool = False,
     repeated: bool = False,
-    theorem: bool = False,
+    by: str = BOTH,
 ) -> Tolerance:
     """The bounds for a correct implementation in `arithmetic`, around the certified values `truth` of the same batch.
 
-    `inputs`: of the gradient of x too; `repeated`: whether to look in every sum for terms that repeat; `theorem`: the
-    worst case alone, the statistical bounds being inf.
+    `inputs`: of the gradient of x too; `repeated`: whether to look in every sum for terms that repeat; `by`: as for
+    `bounds`.
     """
     graph = network_graph(spec, batch.targets(spec.n_out))
     nodes = named_nodes(graph)
@@ -42,7 +42,7 @@ def tolerance(
         int(parts),
         zlib.crc32(b"".join(array.tobytes() for array in (*batch.params.values(), batch.x))),
         repeated=repeated,
-        theorem=theorem,
+        by=by,
         known=known,
         slopes={node: truth.slopes[place] for node, place in graph.places.items() if place in truth.slopes},
     )

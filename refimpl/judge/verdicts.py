@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.judge.bounds import Tolerance
-from refimpl.judge.report import FAIL, PASS, STATISTICAL, UNDETERMINED, WORST_CASE, Row
+from refimpl.judge.report import FAIL, PASS, UNDETERMINED, WORST_CASE, Row
 from refimpl.truth.balls import Balls
 
 DECISIVE = 0.01  # a bound above this share of an array's largest element decides nothing
@@ -80,7 +80,7 @@ def judged(name: str, key: str, values: Array, truth: Balls, bounds: Tolerance, 
         truth=float(truth.mid[at]),
         bound=float(bound[at]),
         reason=_failure(float(values[at])) if failed.any() else _doubt(bound[undetermined], kinked),
-        by="" if not failed.any() else WORST_CASE if outside[at] else STATISTICAL,
+        by="" if not failed.any() else WORST_CASE if outside[at] else bounds.kind,
         noticed=float((across + slack)[top] / np.abs(truth.mid[top])),
     )
 

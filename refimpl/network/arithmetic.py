@@ -32,7 +32,8 @@ class Arithmetic:
     products; `accumulation`: that within sums, where it is not u; `block`: the number of terms in the blocks that are
     summed one by one and then in pairs, 0 for any order. `truncated`: the number of products that a sum of products
     takes at a time, cut to a multiple of `accumulation` times the largest, the sum cut to float32. `returned`: the
-    arithmetic whose numbers are returned, and were given, where it is coarser. Raises ValueError, with the field.
+    arithmetic whose numbers are returned, where it is coarser; `given`: the one that what is given is rounded to first.
+    Raises ValueError, with the field.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Arithmetic:
     block: int = 0
     truncated: int = 0
     returned: Arithmetic | None = None
+    given: Arithmetic | None = None
 
     def __post_init__(self) -> None:
         for field in ("unit_roundoff", "smallest_normal", "smallest_subnormal", "largest", "products", "block"):
@@ -55,16 +57,6 @@ class Arithmetic:
             raise ValueError(
                 f"Arithmetic: truncated must be 0, or more with an accumulation, got {self.truncated!r:.40}"
             )
-
-    @property
-    def stored(self) -> Arithmetic:
-        """The arithmetic whose numbers are given."""
-        return self.returned or self
-
-    @property
-    def coarsest(self) -> float:
-        """The largest roundoff in it."""
-        return max(self.unit_roundoff, self.products, self.stored.unit_roundoff)
 
 
 def _ieee(name: str) -> Arithmetic:
@@ -91,9 +83,9 @@ _BFLOAT16 = Arithmetic("bfloat16", 2.0**-8, 2.0**-126, 2.0**-133, (2 - 2.0**-7) 
 def _low(whole: Arithmetic) -> list[Arithmetic]:
     """What computes with numbers of few bits: rounded after every operation, inside sums too, or on return only."""
     return [
-        replace(whole, accumulation=_FLOAT32.unit_roundoff),
-        replace(whole, name=f"{whole.name}_sums"),
-        replace(_FLOAT32, name=f"{whole.name}_boundary", returned=whole),
+        replace(whole, accumulation=_FLOAT32.unit_roundoff, given=whole),
+        replace(whole, name=f"{whole.name}_sums", given=whole),
+        replace(_FLOAT32, name=f"{whole.name}_boundary", returned=whole, given=whole),
     ]
 
 

@@ -79,6 +79,10 @@ class Terms(tuple[Real, Real]):
         made.n, made.magnitude, made.granted = n, magnitude, granted
         return made
 
+    def with_pair(self, pair: Bounded) -> Terms:
+        """Another pair of the same sum."""
+        return Terms(pair, self.n, self.magnitude, self.granted)
+
     @classmethod
     def of(cls, pair: Bounded) -> Terms:
         """The pair itself, or as one term."""
@@ -97,6 +101,10 @@ class Slope(tuple[Real, Real]):
         made = super().__new__(cls, pair)
         made.after = after
         return made
+
+    def with_pair(self, pair: Bounded) -> Slope:
+        """Another pair of the same derivative."""
+        return Slope(pair, self.after)
 
 
 @dataclass
@@ -175,7 +183,7 @@ class RoundingAlgebra:
         own = self._underflow(held, 1) * (factor != 1) if exact else 2 * self.u * held + self._underflow(held, 2)
         return self._made(mid, err + own)
 
-    def contract(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
+    def contract(self, node: Node, a: Bounded, b: Bounded) -> Terms:
         mid, subscripts = self.mids(node, a[0], b[0]), node.static
         held_a, held_b = _held(a), _held(b)
         terms = contracted(subscripts, held_a, held_b)
@@ -406,8 +414,15 @@ class Casts:
         return found
 
 
+def unbounded(err: Real) -> Real:
+    """What is not a number, 0 · inf and the like, is unbounded."""
+    return np.where(np.isnan(err), np.inf, err)
+
+
 def representable(numbers: Real, arithmetic: Arithmetic) -> NDArray[np.bool_]:
     """Which are among an arithmetic's normal numbers, or 0."""
+    if arithmetic.unit_roundoff == 0:
+        return np.ones(numbers.shape, dtype=bool)
     digits = np.frexp(numbers)[0] / arithmetic.unit_roundoff
     return np.asarray((digits == np.rint(digits)) & ((numbers == 0) | (np.abs(numbers) >= arithmetic.smallest_normal)))
 

@@ -13,8 +13,9 @@ from programs import ALL, InFloat32, numbers, program
 from scipy import stats
 
 from refimpl import value_and_grad
-from refimpl.judge import bounds as module
-from refimpl.judge.bounds import Tolerance, bounds, cells
+from refimpl.judge import first_order as module
+from refimpl.judge.bounds import Tolerance, bounds
+from refimpl.judge.first_order import cells
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.random_problems import Problem
 from refimpl.truth.elementwise import activation

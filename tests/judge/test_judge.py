@@ -12,7 +12,8 @@ import pytest
 from networks import BACKENDS, DTYPES, article, judge, network, problem, verdicts
 
 from refimpl import value_and_grad
-from refimpl.judge.judge import BOTH, THEOREM, Judge
+from refimpl.judge.bounds import BOTH, FIRST_ORDER, THEOREM
+from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL, PASS, STATISTICAL, UNDETERMINED, Row
 from refimpl.judge.submission import Submission
 from refimpl.network.arithmetic import ARITHMETICS, FLUSHING
@@ -263,7 +264,14 @@ def deep() -> Problem:
 
 @pytest.mark.parametrize(
     ("bound", "factor", "verdict"),
-    [(BOTH, 1.0, PASS), (BOTH, 1.001, FAIL), (THEOREM, 1.0, UNDETERMINED), (THEOREM, 1.001, UNDETERMINED)],
+    [
+        (BOTH, 1.0, PASS),
+        (BOTH, 1.001, FAIL),
+        (FIRST_ORDER, 1.0, PASS),
+        (FIRST_ORDER, 1.01, FAIL),
+        (THEOREM, 1.0, UNDETERMINED),
+        (THEOREM, 1.001, UNDETERMINED),
+    ],
 )
 def test_what_the_theorem_leaves_open_the_statistical_bound_decides_unless_the_theorem_alone_is_asked_for(
     deep: Problem, bound: str, factor: float, verdict: str
@@ -272,8 +280,9 @@ def test_what_the_theorem_leaves_open_the_statistical_bound_decides_unless_the_t
     grads["W1"] *= np.float32(factor)
     judging = Judge(deep.spec, validate(deep.spec, deep.params, deep.x, deep.y), bound=bound)
     row = of(judging.judge_answer("mine", (loss, grads)), "W1")
-    assert (row.verdict, row.by) == (verdict, STATISTICAL if verdict == FAIL else "")
-    assert ("by the statistical bound" in row.remark) == (verdict == FAIL)
+    kind = "first order" if bound == FIRST_ORDER else STATISTICAL
+    assert (row.verdict, row.by) == (verdict, kind if verdict == FAIL else "")
+    assert (f"by the {kind} bound" in row.remark) == (verdict == FAIL)
     assert ("exceeds 1% of the largest element" in row.remark) == (verdict == UNDETERMINED)
 
 

@@ -20,7 +20,7 @@ import pytest
 from networks import network, problem
 from reference_tolerance import Reference
 
-from refimpl.judge.bounds import Bounds, Tolerance
+from refimpl.judge.bounds import THEOREM, Bounds, Tolerance
 from refimpl.judge.tolerance import tolerance
 from refimpl.network.arithmetic import ARITHMETICS, FLUSHING, Arithmetic
 from refimpl.network.batch import Batch, validate
@@ -96,7 +96,7 @@ def agree(bound: Any, reference: Any, low: float, high: float, case: tuple[Any, 
 
 def bounds_of(p: Problem, truth: Certificate, arithmetic: Arithmetic) -> Tolerance:
     with np.errstate(all="ignore"):
-        return tolerance(p.spec, batch(p), truth, arithmetic, inputs=True, theorem=True)
+        return tolerance(p.spec, batch(p), truth, arithmetic, inputs=True, by=THEOREM)
 
 
 def wanted(p: Problem, truth: Certificate, arithmetic: Arithmetic, across: bool = False) -> dict[str, np.ndarray]:
