@@ -122,12 +122,14 @@ def _slope(losses: Node, s: Node) -> Node:
 @cache
 def _activation(function: Function) -> Callable[[Node], Node]:
     """a of z."""
-    return partial(activate, function)
+    return partial(activate, function) if function.name != "identity" else lambda z: z
 
 
 @cache
 def _vjp(function: Function) -> Callable[[Node, Node, Node], Node]:
     """∂C/∂z of z, a and ∂C/∂a."""
+    if function.name == "identity":
+        return lambda z, a, dC_da: dC_da
     if ACTIVATIONS[function.name].elementwise:
         f = activation(function.name, tuple(function.kwargs.items()))
         return lambda z, a, dC_da: dC_da * apply(f, z, 1)

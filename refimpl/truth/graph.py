@@ -320,16 +320,14 @@ def order(ends: Iterable[Node], but: Collection[Node] = ()) -> list[Node]:
     are made from.
     """
     done: dict[Node, None] = {}
-    stack = list(ends)[::-1]
+    stack = [end for end in ends if end not in but][::-1]
     while stack:
         node = stack[-1]
         missing = [one for one in node.inputs[::-1] if one not in done and one not in but]
-        if missing and node not in done and node not in but:
+        if missing:
             stack += missing
-            continue
-        stack.pop()
-        if node not in but:
-            done[node] = None
+        else:
+            done[stack.pop()] = None
     return list(done)
 
 
