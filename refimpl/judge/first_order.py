@@ -34,6 +34,8 @@ from refimpl.truth.rounding import Local, RoundingAlgebra, Slope, Terms, unbound
 
 Real = NDArray[np.float64]
 Values = Mapping[Node, Real]
+Drawn = Callable[[np.random.Generator, Node], NDArray[np.float32]]
+Norm = Callable[[Tangent, Node], Real]
 FALSE_ALARM = 2.0**-40  # the probability of one or more false alarms in a report
 DRAWS = 128
 EXACT = 500  # roundings, up to which every sensitivity is computed
@@ -157,16 +159,9 @@ class FirstOrder:
         """Σ |∂node/∂source| × own, or its upper confidence limit."""
         if _few(own):
             return {node: _total(tangents, node) for node, tangents in self._sensitivities(own).items()}
-        rng = np.random.Generator(np.random.SFC64([self.seed, 1]))
-
-        def draws(node: Node) -> Tangent:
-            if node not in self.inner or node not in own:
-                return None
-            above, below = (rng.standard_normal((DRAWS, *node.shape), np.float32) for _ in range(2))
-            return own[node] * (above / below)
-
-        wide, found = 1 / _root_moment(self.chance), self._tangents(draws)
-        return {node: wide * _mean_root_square(found[node], node) + self._last(own, node) for node in self.values}
+        wide = 1 / _root_moment(self.chance)
+        norms = self._sketched(own, _cauchy, _mean_root_square)
+        return {node: wide * norm + self._last(own, node) for node, norm in norms.items()}
 
     def _quadratic(self) -> dict[Node, Real]:
         """λ √Σ(…)² of what is random, or its upper confidence limit."""
@@ -177,23 +172,51 @@ class FirstOrder:
                 group = np.append(group, group.max(initial=-1) + 1 + cells(self.values[node], self.u))
             found = self._sensitivities(own)
             return {node: self.spread * _root_of_squares(t, group, node) for node, t in found.items()}
-        rng = np.random.Generator(np.random.SFC64([self.seed, 2]))
+        wide = 1 / math.sqrt(_chi_square(self.chance))
+        norms = self._sketched(own, self._gaussian, _root_mean_square)
+        return {node: self.spread * np.hypot(wide * norm, self._last(own, node)) for node, norm in norms.items()}
 
-        def draws(node: Node) -> Tangent:
-            if node not in self.inner or node not in own:
-                return None
-            cell = cells(self.values[node], self.u)
+    def _gaussian(self, rng: np.random.Generator, node: Node) -> NDArray[np.float32]:
+        """What stores alike, alike."""
+        cell = cells(self.values[node], self.u)
+        count = int(cell.max()) + 1
+        drawn = rng.standard_normal((DRAWS, count), np.float32)
+        if count < node.size:
             repeated = (np.bincount(cell) > 1)[cell]
-            shared = rng.standard_normal((DRAWS, int(cell.max()) + 1), np.float32)[:, cell]
-            if repeated.any():  # alike, or as if by chance: both
-                shared[:, repeated] += rng.standard_normal((DRAWS, int(repeated.sum())), np.float32)
-            return own[node] * shared.reshape(DRAWS, *node.shape)
+            drawn = drawn[:, cell]
+            drawn[:, repeated] += rng.standard_normal((DRAWS, int(repeated.sum())), np.float32)  # or as if by chance
+        else:
+            drawn = drawn[:, cell]
+        return drawn.reshape(DRAWS, *node.shape)
 
-        wide, found = 1 / math.sqrt(_chi_square(self.chance)), self._tangents(draws)
-        return {
-            node: self.spread * np.hypot(wide * _root_mean_square(found[node], node), self._last(own, node))
-            for node in self.values
-        }
+    def _sketched(self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm) -> dict[Node, Real]:
+        """The norms of every node's tangents along what is drawn: in float32 where nothing is far from 1 and nothing
+        comes out so.
+        """
+        for dtype in (np.float32, np.float64):
+            unit = self.u if dtype is np.float32 else 1.0
+            if dtype is np.float32 and not self._usual(own):
+                continue
+            rng = np.random.Generator(np.random.SFC64(self.seed))
+
+            def draws(node: Node, dtype: Any = dtype, unit: float = unit, rng: Any = rng) -> Tangent:
+                if node not in self.inner or node not in own:
+                    return None
+                return (own[node] / unit).astype(dtype) * drawn(rng, node)
+
+            evaluated: dict[Any, Any] = {key: np.asarray(one, dtype) for key, one in self.numbers.evaluated.items()}
+            numbers = SideBySide(self.numbers.known, evaluated)
+            values: Mapping[Node, Any] = {node: np.asarray(value, dtype) for node, value in self.values.items()}
+            tangents = read(self.values, Tangents(numbers, values, draws))
+            found = {node: norm(tangents[node], node) for node in self.values}
+            if dtype is np.float64 or all(_within(one, 60) for one in found.values()):
+                break
+        return {node: unit * one.astype(np.float64) for node, one in found.items()}
+
+    def _usual(self, own: Mapping[Node, Real]) -> bool:
+        """Whether no product of two numbers leaves float32's range."""
+        numbers = [*self.values.values(), *self.numbers.evaluated.values()]
+        return all(_within(one, 40) for one in numbers) and all(_within(one / self.u, 40) for one in own.values())
 
     def _sensitivities(self, own: Mapping[Node, Real]) -> dict[Node, Tangent]:
         starts = dict(zip(own, np.cumsum([0, *(node.size for node in own)]).tolist(), strict=False))
@@ -206,10 +229,7 @@ class FirstOrder:
             units[starts[node] + np.arange(node.size), np.arange(node.size)] = own[node].ravel()
             return units.reshape(total, *node.shape)
 
-        return self._tangents(unit)
-
-    def _tangents(self, draws: Callable[[Node], Tangent]) -> dict[Node, Tangent]:
-        return read(self.values, Tangents(self.numbers, self.values, draws))
+        return read(self.values, Tangents(self.numbers, self.values, unit))
 
     def _last(self, own: Mapping[Node, Real], node: Node) -> Real | float:
         return 0.0 if node in self.inner else own.get(node, 0.0)
@@ -222,6 +242,17 @@ def _put(own: dict[Node, Real], node: Node, rounding: Real) -> None:
 
 def _few(own: Mapping[Node, Real]) -> bool:
     return sum(node.size for node in own) <= EXACT
+
+
+def _within(numbers: Real, bits: int) -> bool:
+    """Whether they are all 0 or between 2^±bits."""
+    magnitudes = np.abs(numbers)
+    return bool(((magnitudes == 0) | ((magnitudes > 2.0**-bits) & (magnitudes < 2.0**bits))).all())
+
+
+def _cauchy(rng: np.random.Generator, node: Node) -> NDArray[np.float32]:
+    above, below = (rng.standard_normal((DRAWS, *node.shape), np.float32) for _ in range(2))
+    return above / below
 
 
 def _root_of_squares(tangents: Tangent, group: NDArray[np.intp], node: Node) -> Real:

@@ -457,7 +457,7 @@ def over_ball(pieces: Sequence[Any], kinks: Sequence[float], argument: Series, w
     A derivative at a kink itself lies between those of its sides.
     """
     try:
-        true = sum(1 for kink in kinks if where.mid() > kink)
+        true = sum([where.mid() > kink for kink in kinks])
         own = pieces[true](argument)
         value, slope, curvature = _upper(own[0]), _upper(own[1]), 2.0 * _upper(own[2])
         jump = 0.0
@@ -475,4 +475,4 @@ def over_ball(pieces: Sequence[Any], kinks: Sequence[float], argument: Series, w
 
 def _upper(ball: Ball) -> float:
     """The largest magnitude; not 0 where that is only below float64's range."""
-    return max(float(ball.abs_upper()), 0.0 if ball == 0 else SMALLEST)
+    return float(ball.abs_upper()) or (0.0 if ball == 0 else SMALLEST)
