@@ -38,7 +38,7 @@ FLAGS: Mapping[str, str] = {
     "Subnormal": "Gradients below float32's normal range.",
     "Cancellation": "Contributions of the samples that nearly cancel.",
     "ZeroWeight": "Weights that are exactly zero.",
-    "Exact": "All intermediate results are exact: the answer must be, to the last bit.",
+    "Exact": "All intermediate results are exact: the gradients must be, to the last bit.",
     "OddEvenShapes": "Widths and batches around the sizes of vector registers.",
     "NoBias": "Layers without a bias.",
     "MultiDimInput": "An input of another rank than one.",

@@ -113,7 +113,7 @@ def _one_expected(name: str, ball: Balls, bounds: Mapping[str, Tolerance], large
         }
 
     radius = _outwards(ball.rad)
-    if exact:
+    if exact and name != "loss":  # which may be the square of a norm
         zeros = {dtype: np.zeros_like(radius) for dtype in ARITHMETICS}
         return Expected(ball.mid, radius, zeros, zeros)
     worst = {key: decided(b, b.worst_case[name], b.across_kinks[name]) for key, b in bounds.items()}

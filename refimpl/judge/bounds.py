@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,8 @@ class Tolerance:
 
     `worst_case` holds for any that is on the right side of every kink, `across_kinks` for one on either side; so do
     `statistical` and `statistical_across`, but for the probability `FALSE_ALARM`; where `kind` is "first order" without
-    an assumption about roundings. inf where the arithmetic may overflow.
+    an assumption about roundings. inf where the arithmetic may overflow. `saturated`: 1 where 0 would
+    be within, since a derivative is only known to the absolute accuracy of its formula (tanh' as 1 − a²).
     """
 
     worst_case: Bounds
@@ -46,17 +47,19 @@ class Tolerance:
     statistical_across: Bounds
     arithmetic: Arithmetic
     kind: str = "statistical"
+    saturated: Bounds = field(default_factory=dict)
 
     def mapped(self, change: Callable[[Bounds], Bounds]) -> Tolerance:
         """With every bound changed."""
         return Tolerance(
             change(self.worst_case), change(self.across_kinks), change(self.statistical),
             change(self.statistical_across), self.arithmetic, self.kind,
+            change(self.saturated),
         )  # fmt: skip
 
     def at(self, key: str, index: tuple[int, ...]) -> Tolerance:
         """Of one element, as arrays of shape (1,)."""
-        return self.mapped(lambda bounds: {key: np.atleast_1d(bounds[key][index])})
+        return self.mapped(lambda bounds: {key: np.atleast_1d(bounds[key][index])} if key in bounds else {})
 
 
 @np.errstate(all="ignore")  # bounds may be infinite
@@ -87,9 +90,15 @@ def bounds(
     worst = across = _errors(ends, walk)
     if walk.near_kinks:
         across = _errors(ends, replace(walk, across_kinks=True))
+    saturated: Bounds = {}
+    if walk.saturated:
+        relative = _errors(ends, replace(walk, relative=True))
+        for name, node in ends.items():
+            size, bound = np.abs(values[node]), worst[node]
+            saturated[name] = ((size > 0) & (size <= bound) & (2 * relative[node] < bound)).astype(np.float64)
     if by == THEOREM:
         unknown = {name: np.full(node.shape, np.inf) for name, node in ends.items()}
-        return Tolerance(_named(ends, worst), _named(ends, across), unknown, unknown, arithmetic)
+        return Tolerance(_named(ends, worst), _named(ends, across), unknown, unknown, arithmetic, saturated=saturated)
     for key, local in walk.locals.items():
         begun = numbers.evaluated[key]
         if len(begun) == 2 and not (local.turn > WIDE * local.curvature).any():
@@ -109,7 +118,7 @@ def bounds(
     jumped = {node: np.minimum(across[node], likely[node] + jumps.get(node, remainder[node])) for node in ends.values()}
     return Tolerance(
         _named(ends, worst), _named(ends, across), _named(ends, statistical), _named(ends, jumped), arithmetic,
-        "first order" if by == FIRST_ORDER else "statistical",
+        "first order" if by == FIRST_ORDER else "statistical", saturated,
     )  # fmt: skip
 
 

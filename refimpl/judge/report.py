@@ -52,7 +52,8 @@ class Row:
     error in units in the last place of the true value; `index` says where (1-based; empty for a scalar), `value` and
     `truth` what stands there and `bound` the tolerance there. `by`: which bound a FAIL is outside, `WORST_CASE`, a
     theorem, or `STATISTICAL` or "first order" alone. `noticed`: the smallest change of the array's largest element that
-    would have been a FAIL, as a share of it.
+    would have been a FAIL, as a share of it. `saturated`: how many elements are a PASS as 0 would be, since a
+    derivative is held to the absolute accuracy of its formula only.
     """
 
     backend: str
@@ -69,6 +70,7 @@ class Row:
     bound: float
     reason: str = ""
     by: str = ""
+    saturated: int = 0
     noticed: float = math.nan
 
     @property
@@ -86,6 +88,8 @@ class Row:
             parts.append(f"{self.undetermined} of {self.size} undetermined")
         if self.reason:
             parts.append(self.reason)
+        if self.saturated:
+            parts.append(f"{self.saturated} of {self.size} saturated: held to the absolute accuracy of f'")
         if self.by not in ("", WORST_CASE):
             parts.append(f"by the {self.by} bound")
         return "; ".join(parts)

@@ -81,6 +81,7 @@ def judged(name: str, key: str, values: Array, truth: Balls, bounds: Tolerance, 
         bound=float(bound[at]),
         reason=_failure(float(values[at])) if failed.any() else _doubt(bound[undetermined], kinked),
         by="" if not failed.any() else WORST_CASE if outside[at] else bounds.kind,
+        saturated=int((passed & (bounds.saturated.get(key, np.zeros(())) > 0) & (bound >= np.abs(truth.mid))).sum()),
         noticed=float((across + slack)[top] / np.abs(truth.mid[top])),
     )
 

@@ -100,7 +100,8 @@ def huber(delta: float) -> Elementwise:
     )  # fmt: skip
 
 
-SQUARE = Elementwise("square", (lambda r, p: r * r,), value_ulps=1.0, slope_ulps=1.0)
+# of a loss, which may be the square of a norm
+SQUARE = Elementwise("square", (lambda r, p: r * r,), value_ulps=4.0, slope_ulps=1.0)
 ABSOLUTE = Elementwise("absolute", (lambda r, p: -r, lambda r, p: r), (0.0,), lambda r, p: r * 0)
 AT_ZERO = Elementwise("at zero", (lambda z, p: z * 0,) * 2, (0.0,), lambda z, p: z * 0 + 1)
 LOGARITHM = Elementwise(

@@ -113,7 +113,8 @@ class RoundingAlgebra:
     around, right but for `mids_roundoff`; `errors` how far the given numbers themselves may be off, by name.
 
     With `across_kinks`, a kink within err may have been taken from its other side; `near_kinks` says whether that makes
-    a difference anywhere.
+    a difference anywhere. `saturated` says whether a derivative is nothing beside the terms that cancel in it; where
+    `relative`, all derivatives are held to a relative accuracy instead.
     """
 
     arithmetic: Arithmetic
@@ -123,6 +124,8 @@ class RoundingAlgebra:
     parts: int = 1
     mids_roundoff: float = 0.0
     near_kinks: bool = False
+    relative: bool = False
+    saturated: bool = False
     locals: dict[tuple[Node, Elementwise], Local] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -238,7 +241,8 @@ class RoundingAlgebra:
             return self._made(mid, local.slope * a[1] + own, local.value)
         if times > 1:
             raise ValueError(f"no rounding is stated for derivative {times} of {function.name}")
-        scale = function.slope_scale(at, function.parameters)
+        scale = local.slope if self.relative else function.slope_scale(at, function.parameters)
+        self.saturated |= bool((function.slope_ulps * self.u * scale > local.slope).any())
         own = function.slope_ulps * self.u * scale + np.minimum(scale, flush) + parameter
         err = local.curvature * a[1] + own
         if local.jump.any():

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import DTYPES, article, judge, network, problem, verdicts
+from networks import BACKENDS, DTYPES, article, judge, network, problem, verdicts
 
+from refimpl import backend as backends
 from refimpl.equations import EQUATIONS, Equations
 from refimpl.judge.report import FAIL, PASS, UNDETERMINED
 from refimpl.network.arithmetic import ARITHMETICS
@@ -168,3 +169,26 @@ def test_every_assumption_is_stated() -> None:
 def test_the_statistical_form_does_not_underflow() -> None:
     rows = judge(random_problem(0, 4441, "float64")).rows(NumpyBackend())
     assert FAIL not in {row.verdict for row in rows}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_saturated_passes_as_0_would_and_is_counted(backend: str) -> None:
+    """tanh' is 2.99e-17 at 20; 1 − a² is 0."""
+    p = problem(network((1, 2, 1), ["tanh", "identity"], "squared_error", bias=False), n=1)
+    p.params["W1"][:], p.x[:] = [[20.0], [0.3]], 1.0
+    rows = {row.quantity: row for row in judge(p).rows(backends.load(backend))}
+    assert {row.verdict for row in rows.values()} == {PASS}
+    assert {name: row.saturated for name, row in rows.items()} == {"loss": 0, "W1": 1, "W2": 0}
+    assert rows["W1"].remark == "1 of 2 saturated: held to the absolute accuracy of f'"
+    loss, grads = NumpyBackend().gradient_function(p.spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
+    for value, verdict in ((0.0, PASS), (1e-14, FAIL)):
+        grads["W1"][0, 0] = value
+        assert verdicts(judge(p).judge_answer("mine", (loss, grads)))["W1"] == verdict
+
+
+def test_the_loss_may_be_the_square_of_a_norm() -> None:
+    for seed in range(40):
+        p = problem(network((2, 3), ["identity"], "squared_error", "sum", bias=False), n=1 + seed % 3, seed=seed)
+        loss, grads = NumpyBackend().gradient_function(p.spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
+        by_norm = 0.5 * np.linalg.norm(p.x @ p.params["W1"].T - p.y) ** 2
+        assert verdicts(judge(p).judge_answer("norm", (by_norm, grads)))["loss"] == PASS

@@ -89,7 +89,7 @@ def in_loops(
         "failed": list(verdicts.values()).count(FAIL), "undetermined": len(still_open),
         "ratio": float(ratios[at]), "ulps": float(ulps[at]), "index": tuple(i + 1 for i in at),
         "value": float(values[at]), "truth": float(truth.mid[at]), "bound": float(bounds[at]), "reason": reason,
-        "by": by, "noticed": float(change / size) if size else INF if change else NAN,
+        "by": by, "saturated": 0, "noticed": float(change / size) if size else INF if change else NAN,
     }  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def test_what_no_number_can_be_compared_with_fails_without_numbers() -> None:
     assert all(math.isnan(found.pop(name)) for name in blank)
     assert found == {
         "backend": "someone", "quantity": "W1", "verdict": FAIL, "size": 6, "failed": 6, "undetermined": 0,
-        "ratio": INF, "ulps": INF, "index": (), "reason": "is missing", "by": "",
+        "ratio": INF, "ulps": INF, "index": (), "reason": "is missing", "by": "", "saturated": 0,
     }  # fmt: skip
 
 
