@@ -7,11 +7,11 @@ numbers float64 rounds nothing that a format would keep, so what is emulated is 
 written out by hand, runs them all. Each is stated here anew, from the papers and manuals of the hardware, and takes
 nothing from the preset but the declaration.
 
-NVIDIA's tensor cores, after Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ Computer
-Science 7:e330, 2021: a block of exact products and the accumulator are aligned to the largest exponent among them (of
-products whose significands, from 1 to 4, are not normalised), cut there, added exactly, and cut to float32.
+NVIDIA's tensor cores, after Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ
+Computer Science 7:e330, 2021: a block of exact products and the accumulator are aligned to the largest exponent among
+them (of products whose significands, from 1 to 4, are not normalised), cut there, added exactly, and cut to float32.
 
-What it does not do: any activation but relu and tanh, any loss but cross-entropy of labels and squared error.
+What it does not do: any activation but relu and tanh, any loss but cross-entropy and squared error.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def to_bits(bits: int) -> Rounding:
 
     def rounded(values: Array) -> Array:
         significand, exponent = np.frexp(values)
-        return np.ldexp(np.rint(np.ldexp(significand, bits)), exponent - bits)
+        return np.asarray(np.ldexp(np.rint(np.ldexp(significand, bits)), exponent - bits))
 
     return rounded
 
@@ -55,7 +55,7 @@ def toward_zero(bits: int) -> Rounding:
 
     def rounded(values: Array) -> Array:
         significand, exponent = np.frexp(values)
-        return np.ldexp(np.trunc(np.ldexp(significand, bits)), exponent - bits)
+        return np.asarray(np.ldexp(np.trunc(np.ldexp(significand, bits)), exponent - bits))
 
     return rounded
 
@@ -160,7 +160,9 @@ class Emulation:
             s = self._multiplied(a[-1], params[f"W{number}"].T)
             z.append(self.result(s + params[f"b{number}"]) if layer.bias else s)
             a.append(self._activated(layer.activation.name, z[-1]))
-        loss, delta = self._cross_entropy(a[-1], y) if y.ndim == 1 else self._squared_error(a[-1], self._given(y))
+        target = self._given(one_hot(y, spec.n_out) if y.ndim == 1 else y)
+        losses = {"cross_entropy": self._cross_entropy, "squared_error": self._squared_error}
+        loss, delta = losses[spec.loss.name](a[-1], target, len(x) if spec.reduction == "mean" else 1)
         grads = {}
         for number in range(spec.depth, 0, -1):
             layer = spec.layers[number - 1]
@@ -185,9 +187,7 @@ class Emulation:
         return self.result(total)
 
     def _activated(self, name: str, z: Array) -> Array:
-        return {"relu": lambda: np.maximum(z, 0.0), "tanh": lambda: self.result(np.tanh(z)), "identity": lambda: z}[
-            name
-        ]()
+        return self.result(np.tanh(z)) if name == "tanh" else np.maximum(z, 0.0) if name == "relu" else z
 
     def _through(self, name: str, delta: Array, z: Array, a: Array) -> Array:
         """∂C/∂z from ∂C/∂a."""
@@ -196,21 +196,20 @@ class Emulation:
         slope = z > 0 if name == "relu" else self.result(1 - self.result(a * a))
         return self.result(delta * slope)
 
-    def _cross_entropy(self, s: Array, y: Array) -> tuple[Array, Array]:
-        """The loss, and ∂C/∂s = (softmax(s) − y)/N."""
-        n, r = len(s), self.result
+    def _cross_entropy(self, s: Array, y: Array, parts: int) -> tuple[Array, Array]:
+        """The loss, and ∂C/∂s = (softmax(s) − y)/parts."""
+        r = self.result
         shifted = r(s - s.max(axis=1, keepdims=True))
         e = r(np.exp(shifted))
-        total = self._summed(e.T)
-        losses = r(r(np.log(total)) - shifted[np.arange(n), y])
-        probabilities = r(e / total[:, None])
-        return r(self._summed(losses) / n), r(r(probabilities - one_hot(y, s.shape[1])) / n)
+        total = self._summed(e.T)[:, None]
+        losses = r(y * r(r(np.log(total)) - shifted))
+        return r(self._summed(losses.ravel()) / parts), r(r(r(e / total) - y) / parts)
 
-    def _squared_error(self, s: Array, y: Array) -> tuple[Array, Array]:
-        """½ Σ (s − y)² over outputs and samples, /N, and its derivative."""
-        n, r = len(s), self.result
+    def _squared_error(self, s: Array, y: Array, parts: int) -> tuple[Array, Array]:
+        """½ Σ (s − y)² over outputs and samples, /parts, and its derivative."""
+        r = self.result
         error = r(s - y)
-        return r(r(self._summed(r(error * error).ravel()) / 2) / n), r(error / n)
+        return r(r(self._summed(r(error * error).ravel()) / 2) / parts), r(error / parts)
 
 
 @dataclass(frozen=True)
@@ -259,6 +258,11 @@ _FLOAT64 = Emulation(exact, np.matmul, summing=exact)
 _TURING, _HOPPER = tensor_cores(4, 24), tensor_cores(16, 25)
 
 
+def _flushing(whole: Emulation, rounding: Rounding) -> Emulation:
+    """Inputs, results and sums flushed."""
+    return replace(whole, given=rounding, result=rounding, summing=rounding)
+
+
 def _short(name: str, rounding: Rounding) -> dict[str, Emulation]:
     """What computes with numbers of few bits: every result rounded, or sums too, or on the way in and out alone."""
     whole = Emulation(rounding, in_float32, given=rounding, returned=rounding)
@@ -273,8 +277,8 @@ _PRODUCTS = {"tf32": replace(_PLAIN, factor=TF32), **_short("bfloat16", BFLOAT16
 EMULATIONS: Mapping[str, Emulation] = {
     "float64": _FLOAT64,
     "float32": _PLAIN,
-    "float64_flushing": replace(_FLOAT64, **{what: flushed(exact, -1022) for what in ("given", "result", "summing")}),
-    "float32_flushing": replace(_PLAIN, **{what: flushed(FLOAT32, -126) for what in ("given", "result", "summing")}),
+    "float64_flushing": _flushing(_FLOAT64, flushed(exact, -1022)),
+    "float32_flushing": _flushing(_PLAIN, flushed(FLOAT32, -126)),
     **_PRODUCTS,
     **{f"{name}_turing": replace(one, product=_TURING) for name, one in _PRODUCTS.items()},
     **{f"{name}_hopper": replace(one, product=_HOPPER) for name, one in _PRODUCTS.items()},

@@ -37,7 +37,7 @@ def made(name: Name) -> dict[str, Any]:
 
     return {
         Name.network: lambda: schema(NetworkDocument, "A network: refimpl.network/1"),
-        Name.vectors: lambda: schema(VectorFile, "A vector file: refimpl.vectors/1"),
+        Name.vectors: lambda: schema(VectorFile, "A vector file: refimpl.vectors/2"),
         Name.process: lambda: schema(ProcessMessage, "A message, one a line: refimpl.process/1"),
         Name.answers: lambda: schema(AnswersLine, "A line of a file of answers: refimpl.answers/1"),
         Name.trace: lambda: schema(TraceDocument, "A forward and a backward pass: refimpl.trace/1"),

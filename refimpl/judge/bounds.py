@@ -101,11 +101,9 @@ def bounds(
         return Tolerance(_named(ends, worst), _named(ends, across), unknown, unknown, arithmetic, saturated=saturated)
     for key, local in walk.locals.items():
         begun = numbers.evaluated[key]
-        if len(begun) == 2 and not (local.turn > WIDE * local.curvature).any():
+        if len(begun) == 2 and (np.isfinite(local.turn) & (local.turn <= WIDE * local.curvature)).all():
             numbers.evaluated[key] = np.stack([*begun, local.bend])
-    first_order = FirstOrder(
-        values, walk, numbers, sum(node.size for node in ends.values()), seed, repeated, by == FIRST_ORDER
-    )
+    first_order = FirstOrder(values, walk, numbers, seed, repeated, by == FIRST_ORDER)
     likely = first_order.statistical()
     # what is below float64's range is not 0, and may lie beside a kink
     reach = {node: np.where(worst[node] > 0, np.maximum(err, SMALLEST), 0.0) for node, err in likely.items()}

@@ -34,13 +34,13 @@ from refimpl.truth.rounding import Local, RoundingAlgebra, Slope, Terms, unbound
 
 Real = NDArray[np.float64]
 Values = Mapping[Node, Real]
-Drawn = Callable[[np.random.Generator, Node], NDArray[np.float32]]
+Drawn = Callable[[np.random.Generator, Node], Any]
 Norm = Callable[[Tangent, Node], Real]
 FALSE_ALARM = 2.0**-40  # the probability of one or more false alarms in a report
 DRAWS = 128
 EXACT = 500  # roundings, up to which every sensitivity is computed
 NEGLIGIBLE = 2.0**-20
-LINEAR = frozenset({"apply"})
+LINEAR = frozenset({"apply", "softmax", "log_sum_exp", "normalise", "inverse_deviation"})  # library functions
 
 
 class PointRoundings(RoundingAlgebra):
@@ -118,19 +118,19 @@ def cells(values: Real, u: float) -> NDArray[np.intp]:
 
 
 class FirstOrder:
-    """Linear part + λ √Σ(∂output/∂node × rounding)² at the `values` of a graph's nodes, of which so many are `judged`.
+    """Linear part + λ √Σ(∂output/∂node × rounding)² at the `values` of a graph's nodes, at all of them at once.
     The linear part is of what has no mean of zero: library functions, flushing to zero, and all roundings of an
     arithmetic that is biased.
     """
 
     def __init__(
-        self, values: Values, walk: RoundingAlgebra, numbers: NumberAlgebra, judged: int, seed: int,
-        repeated: bool = False, biased: bool = False,
+        self, values: Values, walk: RoundingAlgebra, numbers: NumberAlgebra, seed: int, repeated: bool = False,
+        biased: bool = False,
     ) -> None:  # fmt: skip
         arithmetic = walk.arithmetic
         self.values, self.numbers = values, SideBySide(numbers.known, numbers.evaluated)
         self.u, self.seed = arithmetic.unit_roundoff, seed
-        self.chance = FALSE_ALARM / 4 / judged
+        self.chance = FALSE_ALARM / 4 / sum(node.size for node in values)
         self.spread = math.sqrt(2 * math.log(1 / self.chance))
         self.inner = {one for node in values for one in node.inputs}  # an end's own rounding is known
         point = PointRoundings(arithmetic, numbers, walk.parts, repeated, biased)
@@ -250,9 +250,9 @@ def _within(numbers: Real, bits: int) -> bool:
     return bool(((magnitudes == 0) | ((magnitudes > 2.0**-bits) & (magnitudes < 2.0**bits))).all())
 
 
-def _cauchy(rng: np.random.Generator, node: Node) -> NDArray[np.float32]:
+def _cauchy(rng: np.random.Generator, node: Node) -> Any:
     above, below = (rng.standard_normal((DRAWS, *node.shape), np.float32) for _ in range(2))
-    return above / below
+    return above / np.where(below == 0, np.float32(2.0**-30), below)  # a short number may be drawn as 0
 
 
 def _root_of_squares(tangents: Tangent, group: NDArray[np.intp], node: Node) -> Real:

@@ -23,7 +23,7 @@ from refimpl.backend.protocols import Backend, InputGradientBackend, Intermediat
 from refimpl.backend.untrusted import FAILURES, contained, described, printable
 from refimpl.formats.errors import BackendError
 from refimpl.judge.bounds import BOTH, Tolerance
-from refimpl.judge.report import FAIL, WORST_CASE, Row
+from refimpl.judge.report import STATISTICAL, Row
 from refimpl.judge.submission import Submission, Unusable
 from refimpl.judge.tolerance import tolerance
 from refimpl.judge.verdicts import judged, largest_element, refused
@@ -187,7 +187,7 @@ class Judge:
 
         row = verdict(repeated=False)
         # terms that repeat round alike: looked for before anything is called wrong
-        return verdict(repeated=True) if row.verdict == FAIL and row.by != WORST_CASE else row
+        return verdict(repeated=True) if row.by == STATISTICAL else row
 
     def _largest(self, truth: Balls, key: str) -> float:
         return largest_element(truth.mid, self.truth.grads if key in self.truth.grads else {})

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.network.arithmetic import Arithmetic
+from refimpl.network.functions import SMALLEST
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import PRIMITIVES, Node
 from refimpl.truth.numbers import NumberAlgebra
@@ -19,7 +20,7 @@ Values = Mapping[Node, Real]
 WIDE = 2.0**-8  # of a derivative: by how much more it may change within the worst case
 SMALL = 2.0**-30
 BILINEAR = frozenset({"mul", "contract"})
-NONLINEAR = BILINEAR | {"div", "softmax", "log_sum_exp", "normalise", "inverse_deviation"}
+NONLINEAR = BILINEAR | {"div", "normalise", "inverse_deviation"}
 
 
 class Remainders(RoundingAlgebra):
@@ -83,6 +84,19 @@ class Remainders(RoundingAlgebra):
 
     def cast(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
         return self.mids(node, a[0]), a[1]
+
+    def softmax(self, node: Node, a: tuple[Real, Real], total: tuple[Real, Real]) -> tuple[Real, Real]:
+        carried = a[1] + total[1]
+        reach = carried + sum(self.reach[one] for one in node.inputs)
+        mid = self.mids(node, a[0], total[0])
+        err = np.maximum(mid, SMALLEST) * (carried + np.expm1(reach) - reach)
+        return mid, np.where(node.static, err, 0.0)
+
+    def log_sum_exp(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
+        """Hoeffding's lemma: log Σ s e^d is at most Σ s d + (largest d − smallest d)²/8."""
+        mid, err = super().log_sum_exp(node, a)
+        reach = np.where(node.static, a[1] + self.reach[node.inputs[0]], 0.0)
+        return mid, err + np.square(reach.max(axis=-1, keepdims=True)) / 2
 
     def max(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
         reach = a[1] + self.reach[node.inputs[0]]

@@ -50,7 +50,8 @@ class Arithmetic:
     given: Arithmetic | None = None
 
     def __post_init__(self) -> None:
-        for field in ("unit_roundoff", "smallest_normal", "smallest_subnormal", "largest", "products", "block"):
+        numbers = ("unit_roundoff", "smallest_normal", "smallest_subnormal", "largest", "products", "block")
+        for field in numbers if self.accumulation is None else (*numbers, "accumulation"):
             if not getattr(self, field) >= 0:  # 0 and inf: a model without that limit
                 raise ValueError(f"Arithmetic: {field} must be 0 or more, got {getattr(self, field)!r:.40}")
         if self.truncated < 0 or (self.truncated and not self.accumulation):

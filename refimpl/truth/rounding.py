@@ -132,7 +132,9 @@ class RoundingAlgebra:
         arithmetic = self.arithmetic
         self.u, self.tiny = arithmetic.unit_roundoff + self.mids_roundoff, arithmetic.smallest_normal
         self.summing = self.u
-        if arithmetic.accumulation is not None and not arithmetic.truncated:
+        if arithmetic.truncated:  # tensor cores: other sums are in float32
+            self.summing = min(self.u, TRUNCATED_TO)
+        elif arithmetic.accumulation is not None:
             self.summing = arithmetic.accumulation + self.mids_roundoff
         self.eta = self.tiny if arithmetic.flushes_subnormals else arithmetic.smallest_subnormal
 
@@ -155,6 +157,8 @@ class RoundingAlgebra:
         if left.n + right.n > 2:  # in any order, the terms of one among those of the other
             for one, other in ((left, right), (right, left)):
                 own = own + self._gamma(max(other.n - one.granted, 0)) * one.magnitude
+        if self.arithmetic.flushes_subnormals:
+            own = own + np.minimum(np.abs(mid) + err, self.tiny)
         magnitude = left.magnitude + right.magnitude
         return Terms(self._made(mid, err + own, magnitude), left.n + right.n, magnitude)
 
@@ -213,6 +217,10 @@ class RoundingAlgebra:
 
         terms = collected(_held(a))
         own = self._of_collected(_held(a).ravel(), places, node.size + 1)[1:].reshape(node.shape) * terms
+        if self.arithmetic.flushes_subnormals:
+            own = own + np.minimum(
+                terms, np.bincount(places, minlength=node.size + 1)[1:].reshape(node.shape) * self.tiny
+            )
         return self._made(mid, collected(a[1]) + own, terms)
 
     def cast(self, node: Node, a: Bounded) -> Bounded:
