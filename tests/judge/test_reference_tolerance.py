@@ -45,9 +45,9 @@ INVENTED = [
 WITHIN = {
     ARITHMETICS["float64"].unit_roundoff: (0.249, 3.001),
     ARITHMETICS["float32"].unit_roundoff: (0.499, 1.46),
-    MEDIUM.unit_roundoff: (0.40, 12.0),  # what underflows in σ(s) times 1/N counts more than once, here and below
+    MEDIUM.unit_roundoff: (0.40, 8.8),  # what underflows in σ(s) times 1/N counts more than once, here and below
     COARSE.unit_roundoff: (0.071, 6.9),
-    NO_ROUNDING.unit_roundoff: (0.41, 9.2),
+    NO_ROUNDING.unit_roundoff: (0.41, 9.4),
 }
 ACROSS_KINKS = WITHIN | {COARSE.unit_roundoff: (0.071, 92.0)}  # a kink may be within reach of one of the two only
 # finite where the reference is at the largest number over SOONER × `parts`, infinite where it is at LATER times it
@@ -270,7 +270,7 @@ def test_one_output(loss: str, last: str) -> None:
 )  # fmt: skip
 def test_the_ends_of_the_range(dtype: str, scale: float) -> None:
     # the reference's sums with a bias lose η below the normal range, and are exact
-    within = ({1e-42: 0.0, 1e-30: 0.14}.get(scale, 0.49), 8.2)
+    within = ({1e-42: 0.0, 1e-30: 0.14}.get(scale, 0.49), 10.5)
     for seed, (activations, loss) in enumerate(
         ((["identity", "relu"], "squared_error"), (["tanh", "identity"], "absolute_error"),
          (["softmax", "identity"], "huber"), (["identity"], "cross_entropy"), (["silu"], "binary_cross_entropy"))

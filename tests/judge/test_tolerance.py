@@ -189,6 +189,6 @@ def test_what_is_saturated_passes_as_0_would_and_is_counted(backend: str) -> Non
 def test_the_loss_may_be_the_square_of_a_norm() -> None:
     for seed in range(40):
         p = problem(network((2, 3), ["identity"], "squared_error", "sum", bias=False), n=1 + seed % 3, seed=seed)
-        loss, grads = NumpyBackend().gradient_function(p.spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
+        _, grads = NumpyBackend().gradient_function(p.spec, dtype="float64", device="cpu")(p.params, p.x, p.y)
         by_norm = 0.5 * np.linalg.norm(p.x @ p.params["W1"].T - p.y) ** 2
         assert verdicts(judge(p).judge_answer("norm", (by_norm, grads)))["loss"] == PASS
