@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from refimpl.judge.first_order import FirstOrder
 from refimpl.judge.remainders import WIDE, Remainders
@@ -26,6 +27,7 @@ Real = NDArray[np.float64]
 Values = Mapping[Node, Real]
 Bounds = dict[str, Real]
 BOTH, FIRST_ORDER, THEOREM = "both", "first-order", "worst-case"
+BLAS = ThreadpoolController()
 ROUNDS = 3  # of looking for a reach that holds its own remainders
 MINOR = 2.0**-6  # of a bound: what comes on top
 
@@ -62,6 +64,7 @@ class Tolerance:
         return self.mapped(lambda bounds: {key: np.atleast_1d(bounds[key][index])} if key in bounds else {})
 
 
+@BLAS.wrap(limits=1, user_api="blas")  # whose sums depend on the number of threads
 @np.errstate(all="ignore")  # bounds may be infinite
 def bounds(
     ends: Mapping[str, Node],
@@ -134,7 +137,7 @@ def computed_in(
         if node.rule == "contract" and arithmetic.products:
             inputs = tuple(short.setdefault(one, cast(one, factors)) for one in inputs)
         made[node] = node if inputs == node.inputs else replace(node, inputs=inputs)
-        if node.rule == "given" and arithmetic.given:
+        if node.rule in ("given", "constant") and arithmetic.given:
             made[node] = cast(node, arithmetic.given)
     results = {name: made[end] for name, end in ends.items()}
     if arithmetic.returned:

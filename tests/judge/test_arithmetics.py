@@ -150,7 +150,6 @@ def test_what_always_rounds_toward_zero_is_held_against_the_first_order_alone() 
     }
 
 
-@pytest.mark.xfail(strict=True, reason="the targets are constants, and the rounding of what is given leaves them out")
 @pytest.mark.parametrize("name", ["bfloat16_boundary", "float16_boundary"])
 def test_targets_are_given_too(name: str) -> None:
     spec = network((1, 1), ["identity"])
