@@ -64,8 +64,6 @@ class Tolerance:
         return self.mapped(lambda bounds: {key: np.atleast_1d(bounds[key][index])} if key in bounds else {})
 
 
-@BLAS.wrap(limits=1, user_api="blas")  # whose sums depend on the number of threads
-@np.errstate(all="ignore")  # bounds may be infinite
 def bounds(
     ends: Mapping[str, Node],
     given: Mapping[str, Real],
@@ -82,7 +80,16 @@ def bounds(
     or `FIRST_ORDER` in place of the statistical bounds, or the `THEOREM` alone, the others being inf; `known`: values
     that are certified, and `slopes`: (f, f') of the function that is applied to a node.
     """
-    ends, known, slopes = computed_in(arithmetic, ends, known or {}, slopes or {})
+    # the sums of BLAS depend on the number of threads; bounds may be infinite
+    with BLAS.limit(limits=1, user_api="blas"), np.errstate(all="ignore"):
+        return _bounds(ends, given, arithmetic, parts, seed, repeated, by, known or {}, slopes or {})
+
+
+def _bounds(
+    ends: Mapping[str, Node], given: Mapping[str, Real], arithmetic: Arithmetic, parts: int, seed: int,
+    repeated: bool, by: str, known: Values, slopes: Values,
+) -> Tolerance:  # fmt: skip
+    ends, known, slopes = computed_in(arithmetic, ends, known, slopes)
     numbers = NumberAlgebra(given)
     for node in order(ends.values()):
         if node.rule == "apply" and len(slopes.get(node.inputs[0], ())):
