@@ -5,7 +5,8 @@ its forward mode on power series, one parameter's ε at a time. The graph's cert
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import flint
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from refimpl.formats.errors import CertificationError
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.batch import Batch
-from refimpl.network.functions import ACTIVATIONS, LOSSES, Activation, Ball, Loss, Series
+from refimpl.network.functions import ACTIVATIONS, LOSSES, Activation, Ball, Series
 from refimpl.network.spec import LayerSpec, NetworkSpec
 from refimpl.truth.balls import Balls
 from refimpl.truth.certification import FIRST_PRECISION, LAST_PRECISION, Certificate, _missing_bits
@@ -109,7 +110,52 @@ def activate(function: Activation, kwargs: dict[str, float], z: Series) -> tuple
     return _on_pieces(pieces, z[0], function.kinks, None)
 
 
-def lose(function: Loss, kwargs: dict[str, float], s: Series, y: Ball) -> tuple[Series, bool]:
+LossFormula = Callable[[Series, Ball, Mapping[str, float]], Series]
+
+
+@dataclass(frozen=True)
+class Formulas:
+    """An elementwise loss: formulas of (s, y) between the kinks of s − y, and at a kink itself."""
+
+    pieces: tuple[LossFormula, ...]
+    kinks: Callable[[Mapping[str, float]], tuple[float, ...]] = lambda p: ()
+    at_kink: LossFormula | None = None
+
+
+def _squared(s: Series, y: Ball, p: Mapping[str, float]) -> Series:
+    return (s - y) * (s - y)
+
+
+def _huber_far(s: Series, y: Ball, p: Mapping[str, float]) -> Series:
+    delta = flint.arb(p["delta"])
+    return delta * (s - y) - delta * delta / 2
+
+
+def _huber_far_left(s: Series, y: Ball, p: Mapping[str, float]) -> Series:
+    return _huber_far(-s, -y, p)
+
+
+def _binary_cross_entropy(s: Series, y: Ball, p: Mapping[str, float]) -> Series:
+    return ACTIVATIONS["softplus"].pieces[0](s, p) - y * s
+
+
+def _negative_log_likelihood(s: Series, y: Ball, p: Mapping[str, float]) -> Series:
+    return s * 0 if y == 0 else -y * s.log()
+
+
+LOSS_FORMULAS = {
+    "squared_error": Formulas((lambda s, y, p: _squared(s, y, p) / 2,)),
+    "mean_squared_error": Formulas((_squared,)),
+    "absolute_error": Formulas((lambda s, y, p: y - s, lambda s, y, p: s - y), lambda p: (0.0,), lambda s, y, p: s * 0),
+    "huber": Formulas(
+        (_huber_far_left, lambda s, y, p: _squared(s, y, p) / 2, _huber_far), lambda p: (-p["delta"], p["delta"])
+    ),
+    "binary_cross_entropy": Formulas((_binary_cross_entropy,)),
+    "negative_log_likelihood": Formulas((_negative_log_likelihood,)),
+}
+
+
+def lose(function: Formulas, kwargs: dict[str, float], s: Series, y: Ball) -> tuple[Series, bool]:
     """An elementwise loss of the series s + ε and the target y, and whether its piece is certain."""
     kinks = function.kinks(kwargs)
     if not kinks:
@@ -232,12 +278,12 @@ class _Reverse:
         self.inputs.append(flint.arb_mat(self.n, layer.size, a))
 
     def _cost(self) -> tuple[Ball, list[Ball]]:
-        function, kwargs = LOSSES[self.spec.loss.name], self.spec.loss.kwargs
+        function, kwargs = LOSS_FORMULAS.get(self.spec.loss.name), self.spec.loss.kwargs
         s, y = self.inputs[-1].entries(), _targets(self.spec, self.batch)
         width = self.spec.n_out
-        if function.elementwise:
+        if function:
             evaluated = [lose(function, kwargs, _series(sj), yj) for sj, yj in zip(s, y, strict=True)]
-            self._note_undecided((certain for _, certain in evaluated), "s − y", width, function.name)
+            self._note_undecided((certain for _, certain in evaluated), "s − y", width, self.spec.loss.name)
             series = [value for value, _ in evaluated]
             total = sum((value[0] for value in series), flint.arb(0))
         else:
@@ -249,9 +295,7 @@ class _Reverse:
         share = _share(self.spec, self.n)
         loss, error = total * share, [value[1] * share for value in series]
         if not all(value.is_finite() for value in (loss, *error)):
-            if function.elementwise and any(
-                sj <= 0 and not value[0].is_finite() for sj, value in zip(s, series, strict=True)
-            ):
+            if function and any(sj <= 0 and not value[0].is_finite() for sj, value in zip(s, series, strict=True)):
                 raise CertificationError(_undefined(self.spec, s))
             raise _Imprecise
         return loss, error
@@ -344,8 +388,8 @@ def _layer_on_series(layer: LayerSpec, weights: list[Series], bias: list[Series]
 
 
 def _loss_on_series(spec: NetworkSpec, s: list[Series], y: list[Ball]) -> Series:
-    function = LOSSES[spec.loss.name]
-    if not function.elementwise:
+    function = LOSS_FORMULAS.get(spec.loss.name)
+    if not function:
         return cross_entropy(s, y)
     return sum(
         (lose(function, spec.loss.kwargs, sj, yj)[0] for sj, yj in zip(s, y, strict=True)), _series(flint.arb(0), 0)

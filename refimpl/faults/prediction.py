@@ -29,7 +29,8 @@ from refimpl.truth.graph import Node, apply, extend, given, order
 from refimpl.truth.network import LOSS_DEFINITIONS, activate
 from refimpl.truth.numbers import BITS, NumberAlgebra, derivatives
 from refimpl.truth.precision import working_precision
-from refimpl.truth.rounding import Casts, Local, RoundingAlgebra, Suprema, suprema
+from refimpl.truth.rounding import Casts, RoundingAlgebra
+from refimpl.truth.suprema import Local, Suprema, suprema
 
 Array = NDArray[Any]
 Real = NDArray[np.float64]

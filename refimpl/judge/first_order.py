@@ -30,7 +30,8 @@ from refimpl.network.functions import SMALLEST
 from refimpl.truth.balls import as_matrices
 from refimpl.truth.graph import Node, read
 from refimpl.truth.numbers import NumberAlgebra
-from refimpl.truth.rounding import Local, RoundingAlgebra, Slope, Terms, unbounded
+from refimpl.truth.rounding import RoundingAlgebra, Slope, Terms, unbounded
+from refimpl.truth.suprema import Local
 
 Real = NDArray[np.float64]
 Values = Mapping[Node, Real]

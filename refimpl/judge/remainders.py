@@ -13,7 +13,8 @@ from refimpl.network.functions import SMALLEST
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import PRIMITIVES, Node
 from refimpl.truth.numbers import NumberAlgebra
-from refimpl.truth.rounding import Local, RoundingAlgebra, suprema, unbounded
+from refimpl.truth.rounding import RoundingAlgebra, unbounded
+from refimpl.truth.suprema import Local, suprema
 
 Real = NDArray[np.float64]
 Values = Mapping[Node, Real]

@@ -47,7 +47,6 @@ Ball = Any  # flint.arb
 Parameters = Mapping[str, float]
 Bound = NDArray[np.float64]
 Formula = Callable[[Series, Parameters], Series]
-LossFormula = Callable[[Series, Ball, Parameters], Series]
 
 REDUCTIONS = ("mean", "sum")
 EXPONENTIAL = 5.04
@@ -148,9 +147,7 @@ class Loss:
     """One loss, per sample and summed over the outputs (over n_out as well where `averages_outputs`).
 
     `target` is what y holds: "values" (N, n_out), "probabilities" (N, n_out) in [0, 1], or "classes" (labels (N,)
-    or probability rows (N, n_out)). The pieces of an elementwise loss are formulas of (s, y); `kinks` are values of
-    the residual s − y, and `at_kink` is the formula at the kink itself. A row-wise loss is made of primitives of
-    :mod:`refimpl.truth.graph`.
+    or probability rows (N, n_out)). What it is of primitives stands in :mod:`refimpl.truth.network`.
     """
 
     name: str
@@ -159,20 +156,12 @@ class Loss:
     latex: str
     derivative_latex: str
     target: str
-    pieces: tuple[LossFormula, ...] = ()
-    kinks: Callable[[Parameters], tuple[float, ...]] = lambda p: ()
-    at_kink: LossFormula | None = None
     parameters: Mapping[str, FunctionParameter] = field(default_factory=dict)
     averages_outputs: bool = False
     value_ulps: float = 0.0
     slope_ulps: float = 0.0
     value_scale: Callable[[Interval, Bound, Parameters], Bound] = lambda at, y, p: at.value
     slope_scale: Callable[[Interval, Bound], Bound] = lambda at, y: at.slope
-
-    @property
-    def elementwise(self) -> bool:
-        """Whether the loss is a sum over outputs of a function of each output alone."""
-        return bool(self.pieces)
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -230,27 +219,6 @@ def _selu_left(z: Series, p: Parameters) -> Series:
 
 def _selu_right(z: Series, p: Parameters) -> Series:
     return flint.arb(SELU_SCALE) * z
-
-
-def _squared(s: Series, y: Ball, p: Parameters) -> Series:
-    return (s - y) * (s - y)
-
-
-def _huber_far(s: Series, y: Ball, p: Parameters) -> Series:
-    delta = flint.arb(p["delta"])
-    return delta * (s - y) - delta * delta / 2
-
-
-def _huber_far_left(s: Series, y: Ball, p: Parameters) -> Series:
-    return _huber_far(-s, -y, p)
-
-
-def _binary_cross_entropy(s: Series, y: Ball, p: Parameters) -> Series:
-    return _softplus(s, p) - y * s
-
-
-def _negative_log_likelihood(s: Series, y: Ball, p: Parameters) -> Series:
-    return s * 0 if y == 0 else -y * s.log()
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -419,25 +387,23 @@ _ACTIVATIONS = (
 _LOSSES = (
     Loss(
         "squared_error", "½ Σ (s − y)²", "s − y", r"\tfrac12\sum_j (s_j - y_j)^2", r"s_j - y_j",
-        target="values", pieces=(lambda s, y, p: _squared(s, y, p) / 2,), value_ulps=4.0, slope_ulps=2.0,
+        target="values", value_ulps=4.0, slope_ulps=2.0,
     ),
     Loss(
         "mean_squared_error", "(1/n_out) Σ (s − y)²", "(2/n_out)(s − y)",
         r"\tfrac{1}{n}\sum_j (s_j - y_j)^2", r"\tfrac{2}{n}(s_j - y_j)",
-        target="values", pieces=(_squared,), averages_outputs=True, value_ulps=4.0, slope_ulps=4.0,
+        target="values", averages_outputs=True, value_ulps=4.0, slope_ulps=4.0,
     ),
     Loss(
         "absolute_error", "Σ |s − y|", "sign(s − y)", r"\sum_j |s_j - y_j|", r"\operatorname{sign}(s_j - y_j)",
-        target="values", pieces=(lambda s, y, p: y - s, lambda s, y, p: s - y), kinks=lambda p: (0.0,),
-        at_kink=lambda s, y, p: s * 0, value_ulps=1.0,
+        target="values", value_ulps=1.0,
     ),
     Loss(
         "huber", "Σ ½r² where |r| ≤ delta, else delta (|r| − ½ delta); r = s − y", "max(−delta, min(delta, s − y))",
         r"\sum_j \begin{cases}\tfrac12 r_j^2 & |r_j| \le \delta\\"
         r" \delta(|r_j| - \tfrac12\delta) & |r_j| > \delta\end{cases}",
         r"\max(-\delta, \min(\delta, r_j))",
-        target="values", pieces=(_huber_far_left, lambda s, y, p: _squared(s, y, p) / 2, _huber_far),
-        kinks=lambda p: (-p["delta"], p["delta"]),
+        target="values",
         parameters={"delta": FunctionParameter(1.0, 0.0, 1e6, "where the square ends", True)},
         value_ulps=8.0, slope_ulps=2.0,
         value_scale=lambda at, y, p: at.value + p["delta"] * np.minimum(at.slope, p["delta"]),
@@ -450,14 +416,14 @@ _LOSSES = (
     Loss(
         "binary_cross_entropy", "Σ log(1 + e^s) − y s; s logits", "σ(s) − y",
         r"\sum_j \log(1 + e^{s_j}) - y_j s_j", r"\sigma(s_j) - y_j",
-        target="probabilities", pieces=(_binary_cross_entropy,),
+        target="probabilities",
         value_ulps=ELEMENTARY + EXPONENTIAL + 4, slope_ulps=BCE_SLOPE_ULPS,
         value_scale=_bce_value, slope_scale=_bce_slope,
     ),
     Loss(
         "negative_log_likelihood", "−Σ y log s; s probabilities, y labels or probability rows", "−y/s",
         r"-\sum_j y_j \log s_j", r"-y_j / s_j",
-        target="classes", pieces=(_negative_log_likelihood,), value_ulps=ELEMENTARY + 1, slope_ulps=2.0,
+        target="classes", value_ulps=ELEMENTARY + 1, slope_ulps=2.0,
     ),
 )  # fmt: skip
 

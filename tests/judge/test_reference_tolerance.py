@@ -30,7 +30,7 @@ from refimpl.network.spec import LayerSpec, NetworkSpec
 from refimpl.truth.balls import Balls
 from refimpl.truth.certification import Certificate, certify_batch
 from refimpl.truth.elementwise import activation as elementwise
-from refimpl.truth.rounding import suprema
+from refimpl.truth.suprema import suprema
 
 # u, the smallest normal and subnormal number, and the largest: what is far apart in float32 meets in these
 COARSE = Arithmetic("coarse", 2.0**-9, 2.0**-6, 2.0**-9, 2.0**9)
