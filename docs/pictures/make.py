@@ -45,7 +45,7 @@ def terminal() -> None:
     x, y = refimpl.examples.article_batch(8)
     wrong = Yours(((FAULTS["slope_dropped"], 1, 0.0),), backend.load("numpy"))
     report = refimpl.check(spec, spec.init(seed=0), x, y, ["numpy", "torch", "jax", wrong])
-    console = Console(record=True, width=132, file=io.StringIO())
+    console = Console(record=True, width=150, file=io.StringIO())
     console.print(report)
     console.save_svg(str(HERE / "check.svg"), title="refimpl check")
 
