@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,6 @@ Real = NDArray[np.float64]
 Values = Mapping[Node, Real]
 Bounds = dict[str, Real]
 BOTH, FIRST_ORDER, THEOREM = "both", "first-order", "worst-case"
-BLAS = ThreadpoolController()
 ROUNDS = 3  # of looking for a reach that holds its own remainders
 MINOR = 2.0**-6  # of a bound: what comes on top
 
@@ -81,8 +81,14 @@ def bounds(
     that are certified, and `slopes`: (f, f') of the function that is applied to a node.
     """
     # the sums of BLAS depend on the number of threads; bounds may be infinite
-    with BLAS.limit(limits=1, user_api="blas"), np.errstate(all="ignore"):
+    with _loaded().limit(limits=1, user_api="blas"), np.errstate(all="ignore"):
         return _bounds(ends, given, arithmetic, parts, seed, repeated, by, known or {}, slopes or {})
+
+
+@cache
+def _loaded() -> ThreadpoolController:
+    """The libraries that compute in threads."""
+    return ThreadpoolController()
 
 
 def _bounds(
@@ -91,11 +97,12 @@ def _bounds(
 ) -> Tolerance:  # fmt: skip
     ends, known, slopes = computed_in(arithmetic, ends, known, slopes)
     numbers = NumberAlgebra(given)
-    for node in order(ends.values()):
+    nodes = order(ends.values())
+    for node in nodes:
         if node.rule == "apply" and len(slopes.get(node.inputs[0], ())):
             numbers.evaluated[node.inputs[0], node.static[0]] = slopes[node.inputs[0]]
-    found = read(ends.values(), numbers, known)
-    values = {node: found[node] for node in order(ends.values())}
+    found = read(nodes, numbers, known)
+    values = {node: found[node] for node in nodes}
     walk = RoundingAlgebra(arithmetic, lambda node, *mids: values[node], parts=parts)
     worst = across = _errors(ends, walk)
     if walk.near_kinks:

@@ -37,7 +37,7 @@ Real = NDArray[np.float64]
 Values = Mapping[Node, Real]
 Drawn = Callable[[np.random.Generator, Node], Any]
 Norm = Callable[[Tangent, Node], Real]
-FALSE_ALARM = 2.0**-40  # the probability of one or more false alarms in a report
+FALSE_ALARM = 2.0**-40  # the probability of one or more false alarms on one answer
 DRAWS = 128
 EXACT = 500  # roundings, up to which every sensitivity is computed
 NEGLIGIBLE = 2.0**-20
@@ -57,7 +57,7 @@ class PointRoundings(RoundingAlgebra):
         self.made: dict[Node, Any] = {}
 
     def own(self, node: Node, mid: Real, *mids: Real) -> Real:
-        """(shape of the node)"""
+        """In the shape of the node, whose value is `mid`; a node's inputs come before it."""
         self.mid = mid
         pairs = [self._exactly(one, number) for one, number in zip(node.inputs, mids, strict=True)]
         self.made[node] = getattr(self, node.rule)(node, *pairs)
@@ -181,38 +181,35 @@ class FirstOrder:
         """What stores alike, alike."""
         cell = cells(self.values[node], self.u)
         count = int(cell.max()) + 1
-        drawn = rng.standard_normal((DRAWS, count), np.float32)
+        drawn = rng.standard_normal((DRAWS, count), np.float32)[:, cell]
         if count < node.size:
             repeated = (np.bincount(cell) > 1)[cell]
-            drawn = drawn[:, cell]
             drawn[:, repeated] += rng.standard_normal((DRAWS, int(repeated.sum())), np.float32)  # or as if by chance
-        else:
-            drawn = drawn[:, cell]
         return drawn.reshape(DRAWS, *node.shape)
 
     def _sketched(self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm) -> dict[Node, Real]:
         """The norms of every node's tangents along what is drawn: in float32 where nothing is far from 1 and nothing
         comes out so.
         """
-        for dtype in (np.float32, np.float64):
-            unit = self.u if dtype is np.float32 else 1.0
-            if dtype is np.float32 and not self._usual(own):
-                continue
-            rng = np.random.Generator(np.random.SFC64(self.seed))
+        if self._usual(own):
+            found = self._norms(own, drawn, norm, np.float32, self.u)
+            if all(_within(one, 60) for one in found.values()):
+                return {node: self.u * one.astype(np.float64) for node, one in found.items()}
+        return self._norms(own, drawn, norm, np.float64, 1.0)
 
-            def draws(node: Node, dtype: Any = dtype, unit: float = unit, rng: Any = rng) -> Tangent:
-                if node not in self.inner or node not in own:
-                    return None
-                return (own[node] / unit).astype(dtype) * drawn(rng, node)
+    def _norms(self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm, dtype: Any, unit: float) -> dict[Node, Real]:
+        """The norms in a dtype, as multiples of a unit."""
+        rng = np.random.Generator(np.random.SFC64(self.seed))
 
-            evaluated: dict[Any, Any] = {key: np.asarray(one, dtype) for key, one in self.numbers.evaluated.items()}
-            numbers = SideBySide(self.numbers.known, evaluated)
-            values: Mapping[Node, Any] = {node: np.asarray(value, dtype) for node, value in self.values.items()}
-            tangents = read(self.values, Tangents(numbers, values, draws))
-            found = {node: norm(tangents[node], node) for node in self.values}
-            if dtype is np.float64 or all(_within(one, 60) for one in found.values()):
-                break
-        return {node: unit * one.astype(np.float64) for node, one in found.items()}
+        def draws(node: Node) -> Tangent:
+            if node not in self.inner or node not in own:
+                return None
+            return np.asarray(own[node] / unit, dtype) * drawn(rng, node)
+
+        evaluated = {key: np.asarray(one, dtype) for key, one in self.numbers.evaluated.items()}
+        values = {node: np.asarray(value, dtype) for node, value in self.values.items()}
+        tangents = read(self.values, Tangents(SideBySide(self.numbers.known, evaluated), values, draws))
+        return {node: norm(tangents[node], node) for node in self.values}
 
     def _usual(self, own: Mapping[Node, Real]) -> bool:
         """Whether no product of two numbers leaves float32's range."""

@@ -1,6 +1,6 @@
 """The truth about one network on one batch, and the verdict on every element that someone returns: `Judge`.
 
-PASS, FAIL or UNDETERMINED, which is never counted as a pass (see :mod:`refimpl.judge.tolerance`). An answer is judged
+PASS, FAIL or UNDETERMINED, which is never counted as a pass (see :mod:`refimpl.judge.verdicts`). An answer is judged
 by the arithmetic that its backend declares; by default that is IEEE arithmetic of the asked-for dtype. What somebody's
 code raises, or returns in place of arrays, is a FAIL with the reason.
 
@@ -186,8 +186,8 @@ class Judge:
             return judged(name, key, values, truth, bounds, self.batch.dtype, largest)
 
         row = verdict(repeated=False)
-        # terms that repeat round alike: looked for before anything is called wrong
-        return verdict(repeated=True) if row.by == STATISTICAL else row
+        # terms that repeat round alike: looked for before anything is called wrong, as it was for what is written
+        return verdict(repeated=True) if row.by == STATISTICAL and not self.written else row
 
     def _largest(self, truth: Balls, key: str) -> float:
         return largest_element(truth.mid, self.truth.grads if key in self.truth.grads else {})

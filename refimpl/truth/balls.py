@@ -57,7 +57,10 @@ class Balls:
     def __getattr__(self, name: str) -> NDArray[np.float64]:
         if name not in ("rad", "tail", "tail_rad"):
             raise AttributeError(name)
-        (balls, precision), mid = vars(self)["_arbs"], self.mid.ravel()
+        held = vars(self).get("_arbs")
+        if held is None:  # another thread has just computed it
+            return vars(self)[name]
+        (balls, precision), mid = held, self.mid.ravel()
         with working_precision(precision), np.errstate(invalid="ignore", over="ignore"):
             pairs = zip(balls, mid.tolist(), strict=True)
             rests = [ball - f if math.isfinite(f) else ball * 0 for ball, f in pairs]
@@ -70,7 +73,11 @@ class Balls:
             rad = np.where(tail == 0, tail_rad, np.nextafter(np.abs(tail) + tail_rad, np.inf))
         parts = {"rad": rad, "tail": tail, "tail_rad": tail_rad}
         vars(self).update({part: array.reshape(self.mid.shape) for part, array in parts.items()})
+        vars(self).pop("_arbs", None)
         return vars(self)[name]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Balls, (self.mid, self.rad, self.tail, self.tail_rad)  # arb balls cannot be copied to another process
 
     def distance(self, values: Array) -> NDArray[np.float64]:
         """How far `values` may lie from the truth at most, element by element (inf where not finite)."""

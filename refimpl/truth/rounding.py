@@ -191,12 +191,11 @@ class RoundingAlgebra:
         def collected(values: Real) -> Real:
             return np.asarray(np.bincount(places, values.ravel(), node.size + 1)[1:].reshape(node.shape), np.float64)
 
-        terms = collected(_held(a))
-        own = self._of_collected(_held(a).ravel(), places, node.size + 1)[1:].reshape(node.shape) * terms
+        held = _held(a)
+        terms = collected(held)
+        own = self._of_collected(held.ravel(), places, node.size + 1)[1:].reshape(node.shape) * terms
         if self.arithmetic.flushes_subnormals:
-            own = own + np.minimum(
-                terms, np.bincount(places, minlength=node.size + 1)[1:].reshape(node.shape) * self.tiny
-            )
+            own = own + np.minimum(terms, collected(np.ones(a[0].shape)) * self.tiny)
         return self._made(mid, collected(a[1]) + own, terms)
 
     def cast(self, node: Node, a: Bounded) -> Bounded:
@@ -234,9 +233,8 @@ class RoundingAlgebra:
             err = err + local.jump if self.across_kinks else err
         if not function.smooth_library:
             return self._made(mid, err)
-        return Slope(
-            self._made(mid, err), FLUSH_FACTOR * (1 + at.magnitude) ** 3 * max(1.0, *function.parameters.values(), 0.0)
-        )
+        after = FLUSH_FACTOR * (1 + at.magnitude) ** 3 * max((1.0, *function.parameters.values()))
+        return Slope(self._made(mid, err), after)
 
     def softmax(self, node: Node, a: Bounded, total: Bounded) -> Bounded:
         mid = self.mids(node, a[0], total[0])
@@ -245,10 +243,8 @@ class RoundingAlgebra:
         rounded = self.u * (2 * away + ELEMENTARY + 2)
         factor = np.expm1(a[1] + total[1] + rounded)
         held = np.maximum(mid, SMALLEST)
-        err = np.where(np.isfinite(a[1] + total[1]), np.minimum(held * factor, 1.0), np.inf) + np.minimum(
-            held, self.tiny
-        )
-        return self._made(mid, np.where(node.static, err, 0.0))
+        err = np.where(np.isfinite(a[1] + total[1]), np.minimum(held * factor, 1.0), np.inf)
+        return self._made(mid, np.where(node.static, err + np.minimum(held, self.tiny), 0.0))
 
     def log_sum_exp(self, node: Node, a: Bounded) -> Bounded:
         mid, n = self.mids(node, a[0]), a[0].shape[-1]

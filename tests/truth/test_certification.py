@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from threading import Barrier
@@ -291,3 +294,14 @@ def test_several_threads_get_the_balls_that_one_gets_and_the_precision_stays() -
         finally:
             sys.setswitchinterval(interval)
         assert flint.ctx.prec == 77
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda balls: pickle.loads(pickle.dumps(balls))])
+@pytest.mark.parametrize("asked", [False, True])
+def test_balls_are_copied_and_pickled_with_their_radii(again: Callable[[Balls], Balls], asked: bool) -> None:
+    balls, other = (judge(article()).truth.grads["W1"] for _ in range(2))
+    if asked:
+        assert balls.rad.any()
+    copied = again(balls)
+    for part in ("mid", "rad", "tail", "tail_rad"):
+        assert np.array_equal(getattr(copied, part), getattr(other, part))
