@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.judge.tangents import SideBySide, Tangent, Tangents
+from refimpl.judge.tangents import Displaced, SideBySide, Tangent, Tangents
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import SMALLEST
 from refimpl.truth.balls import as_matrices
@@ -39,6 +39,7 @@ Drawn = Callable[[np.random.Generator, Node], Any]
 Norm = Callable[[Tangent, Node], Real]
 FALSE_ALARM = 2.0**-40  # the probability of one or more false alarms on one answer
 DRAWS = 128
+LARGEST_OF_DRAWS = 2.75  # of the magnitudes of so many normal numbers, about
 EXACT = 500  # roundings, up to which every sensitivity is computed
 NEGLIGIBLE = 2.0**-20
 LINEAR = frozenset({"apply", "softmax", "log_sum_exp", "normalise", "inverse_deviation"})  # library functions
@@ -70,7 +71,7 @@ class PointRoundings(RoundingAlgebra):
     def _local(self, where: Node, function: Any, a: tuple[Real, Real]) -> Local:
         value, slope, curvature = np.abs(self.numbers.derivatives(where, function, a[0])[:3])
         none = np.zeros_like(value)
-        return Local(value, slope, curvature, none, none, none)
+        return Local(value, slope, curvature, none, none)
 
     def contract(self, node: Node, a: tuple[Real, Real], b: tuple[Real, Real]) -> Terms:
         made = super().contract(node, a, b)
@@ -137,6 +138,7 @@ class FirstOrder:
         point = PointRoundings(arithmetic, numbers, walk.parts, repeated, biased)
         unlimited = replace(arithmetic, smallest_normal=0.0, smallest_subnormal=0.0, flushes_subnormals=False)
         nearest = PointRoundings(unlimited, numbers, walk.parts, repeated, biased)
+        within = PointRoundings(replace(unlimited, unit_roundoff=walk.summing), numbers, walk.parts, repeated, biased)
         self.random: dict[Node, Real] = {}
         self.biased: dict[Node, Real] = {}
         for node, value in values.items():
@@ -144,9 +146,11 @@ class FirstOrder:
             rounding = point.own(node, value, *inputs)
             # what may underflow in a number of usual size is nothing beside that number's roundings
             rounding = np.where(rounding > NEGLIGIBLE * self.u * np.abs(value), rounding, 0.0)
-            one_sided = biased or node.rule in LINEAR or (arithmetic.truncated and node.rule == "contract")
-            if one_sided or arithmetic.flushes_subnormals:
+            one_sided = biased or (arithmetic.truncated and node.rule == "contract")
+            if one_sided or node.rule in LINEAR or arithmetic.flushes_subnormals:
                 even = np.zeros(()) if one_sided else nearest.own(node, value, *inputs)
+                if node.rule in LINEAR and not one_sided:  # what is computed with more bits is rounded to nearest
+                    even = np.maximum(even - within.own(node, value, *inputs), 0.0)
                 _put(self.biased, node, rounding - np.minimum(even, rounding))
                 rounding = np.minimum(even, rounding)
             _put(self.random, node, rounding)
@@ -155,6 +159,30 @@ class FirstOrder:
         """The bound of every node."""
         linear = self.one_norm(self.biased)
         return {node: unbounded(err + linear[node]) for node, err in self._quadratic().items()}
+
+    def displaced(self) -> dict[Node, Real]:
+        """The bound of every node to all orders: the linear part, and how far the graph goes astray when all roundings
+        are drawn many times as large: in root mean square, brought to λ, and at most, which counts where it saturates.
+        """
+        wide = 1 / math.sqrt(_chi_square(self.chance))
+        times = self.spread * wide / LARGEST_OF_DRAWS
+        linear, whole = self.one_norm(self.biased), dict(self.random)
+        for node, one in self.biased.items():
+            whole[node] = np.hypot(one, whole.get(node, 0.0))
+        rng = np.random.Generator(np.random.SFC64(self.seed))
+
+        def draws(node: Node) -> Tangent:
+            if node not in self.inner or node not in whole:
+                return None
+            return np.asarray(times * whole[node] * self._gaussian(rng, node))
+
+        found = read(self.values, Displaced(self.numbers, self.values, draws))
+        bound = {}
+        for node, value in self.values.items():
+            away = found[node] - value if found[node].ndim > node.ndim else np.zeros((1, *node.shape))
+            most = np.maximum(np.abs(away).max(axis=0), LARGEST_OF_DRAWS * _root_mean_square(away, node))
+            bound[node] = unbounded(linear[node] + np.hypot(most, self.spread * self._last(self.random, node)))
+        return bound
 
     def one_norm(self, own: Mapping[Node, Real]) -> dict[Node, Real]:
         """Σ |∂node/∂source| × own, or its upper confidence limit."""
