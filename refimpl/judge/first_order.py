@@ -35,11 +35,13 @@ from refimpl.truth.suprema import Local
 
 Real = NDArray[np.float64]
 Values = Mapping[Node, Real]
-Drawn = Callable[[np.random.Generator, Node], Any]
+Drawn = Callable[[np.random.Generator, Node, int], Any]
 Norm = Callable[[Tangent, Node], Real]
+Carried = Callable[[Callable[[Node], Tangent]], dict[Node, Tangent]]
 FALSE_ALARM = 2.0**-40  # the probability of one or more false alarms on one answer
 DRAWS = 128
 LARGEST_OF_DRAWS = 2.75  # of the magnitudes of so many normal numbers, about
+AT_ONCE = 2**28  # numbers in an array of tangents, of which there are several
 EXACT = 500  # roundings, up to which every sensitivity is computed
 NEGLIGIBLE = 2.0**-20
 LINEAR = frozenset({"apply", "softmax", "log_sum_exp", "normalise", "inverse_deviation"})  # library functions
@@ -169,27 +171,27 @@ class FirstOrder:
         linear, whole = self.one_norm(self.biased), dict(self.random)
         for node, one in self.biased.items():
             whole[node] = np.hypot(one, whole.get(node, 0.0))
-        rng = np.random.Generator(np.random.SFC64(self.seed))
 
-        def draws(node: Node) -> Tangent:
-            if node not in self.inner or node not in whole:
-                return None
-            return np.asarray(times * whole[node] * self._gaussian(rng, node))
+        def away(draws: Callable[[Node], Tangent]) -> dict[Node, Tangent]:
+            found = read(self.values, Displaced(self.numbers, self.values, draws))
+            return {node: one - self.values[node] if one.ndim > node.ndim else None for node, one in found.items()}
 
-        found = read(self.values, Displaced(self.numbers, self.values, draws))
-        bound = {}
-        for node, value in self.values.items():
-            away = found[node] - value if found[node].ndim > node.ndim else np.zeros((1, *node.shape))
-            most = np.maximum(np.abs(away).max(axis=0), LARGEST_OF_DRAWS * _root_mean_square(away, node))
-            bound[node] = unbounded(linear[node] + np.hypot(most, self.spread * self._last(self.random, node)))
-        return bound
+        def astray(tangents: Tangent, node: Node) -> Real:
+            norm = LARGEST_OF_DRAWS * _root_mean_square(tangents, node)
+            return norm if tangents is None else np.maximum(np.abs(tangents).max(axis=0), norm)
+
+        whole = {node: times * one for node, one in whole.items()}
+        return {
+            node: unbounded(linear[node] + np.hypot(most, self.spread * self._last(self.random, node)))
+            for node, most in self._drawn(whole, self._gaussian, astray, away, math.inf).items()
+        }
 
     def one_norm(self, own: Mapping[Node, Real]) -> dict[Node, Real]:
         """Σ |∂node/∂source| × own, or its upper confidence limit."""
         if _few(own):
             return {node: _total(tangents, node) for node, tangents in self._sensitivities(own).items()}
         wide = 1 / _root_moment(self.chance)
-        norms = self._sketched(own, _cauchy, _mean_root_square)
+        norms = self._sketched(own, _cauchy, _mean_root_square, 0.5)
         return {node: wide * norm + self._last(own, node) for node, norm in norms.items()}
 
     def _quadratic(self) -> dict[Node, Real]:
@@ -202,42 +204,59 @@ class FirstOrder:
             found = self._sensitivities(own)
             return {node: self.spread * _root_of_squares(t, group, node) for node, t in found.items()}
         wide = 1 / math.sqrt(_chi_square(self.chance))
-        norms = self._sketched(own, self._gaussian, _root_mean_square)
+        norms = self._sketched(own, self._gaussian, _root_mean_square, 2.0)
         return {node: self.spread * np.hypot(wide * norm, self._last(own, node)) for node, norm in norms.items()}
 
-    def _gaussian(self, rng: np.random.Generator, node: Node) -> NDArray[np.float32]:
+    def _gaussian(self, rng: np.random.Generator, node: Node, draws: int) -> NDArray[np.float32]:
         """What stores alike, alike."""
         cell = cells(self.values[node], self.u)
         count = int(cell.max()) + 1
-        drawn = rng.standard_normal((DRAWS, count), np.float32)[:, cell]
+        drawn = rng.standard_normal((draws, count), np.float32)[:, cell]
         if count < node.size:
             repeated = (np.bincount(cell) > 1)[cell]
-            drawn[:, repeated] += rng.standard_normal((DRAWS, int(repeated.sum())), np.float32)  # or as if by chance
-        return drawn.reshape(DRAWS, *node.shape)
+            drawn[:, repeated] += rng.standard_normal((draws, int(repeated.sum())), np.float32)  # or as if by chance
+        return drawn.reshape(draws, *node.shape)
 
-    def _sketched(self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm) -> dict[Node, Real]:
+    def _sketched(self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm, power: float) -> dict[Node, Real]:
         """The norms of every node's tangents along what is drawn: in float32 where nothing is far from 1 and nothing
         comes out so.
         """
         if self._usual(own):
-            found = self._norms(own, drawn, norm, np.float32, self.u)
+            found = self._norms(own, drawn, norm, power, np.float32, self.u)
             if all(_within(one, 60) for one in found.values()):
                 return {node: self.u * one.astype(np.float64) for node, one in found.items()}
-        return self._norms(own, drawn, norm, np.float64, 1.0)
+        return self._norms(own, drawn, norm, power, np.float64, 1.0)
 
-    def _norms(self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm, dtype: Any, unit: float) -> dict[Node, Real]:
+    def _norms(
+        self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm, power: float, dtype: Any, unit: float
+    ) -> dict[Node, Real]:
         """The norms in a dtype, as multiples of a unit."""
-        rng = np.random.Generator(np.random.SFC64(self.seed))
-
-        def draws(node: Node) -> Tangent:
-            if node not in self.inner or node not in own:
-                return None
-            return np.asarray(own[node] / unit, dtype) * drawn(rng, node)
-
         evaluated = {key: np.asarray(one, dtype) for key, one in self.numbers.evaluated.items()}
         values = {node: np.asarray(value, dtype) for node, value in self.values.items()}
-        tangents = read(self.values, Tangents(SideBySide(self.numbers.known, evaluated), values, draws))
-        return {node: norm(tangents[node], node) for node in self.values}
+
+        def tangents(draws: Callable[[Node], Tangent]) -> dict[Node, Tangent]:
+            return read(self.values, Tangents(SideBySide(self.numbers.known, evaluated), values, draws))
+
+        short = {node: np.asarray(one / unit, dtype) for node, one in own.items()}
+        return self._drawn(short, drawn, norm, tangents, power)
+
+    def _drawn(
+        self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm, carried: Carried, power: float
+    ) -> dict[Node, Real]:
+        """The norms, means of that power, of what is carried through the graph from roundings times drawn numbers."""
+        rng = np.random.Generator(np.random.SFC64(self.seed))
+        piece = max(1, min(DRAWS, AT_ONCE // max(node.size for node in self.values)))
+        pieces = [min(piece, DRAWS - begun) for begun in range(0, DRAWS, piece)]
+        found: dict[Node, list[Real]] = {node: [] for node in self.values}
+        for count in pieces:
+
+            def draws(node: Node, count: int = count) -> Tangent:
+                return own[node] * drawn(rng, node, count) if node in self.inner and node in own else None
+
+            tangents = carried(draws)
+            for node, norms in found.items():
+                norms.append(norm(tangents[node], node))
+        return {node: _mean(norms, pieces, power) for node, norms in found.items()}
 
     def _usual(self, own: Mapping[Node, Real]) -> bool:
         """Whether no product of two numbers leaves float32's range."""
@@ -276,8 +295,16 @@ def _within(numbers: Real, bits: int) -> bool:
     return bool(((magnitudes == 0) | ((magnitudes > 2.0**-bits) & (magnitudes < 2.0**bits))).all())
 
 
-def _cauchy(rng: np.random.Generator, node: Node) -> Any:
-    above, below = (rng.standard_normal((DRAWS, *node.shape), np.float32) for _ in range(2))
+def _mean(norms: list[Real], weights: list[int], power: float) -> Real:
+    top = np.max(norms, axis=0)
+    if len(norms) == 1 or math.isinf(power):
+        return np.asarray(top)
+    shares = np.array(norms) / np.maximum(top, SMALLEST)
+    return np.asarray(top * np.average(shares**power, axis=0, weights=weights) ** (1 / power))
+
+
+def _cauchy(rng: np.random.Generator, node: Node, draws: int) -> Any:
+    above, below = (rng.standard_normal((draws, *node.shape), np.float32) for _ in range(2))
     return above / np.where(below == 0, np.float32(2.0**-30), below)  # a short number may be drawn as 0
 
 
@@ -298,7 +325,7 @@ def _total(tangents: Tangent, node: Node) -> Real:
 def _root_mean_square(tangents: Tangent, node: Node) -> Real:
     if tangents is None:
         return np.zeros(node.shape)
-    norm = np.asarray(np.sqrt(np.einsum("k...,k...->...", tangents, tangents) / DRAWS))
+    norm = np.asarray(np.sqrt(np.einsum("k...,k...->...", tangents, tangents) / len(tangents)))
     low = norm < 2.0**-450  # squares that underflow
     if low.any():
         few = tangents[:, low]

@@ -62,7 +62,7 @@ def suprema(function: Elementwise, mid: Real, err: Real, known: Real | None = No
     turn = np.where(radius > 0, radius * _third(function, mid, radius), 0.0)
     curvature = curvature + turn
     slope = slope + radius * curvature
-    vague = ~(radius * curvature <= SMOOTH * slope)
+    vague = ~(np.isfinite(turn) & (radius * curvature <= SMOOTH * slope))
     found = Local(value + radius * slope, slope, curvature, np.zeros(mid.shape), turn)
     return found.but(vague, _over_each(function, mid[vague], radius[vague])) if vague.any() else found
 
