@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from refimpl.judge.first_order import FirstOrder
 from refimpl.judge.remainders import Remainders
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import SMALLEST
 from refimpl.truth.graph import Node, cast, order, read
-from refimpl.truth.numbers import NumberAlgebra
+from refimpl.truth.numbers import NumberAlgebra, blas_in_one_thread
 from refimpl.truth.rounding import RoundingAlgebra, unbounded
 
 Real = NDArray[np.float64]
@@ -81,15 +79,8 @@ def bounds(
     or `FIRST_ORDER` in place of the statistical bounds, or the `THEOREM` alone, the others being inf; `known`: values
     that are certified, and `slopes`: (f, f', f'') of the function that is applied to a node.
     """
-    # the sums of BLAS depend on the number of threads; bounds may be infinite
-    with _loaded().limit(limits=1, user_api="blas"), np.errstate(all="ignore"):
+    with blas_in_one_thread(), np.errstate(all="ignore"):  # bounds may be infinite
         return _bounds(ends, given, arithmetic, parts, seed, repeated, by, known or {}, slopes or {})
-
-
-@cache
-def _loaded() -> ThreadpoolController:
-    """The libraries that compute in threads."""
-    return ThreadpoolController()
 
 
 def _bounds(

@@ -305,7 +305,7 @@ def _mean(norms: list[Real], weights: list[int], power: float) -> Real:
 
 def _cauchy(rng: np.random.Generator, node: Node, draws: int) -> Any:
     above, below = (rng.standard_normal((draws, *node.shape), np.float32) for _ in range(2))
-    return above / np.where(below == 0, np.float32(2.0**-30), below)  # a short number may be drawn as 0
+    return above / np.where(below == 0, np.float32(2.0**-24), below)  # a short number is drawn as 0 too often
 
 
 def _root_of_squares(tangents: Tangent, group: NDArray[np.intp], node: Node) -> Real:
