@@ -10,7 +10,7 @@ upper confidence limits, whose failure is part of the false-alarm probability: a
 distributions, pseudorandom generators, embeddings, and data stream computation", J. ACM 53, 2006).
 
 Where √n is false: roundings of values that store to the same number are one error; library functions, whose errors
-have no mean of zero over a narrow window, add linearly.
+have no mean of zero over a narrow window, add linearly, and so do the outputs of a fast convolution, which share them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from refimpl.judge.tangents import SideBySide, Tangent, Tangents
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import SMALLEST
 from refimpl.truth.balls import as_matrices
+from refimpl.truth.convolution import Windows
 from refimpl.truth.graph import Node, read
 from refimpl.truth.numbers import NumberAlgebra
 from refimpl.truth.rounding import RoundingAlgebra, Slope, Terms, unbounded
@@ -65,7 +66,7 @@ class PointRoundings(RoundingAlgebra):
 
     def _exactly(self, node: Node, mid: Real) -> tuple[Real, Real]:
         pair, made = (mid, np.zeros(mid.shape)), self.made.get(node)
-        return made.with_pair(pair) if isinstance(made, Terms | Slope) else pair
+        return made.with_pair(pair) if isinstance(made, Terms | Slope | Windows) else pair
 
     def _local(self, where: Node, function: Any, a: tuple[Real, Real]) -> Local:
         value, slope, curvature = np.abs(self.numbers.derivatives(where, function, a[0])[:3])
@@ -120,8 +121,8 @@ def cells(values: Real, u: float) -> NDArray[np.intp]:
 
 class FirstOrder:
     """Linear part + λ √Σ(∂output/∂node × rounding)² at the `values` of a graph's nodes, at all of them at once.
-    The linear part is of what has no mean of zero: library functions, flushing to zero, and all roundings of an
-    arithmetic that is biased.
+    The linear part is of what has no mean of zero, library functions, flushing to zero and all roundings of an
+    arithmetic that is biased, or that outputs share, as those of a fast convolution's tile.
     """
 
     def __init__(
@@ -135,7 +136,10 @@ class FirstOrder:
         self.spread = math.sqrt(2 * math.log(1 / self.chance))
         self.inner = {one for node in values for one in node.inputs}  # an end's own rounding is known
         point = PointRoundings(arithmetic, numbers, walk.parts, repeated, biased)
-        unlimited = replace(arithmetic, smallest_normal=0.0, smallest_subnormal=0.0, flushes_subnormals=False)
+        fast = arithmetic.convolution != "direct"
+        unlimited = replace(
+            arithmetic, smallest_normal=0.0, smallest_subnormal=0.0, flushes_subnormals=False, convolution="direct"
+        )
         nearest = PointRoundings(unlimited, numbers, walk.parts, repeated, biased)
         self.random: dict[Node, Real] = {}
         self.biased: dict[Node, Real] = {}
@@ -145,7 +149,7 @@ class FirstOrder:
             # what may underflow in a number of usual size is nothing beside that number's roundings
             rounding = np.where(rounding > NEGLIGIBLE * self.u * np.abs(value), rounding, 0.0)
             one_sided = biased or node.rule in LINEAR or (arithmetic.truncated and node.rule == "contract")
-            if one_sided or arithmetic.flushes_subnormals:
+            if one_sided or arithmetic.flushes_subnormals or fast:
                 even = np.zeros(()) if one_sided else nearest.own(node, value, *inputs)
                 _put(self.biased, node, rounding - np.minimum(even, rounding))
                 rounding = np.minimum(even, rounding)

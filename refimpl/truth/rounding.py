@@ -19,7 +19,7 @@ arithmetic, it is a certificate at the speed of BLAS.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import ELEMENTARY, EXPONENTIAL, FLUSH_FACTOR, SMALLEST, Interval
 from refimpl.truth.balls import rows_over
+from refimpl.truth.convolution import Windows, mixed, products, roundings, slid
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import Node, summed
 from refimpl.truth.numbers import contracted
@@ -176,6 +177,10 @@ class RoundingAlgebra:
             err = err + contracted(subscripts, a[1], held_b)
         if b[1].any():
             err = err + contracted(subscripts, np.abs(a[0]), b[1])
+        if isinstance(a, Windows):
+            err = err + self._transforming(n, a.sizes) * contracted(subscripts, a.mixed, held_b)
+        if isinstance(b, Windows):
+            err = err + self._transforming(n, b.sizes) * contracted(subscripts, held_a, b.mixed)
         return Terms(self._made(mid, err, terms), n, terms, 2)
 
     def sum(self, node: Node, a: Bounded) -> Bounded:
@@ -196,6 +201,9 @@ class RoundingAlgebra:
         own = self._of_collected(held.ravel(), places, node.size + 1)[1:].reshape(node.shape) * terms
         if self.arithmetic.flushes_subnormals:
             own = own + np.minimum(terms, collected(np.ones(a[0].shape)) * self.tiny)
+        algorithm, n = self.arithmetic.convolution, products(node.inputs[0])
+        if n and (axes := slid(algorithm, node.static, node.shape)):
+            own = own + self._transforming(n, [node.shape[i] for i in axes]) * mixed(algorithm, terms, axes, n)
         return self._made(mid, collected(a[1]) + own, terms)
 
     def cast(self, node: Node, a: Bounded) -> Bounded:
@@ -203,7 +211,8 @@ class RoundingAlgebra:
         lost = to.smallest_normal if to.flushes_subnormals else to.smallest_subnormal / 2
         exact = (a[1] == 0) & representable(a[0], to)
         err = a[1] + np.where(exact, 0.0, (to.unit_roundoff + self.u) * held + np.minimum(held, lost))
-        return self._made(mid, np.where(held < to.largest, err, np.inf))
+        made = self._made(mid, np.where(held < to.largest, err, np.inf))
+        return a.with_pair(made) if isinstance(a, Windows) else made
 
     def about(self, node: Node, a: Bounded) -> Bounded:
         off, order = node.static
@@ -283,7 +292,11 @@ class RoundingAlgebra:
         q = np.sqrt(np.square(err).mean(axis=-1, keepdims=True)) / deviation
         kappa = np.sqrt(np.square(held).mean(axis=-1, keepdims=True) + epsilon) / deviation
         summing = np.maximum(self._of_sums(np.square(held), 4), self._of_sums(np.square(a[0] - centre), 4))
-        return 1 / deviation, err, q, summing * kappa / 2 + (ELEMENTARY + 2) * self.u
+        relative = summing * kappa / 2
+        if self.arithmetic.one_pass_variance and centred:  # n + 1 roundings of E[x²], and twice as many of μ²
+            square = 3 * (self._on_a_term(held.shape[-1]) + 1) * self.summing * np.square(kappa)
+            relative = np.where(square < 1, square / 2 / (1 - square), np.inf)
+        return 1 / deviation, err, q, relative + (ELEMENTARY + 2) * self.u
 
     # What chooses and what moves
 
@@ -302,13 +315,22 @@ class RoundingAlgebra:
         return self.mids(node, a[0], b[0]), np.where(node.static, a[1], b[1])
 
     def gather(self, node: Node, a: Bounded) -> Bounded:
-        return self.mids(node, a[0]), np.append(a[1].ravel(), 0.0)[node.static]
+        made = self.mids(node, a[0]), np.append(a[1].ravel(), 0.0)[node.static]
+        algorithm, shape = self.arithmetic.convolution, a[0].shape
+        if not (axes := slid(algorithm, node.static, shape)):
+            return made
+        together = mixed(algorithm, _held(a), axes)
+        return Windows(made, np.append(together, together.max())[node.static], [shape[i] for i in axes])
 
     def reshape(self, node: Node, a: Bounded) -> Bounded:
-        return self.mids(node, a[0]), a[1].reshape(node.shape)
+        return self._moved(node, a, lambda values: values.reshape(node.shape))
 
     def transpose(self, node: Node, a: Bounded) -> Bounded:
-        return self.mids(node, a[0]), a[1].transpose(node.static)
+        return self._moved(node, a, lambda values: values.transpose(node.static))
+
+    def _moved(self, node: Node, a: Bounded, move: Callable[[Real], Real]) -> Bounded:
+        made = self.mids(node, a[0]), move(a[1])
+        return Windows(made, move(a.mixed), a.sizes) if isinstance(a, Windows) else made
 
     def broadcast(self, node: Node, a: Bounded) -> Bounded:
         return self.mids(node, a[0]), np.broadcast_to(a[1], node.shape)
@@ -322,10 +344,12 @@ class RoundingAlgebra:
 
     def _gamma(self, n: Any) -> Real:
         """By what share of Σ|t| a sum of n terms t rounds."""
+        return self._rate(self._on_a_term(n)) + (self.summing != self.u) * self.u
+
+    def _on_a_term(self, n: Any) -> Real:
+        """How many roundings of a sum of n terms stand on one of them at most."""
         counts, block = np.asarray(n, dtype=np.float64), self.arithmetic.block
-        if block:
-            counts = np.minimum(counts, block + np.ceil(np.log2(np.maximum(counts / block, 1.0))))
-        return self._rate(counts) + (self.summing != self.u) * self.u
+        return np.minimum(counts, block + np.ceil(np.log2(np.maximum(counts / block, 1.0)))) if block else counts
 
     def _of_products(self, n: int) -> Real:
         """The same of a sum of n products."""
@@ -335,6 +359,11 @@ class RoundingAlgebra:
         blocks = math.ceil(n / arithmetic.truncated)
         cut = (n + 2 * blocks) * (arithmetic.accumulation or 0.0) + blocks * 2 * TRUNCATED_TO
         return np.asarray(cut / (1 - cut) + self.u if cut < 1 else math.inf)
+
+    def _transforming(self, n: int, sizes: Sequence[int]) -> float:
+        """By what share of what is `mixed` a fast convolution rounds; for each axis it adds up at most half of n."""
+        rate = n / 2 ** len(sizes) * self.summing + roundings(self.arithmetic.convolution, sizes) * self.u
+        return rate / (1 - rate) + 2 * self.arithmetic.products if rate < 1 else math.inf
 
     def _of_sums(self, terms: Real, more: int) -> Real:
         """By what share of Σ the sums of such terms ≥ 0 over the last axis, which stays with length 1, round; with so
