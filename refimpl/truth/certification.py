@@ -53,7 +53,7 @@ class Certificate:
     `grads` has the parameters' keys and shapes, and `x` (in the shape of the batch's x); `values` holds, for the layers
     l = 2 … of the article's numbering, `zl`, `al`, `deltal` = ∂C/∂zl and `dal` = ∂C/∂al, each (N, n_l).
     `undecided` names what lies so near a kink that no precision tried could tell on which side. `slopes`: the numbers
-    next to f(z) and f'(z), (2, N, n), by the name of z, or "s − y" of a loss.
+    next to f(z), f'(z) and f''(z), (3, N, n), by the name of z, or "s − y" of a loss.
     """
 
     loss: Balls

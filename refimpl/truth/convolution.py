@@ -15,39 +15,74 @@ What it does not do: windows with gaps between their elements; windows of an arr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from refimpl.network.arithmetic import Arithmetic
 from refimpl.truth.graph import Node, summed
+from refimpl.truth.numbers import contracted
 
 Real = NDArray[np.float64]
+MOVING: Mapping[str, Callable[[Node, Real], Real]] = {
+    "reshape": lambda node, a: a.reshape(node.shape),
+    "transpose": lambda node, a: a.transpose(node.static),
+    "cast": lambda node, a: a,
+}
 # the numbers of a tile, a = m + r − 1; the bounds of F(6, 3) hold for shorter tiles too
 TILES = {"winograd": 8, "winograd F(4, 3)": 6, "winograd F(2, 3)": 4}
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)  # the first a − 1 of them, and ∞
 FFT = 20  # roundings for each halving: in three transforms, 1 + 4√2 in each (Higham, theorem 24.2)
 
 
-class Windows(tuple[Real, Real]):
-    """The pair (mid, err) of the windows of an array whose axes they slide along have these `sizes`; and what is
-    `mixed` with their elements.
+class FastConvolutions:
+    """What they round in an arithmetic beyond the roundings of their sums, on magnitudes that an implementation holds.
+    Windows are known once they were `gathered`.
     """
 
-    mixed: Real
-    sizes: Sequence[int]
+    def __init__(self, arithmetic: Arithmetic, u: float, summing: float) -> None:
+        self.algorithm, self.products = arithmetic.convolution, arithmetic.products
+        self.u, self.summing = u, summing
+        self.windows: dict[Node, tuple[Real, list[int]]] = {}  # what is mixed with them, and the sizes they slide along
 
-    def __new__(cls, pair: tuple[Real, Real], mixed: Real, sizes: Sequence[int]) -> Windows:
-        """Of the pair."""
-        made = super().__new__(cls, pair)
-        made.mixed, made.sizes = mixed, sizes
-        return made
+    def gathered(self, node: Node, magnitudes: Real) -> None:
+        """Note the windows of an array, if a `gather` makes such."""
+        if axes := slid(self.algorithm, node.static, magnitudes.shape):
+            together = mixed(self.algorithm, magnitudes, axes)
+            sizes = [magnitudes.shape[axis] for axis in axes]
+            self.windows[node] = np.append(together, together.max())[node.static], sizes
 
-    def with_pair(self, pair: tuple[Real, Real]) -> Windows:
-        """Another pair of the same windows."""
-        return Windows(pair, self.mixed, self.sizes)
+    def contracted(self, node: Node, a: Real, b: Real) -> Real | float:
+        """Of a `contract` of windows."""
+        total: Real | float = 0.0
+        for one, other in zip(node.inputs, ((None, b), (a, None)), strict=True):
+            if windows := self._before(one):
+                factors = [windows[0] if factor is None else factor for factor in other]
+                total = total + self._share(summed(node), windows[1]) * contracted(node.static, *factors)
+        return total
+
+    def added_up(self, node: Node, terms: Real) -> Real | float:
+        """Of a `scatter_add` of windows that a `contract` made; `terms`: the magnitudes' sums."""
+        axes, n = slid(self.algorithm, node.static, node.shape), products(node.inputs[0])
+        if not axes or not n:
+            return 0.0
+        return self._share(n, [node.shape[axis] for axis in axes]) * mixed(self.algorithm, terms, axes, n)
+
+    def _before(self, node: Node) -> tuple[Real, list[int]] | None:
+        """The windows that a node has, moved as it has them."""
+        if node.rule not in MOVING:
+            return self.windows.get(node)
+        if not (found := self._before(node.inputs[0])):
+            return None
+        return np.asarray(MOVING[node.rule](node, found[0])), found[1]
+
+    def _share(self, n: int, sizes: Sequence[int]) -> float:
+        """By what share of what is mixed sums of n products round, of which each axis leaves at most half."""
+        rate = n / 2 ** len(sizes) * self.summing + roundings(self.algorithm, sizes) * self.u
+        return rate / (1 - rate) + 2 * self.products if rate < 1 else math.inf
 
 
 def slid(algorithm: str, index: NDArray[np.int64], shape: Sequence[int]) -> tuple[int, ...]:
@@ -69,7 +104,7 @@ def slid(algorithm: str, index: NDArray[np.int64], shape: Sequence[int]) -> tupl
 
 def products(node: Node) -> int:
     """How many products each element is a sum of, where a contraction makes it; else 0."""
-    while node.rule in ("reshape", "transpose"):
+    while node.rule in MOVING:
         node = node.inputs[0]
     return summed(node) if node.rule == "contract" else 0
 

@@ -19,7 +19,7 @@ arithmetic, it is a certificate at the speed of BLAS.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import ELEMENTARY, EXPONENTIAL, FLUSH_FACTOR, SMALLEST, Interval
 from refimpl.truth.balls import rows_over
-from refimpl.truth.convolution import Windows, mixed, products, roundings, slid
+from refimpl.truth.convolution import FastConvolutions
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import Node, summed
 from refimpl.truth.numbers import contracted
@@ -38,7 +38,9 @@ from refimpl.truth.suprema import Local, suprema
 Real = NDArray[np.float64]
 Bounded = tuple[Real, Real]
 Mids = Callable[..., Real]
+Derivatives = Callable[[Node, Elementwise, Real], Real]
 TRUNCATED_TO = 2.0**-24  # half of what cutting to float32 loses
+FEW = 4.0  # roundings that any function may be made of
 
 
 class Terms(tuple[Real, Real]):
@@ -87,7 +89,8 @@ class Slope(tuple[Real, Real]):
 @dataclass
 class RoundingAlgebra:
     """Values are pairs (mid, err) of arrays. `mids(node, *mids of its inputs)` are the numbers that errors are bounded
-    around, right but for `mids_roundoff`; `errors` how far the given numbers themselves may be off, by name.
+    around, right but for `mids_roundoff`; `errors` how far the given numbers themselves may be off, by name;
+    `derivatives` a function and two derivatives at such numbers, where they are known.
 
     With `across_kinks`, a kink within err may have been taken from its other side; `near_kinks` says whether that makes
     a difference anywhere. `saturated` says whether a derivative is nothing beside the terms that cancel in it; where
@@ -97,6 +100,7 @@ class RoundingAlgebra:
     arithmetic: Arithmetic
     mids: Mids
     errors: Mapping[str, Real] = field(default_factory=dict)
+    derivatives: Derivatives | None = None
     across_kinks: bool = False
     parts: int = 1
     mids_roundoff: float = 0.0
@@ -113,7 +117,12 @@ class RoundingAlgebra:
             self.summing = min(self.u, TRUNCATED_TO)
         elif arithmetic.accumulation is not None:
             self.summing = arithmetic.accumulation + self.mids_roundoff
+        self.more_bits = self.summing < self.u  # within an operation than are stored
+        self.library, self.exponential = (
+            self.u + ulps * self.summing if self.more_bits else ulps * self.u for ulps in (ELEMENTARY, EXPONENTIAL)
+        )
         self.eta = self.tiny if arithmetic.flushes_subnormals else arithmetic.smallest_subnormal
+        self.fast = FastConvolutions(arithmetic, self.u, self.summing)
 
     # Numbers that are handed in
 
@@ -177,17 +186,15 @@ class RoundingAlgebra:
             err = err + contracted(subscripts, a[1], held_b)
         if b[1].any():
             err = err + contracted(subscripts, np.abs(a[0]), b[1])
-        if isinstance(a, Windows):
-            err = err + self._transforming(n, a.sizes) * contracted(subscripts, a.mixed, held_b)
-        if isinstance(b, Windows):
-            err = err + self._transforming(n, b.sizes) * contracted(subscripts, held_a, b.mixed)
-        return Terms(self._made(mid, err, terms), n, terms, 2)
+        err = err + self.fast.contracted(node, held_a, held_b)
+        return Terms(self._made(mid, err + self._result(mid, err), terms), n, terms, 2)
 
     def sum(self, node: Node, a: Bounded) -> Bounded:
         mid, held = self.mids(node, a[0]), rows_over(_held(a), node.static)
         terms, n = held.sum(axis=-1).reshape(mid.shape), (held != 0).sum(axis=-1).reshape(mid.shape)
         own = self._of_sums(held, 1)[..., 0].reshape(mid.shape) * terms + np.minimum(terms, (n + 1) * self.eta)
         err = a[1].sum(axis=node.static, keepdims=True) + np.where(n > 1, own, 0.0)
+        err = err + np.where(n > 1, self._result(mid, err), 0.0)
         return Terms(self._made(mid, err, terms), held.shape[-1], terms, 1)
 
     def scatter_add(self, node: Node, a: Bounded) -> Bounded:
@@ -201,18 +208,15 @@ class RoundingAlgebra:
         own = self._of_collected(held.ravel(), places, node.size + 1)[1:].reshape(node.shape) * terms
         if self.arithmetic.flushes_subnormals:
             own = own + np.minimum(terms, collected(np.ones(a[0].shape)) * self.tiny)
-        algorithm, n = self.arithmetic.convolution, products(node.inputs[0])
-        if n and (axes := slid(algorithm, node.static, node.shape)):
-            own = own + self._transforming(n, [node.shape[i] for i in axes]) * mixed(algorithm, terms, axes, n)
-        return self._made(mid, collected(a[1]) + own, terms)
+        err = collected(a[1]) + own + self.fast.added_up(node, terms)
+        return self._made(mid, err + self._result(mid, err), terms)
 
     def cast(self, node: Node, a: Bounded) -> Bounded:
         mid, to, held = self.mids(node, a[0]), node.static, _held(a)
         lost = to.smallest_normal if to.flushes_subnormals else to.smallest_subnormal / 2
         exact = (a[1] == 0) & representable(a[0], to)
         err = a[1] + np.where(exact, 0.0, (to.unit_roundoff + self.u) * held + np.minimum(held, lost))
-        made = self._made(mid, np.where(held < to.largest, err, np.inf))
-        return a.with_pair(made) if isinstance(a, Windows) else made
+        return self._made(mid, np.where(held < to.largest, err, np.inf))
 
     def about(self, node: Node, a: Bounded) -> Bounded:
         off, order = node.static
@@ -229,13 +233,14 @@ class RoundingAlgebra:
         parameter = self.eta if any(0 < abs(p) < self.tiny for p in function.parameters.values()) else 0.0
         if times == 0:
             scale = function.value_scale(at, function.parameters)
-            own = function.value_ulps * self.u * scale + np.minimum(scale, flush) + parameter * at.magnitude
+            own = self._library(function.value_ulps) * scale + np.minimum(scale, flush) + parameter * at.magnitude
             return self._made(mid, local.slope * a[1] + own, local.value)
         if times > 1:
             raise ValueError(f"no rounding is stated for derivative {times} of {function.name}")
         scale = local.slope if self.relative else function.slope_scale(at, function.parameters)
-        self.saturated |= bool((function.slope_ulps * self.u * scale > local.slope).any())
-        own = function.slope_ulps * self.u * scale + np.minimum(scale, flush) + parameter
+        rounded = self._library(function.slope_ulps) * scale
+        self.saturated |= bool((rounded > local.slope).any())
+        own = rounded + np.minimum(scale, flush) + parameter
         err = local.curvature * a[1] + own
         if local.jump.any():
             self.near_kinks = True
@@ -249,7 +254,7 @@ class RoundingAlgebra:
         mid = self.mids(node, a[0], total[0])
         away = np.where(node.static, np.abs(a[0] - total[0]), 0.0)
         # directly, or as the exponential of log-softmax, whose exponent is rounded twice
-        rounded = self.u * (2 * away + ELEMENTARY + 2)
+        rounded = self.u * (2 * away + 2) + self.library
         factor = np.expm1(a[1] + total[1] + rounded)
         held = np.maximum(mid, SMALLEST)
         err = np.where(np.isfinite(a[1] + total[1]), np.minimum(held * factor, 1.0), np.inf)
@@ -262,8 +267,8 @@ class RoundingAlgebra:
         # log Σ s e^(±err) in place of log Σ s
         err = np.log1p((share * np.expm1(np.minimum(a[1], 700.0))).sum(axis=-1, keepdims=True))
         away = (share * np.abs(a[0] - largest)).sum(axis=-1, keepdims=True)
-        own = self.u * (2 * np.abs(mid) + ELEMENTARY * (1 + math.log(n)) + EXPONENTIAL + away) + self._of_sums(share, 2)
-        return self._made(mid, err + own)
+        own = self.u * (2 * np.abs(mid) + away) + self.library * (1 + math.log(n)) + self.exponential
+        return self._made(mid, err + own + self._of_sums(share, 2))
 
     def normalise(self, node: Node, a: Bounded) -> Bounded:
         mid = self.mids(node, a[0])
@@ -292,11 +297,9 @@ class RoundingAlgebra:
         q = np.sqrt(np.square(err).mean(axis=-1, keepdims=True)) / deviation
         kappa = np.sqrt(np.square(held).mean(axis=-1, keepdims=True) + epsilon) / deviation
         summing = np.maximum(self._of_sums(np.square(held), 4), self._of_sums(np.square(a[0] - centre), 4))
-        relative = summing * kappa / 2
         if self.arithmetic.one_pass_variance and centred:  # n + 1 roundings of E[x²], and twice as many of μ²
-            square = 3 * (self._on_a_term(held.shape[-1]) + 1) * self.summing * np.square(kappa)
-            relative = np.where(square < 1, square / 2 / (1 - square), np.inf)
-        return 1 / deviation, err, q, relative + (ELEMENTARY + 2) * self.u
+            summing = RoundingAlgebra._rate(self, 3 * (held.shape[-1] + 1) * np.square(kappa)) / kappa
+        return 1 / deviation, err, q, summing * kappa / 2 + self.library + 2 * self.u
 
     # What chooses and what moves
 
@@ -315,22 +318,14 @@ class RoundingAlgebra:
         return self.mids(node, a[0], b[0]), np.where(node.static, a[1], b[1])
 
     def gather(self, node: Node, a: Bounded) -> Bounded:
-        made = self.mids(node, a[0]), np.append(a[1].ravel(), 0.0)[node.static]
-        algorithm, shape = self.arithmetic.convolution, a[0].shape
-        if not (axes := slid(algorithm, node.static, shape)):
-            return made
-        together = mixed(algorithm, _held(a), axes)
-        return Windows(made, np.append(together, together.max())[node.static], [shape[i] for i in axes])
+        self.fast.gathered(node, _held(a))
+        return self.mids(node, a[0]), np.append(a[1].ravel(), 0.0)[node.static]
 
     def reshape(self, node: Node, a: Bounded) -> Bounded:
-        return self._moved(node, a, lambda values: values.reshape(node.shape))
+        return self.mids(node, a[0]), a[1].reshape(node.shape)
 
     def transpose(self, node: Node, a: Bounded) -> Bounded:
-        return self._moved(node, a, lambda values: values.transpose(node.static))
-
-    def _moved(self, node: Node, a: Bounded, move: Callable[[Real], Real]) -> Bounded:
-        made = self.mids(node, a[0]), move(a[1])
-        return Windows(made, move(a.mixed), a.sizes) if isinstance(a, Windows) else made
+        return self.mids(node, a[0]), a[1].transpose(node.static)
 
     def broadcast(self, node: Node, a: Bounded) -> Bounded:
         return self.mids(node, a[0]), np.broadcast_to(a[1], node.shape)
@@ -344,12 +339,20 @@ class RoundingAlgebra:
 
     def _gamma(self, n: Any) -> Real:
         """By what share of Σ|t| a sum of n terms t rounds."""
-        return self._rate(self._on_a_term(n)) + (self.summing != self.u) * self.u
-
-    def _on_a_term(self, n: Any) -> Real:
-        """How many roundings of a sum of n terms stand on one of them at most."""
         counts, block = np.asarray(n, dtype=np.float64), self.arithmetic.block
-        return np.minimum(counts, block + np.ceil(np.log2(np.maximum(counts / block, 1.0)))) if block else counts
+        if block:
+            counts = np.minimum(counts, block + np.ceil(np.log2(np.maximum(counts / block, 1.0))))
+        return self._rate(counts)
+
+    def _result(self, mid: Real, err: Real) -> Real:
+        """What rounding a sum at its end loses, where it was accumulated with more bits."""
+        return np.where(self.more_bits, self.u * (np.abs(mid) + err), 0.0)
+
+    def _library(self, ulps: float) -> float:
+        """The roundings of a function: one of those of a library's, and a few others, where it has more bits within."""
+        if not self.more_bits:
+            return ulps * self.u
+        return max(min(ulps, FEW), ulps + 1 - ELEMENTARY) * self.u + ulps * self.summing
 
     def _of_products(self, n: int) -> Real:
         """The same of a sum of n products."""
@@ -358,12 +361,7 @@ class RoundingAlgebra:
             return self._gamma(n)
         blocks = math.ceil(n / arithmetic.truncated)
         cut = (n + 2 * blocks) * (arithmetic.accumulation or 0.0) + blocks * 2 * TRUNCATED_TO
-        return np.asarray(cut / (1 - cut) + self.u if cut < 1 else math.inf)
-
-    def _transforming(self, n: int, sizes: Sequence[int]) -> float:
-        """By what share of what is `mixed` a fast convolution rounds; for each axis it adds up at most half of n."""
-        rate = n / 2 ** len(sizes) * self.summing + roundings(self.arithmetic.convolution, sizes) * self.u
-        return rate / (1 - rate) + 2 * self.arithmetic.products if rate < 1 else math.inf
+        return np.asarray(cut / (1 - cut) if cut < 1 else math.inf)
 
     def _of_sums(self, terms: Real, more: int) -> Real:
         """By what share of Σ the sums of such terms ≥ 0 over the last axis, which stays with length 1, round; with so
@@ -399,7 +397,8 @@ class RoundingAlgebra:
 
     def _local(self, where: Node, function: Elementwise, a: Bounded) -> Local:
         if (where, function) not in self.locals:
-            self.locals[where, function] = suprema(function, *a)
+            known = self.derivatives(where, function, a[0]) if self.derivatives else None
+            self.locals[where, function] = suprema(function, *a, known)
         return self.locals[where, function]
 
 

@@ -252,15 +252,6 @@ def test_a_variance_in_one_pass_that_cancels_throughout_is_undetermined_and_expl
     assert judged.named(answer) is None
 
 
-def test_sums_in_blocks_lose_less_of_a_variance_in_one_pass() -> None:
-    judged = rows_about(100.0, 1024)
-    blocks, whole = (bounds(judged.ends, judged.at, replace(ONE_PASS, block=block)).worst_case["y"] for block in (4, 0))
-    assert np.isinf(whole).any()
-    assert (blocks < 0.1).all()
-    error = np.abs(layer_norm(judged.at["x"], pairwise, one_pass=True) - judged.held.truth["y"].mid)
-    assert (error <= blocks).all()
-
-
 # --------------------------------------------------------------------------------------------------------------
 # Products
 
