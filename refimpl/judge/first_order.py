@@ -10,7 +10,7 @@ upper confidence limits, whose failure is part of the false-alarm probability: a
 distributions, pseudorandom generators, embeddings, and data stream computation", J. ACM 53, 2006).
 
 Where √n is false: roundings of values that store to the same number are one error; library functions, whose errors
-have no mean of zero over a narrow window, add linearly.
+have no mean of zero over a narrow window, add linearly, and so do the outputs of a fast convolution, which share them.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def cells(values: Real, u: float) -> NDArray[np.intp]:
 
 class FirstOrder:
     """Linear part + λ √Σ(∂output/∂node × rounding)² at the `values` of a graph's nodes, at all of them at once.
-    The linear part is of what has no mean of zero: library functions, flushing to zero, and all roundings of an
-    arithmetic that is biased.
+    The linear part is of what has no mean of zero, library functions, flushing to zero and all roundings of an
+    arithmetic that is biased, and of what outputs share, as those of a fast convolution do.
     """
 
     def __init__(
@@ -138,7 +138,10 @@ class FirstOrder:
         self.spread = math.sqrt(2 * math.log(1 / self.chance))
         self.inner = {one for node in values for one in node.inputs}  # an end's own rounding is known
         point = PointRoundings(arithmetic, numbers, walk.parts, repeated, biased)
-        unlimited = replace(arithmetic, smallest_normal=0.0, smallest_subnormal=0.0, flushes_subnormals=False)
+        fast = arithmetic.convolution != "direct"
+        unlimited = replace(
+            arithmetic, smallest_normal=0.0, smallest_subnormal=0.0, flushes_subnormals=False, convolution="direct"
+        )
         nearest = PointRoundings(unlimited, numbers, walk.parts, repeated, biased)
         within = PointRoundings(replace(unlimited, unit_roundoff=walk.summing), numbers, walk.parts, repeated, biased)
         self.random: dict[Node, Real] = {}
@@ -149,7 +152,7 @@ class FirstOrder:
             # what may underflow in a number of usual size is nothing beside that number's roundings
             rounding = np.where(rounding > NEGLIGIBLE * self.u * np.abs(value), rounding, 0.0)
             one_sided = biased or (arithmetic.truncated and node.rule == "contract")
-            if one_sided or node.rule in LINEAR or arithmetic.flushes_subnormals:
+            if one_sided or node.rule in LINEAR or arithmetic.flushes_subnormals or fast:
                 even = np.zeros(()) if one_sided else nearest.own(node, value, *inputs)
                 if node.rule in LINEAR and not one_sided:  # what is computed with more bits is rounded to nearest
                     even = np.maximum(even - within.own(node, value, *inputs), 0.0)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import ELEMENTARY, EXPONENTIAL, FLUSH_FACTOR, SMALLEST, Interval
 from refimpl.truth.balls import rows_over
+from refimpl.truth.convolution import FastConvolutions
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import Node, summed
 from refimpl.truth.numbers import contracted
@@ -121,6 +122,7 @@ class RoundingAlgebra:
             self.u + ulps * self.summing if self.more_bits else ulps * self.u for ulps in (ELEMENTARY, EXPONENTIAL)
         )
         self.eta = self.tiny if arithmetic.flushes_subnormals else arithmetic.smallest_subnormal
+        self.fast = FastConvolutions(arithmetic, self.u, self.summing)
 
     # Numbers that are handed in
 
@@ -184,6 +186,7 @@ class RoundingAlgebra:
             err = err + contracted(subscripts, a[1], held_b)
         if b[1].any():
             err = err + contracted(subscripts, np.abs(a[0]), b[1])
+        err = err + self.fast.contracted(node, held_a, held_b)
         return Terms(self._made(mid, err + self._result(mid, err), terms), n, terms, 2)
 
     def sum(self, node: Node, a: Bounded) -> Bounded:
@@ -205,7 +208,7 @@ class RoundingAlgebra:
         own = self._of_collected(held.ravel(), places, node.size + 1)[1:].reshape(node.shape) * terms
         if self.arithmetic.flushes_subnormals:
             own = own + np.minimum(terms, collected(np.ones(a[0].shape)) * self.tiny)
-        err = collected(a[1]) + own
+        err = collected(a[1]) + own + self.fast.added_up(node, terms)
         return self._made(mid, err + self._result(mid, err), terms)
 
     def cast(self, node: Node, a: Bounded) -> Bounded:
@@ -294,6 +297,8 @@ class RoundingAlgebra:
         q = np.sqrt(np.square(err).mean(axis=-1, keepdims=True)) / deviation
         kappa = np.sqrt(np.square(held).mean(axis=-1, keepdims=True) + epsilon) / deviation
         summing = np.maximum(self._of_sums(np.square(held), 4), self._of_sums(np.square(a[0] - centre), 4))
+        if self.arithmetic.one_pass_variance and centred:  # n + 1 roundings of E[x²], and twice as many of μ²
+            summing = RoundingAlgebra._rate(self, 3 * (held.shape[-1] + 1) * np.square(kappa)) / kappa
         return 1 / deviation, err, q, summing * kappa / 2 + self.library + 2 * self.u
 
     # What chooses and what moves
@@ -313,6 +318,7 @@ class RoundingAlgebra:
         return self.mids(node, a[0], b[0]), np.where(node.static, a[1], b[1])
 
     def gather(self, node: Node, a: Bounded) -> Bounded:
+        self.fast.gathered(node, _held(a))
         return self.mids(node, a[0]), np.append(a[1].ravel(), 0.0)[node.static]
 
     def reshape(self, node: Node, a: Bounded) -> Bounded:
