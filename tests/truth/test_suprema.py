@@ -1,4 +1,4 @@
-"""What a function does over balls by Taylor's theorem, against its series over each ball and against numbers in them."""
+"""What a function does over balls by Taylor's theorem, against its series over each ball and numbers in them."""
 
 from __future__ import annotations
 
