@@ -109,15 +109,7 @@ def _bounds(
         unknown = {name: np.full(node.shape, np.inf) for name, node in ends.items()}
         return Tolerance(_named(ends, worst), _named(ends, across), unknown, unknown, arithmetic, saturated=saturated)
     first_order = FirstOrder(values, walk, numbers, seed, repeated, by == FIRST_ORDER)
-    coarse = (
-        by == BOTH
-        and max(
-            arithmetic.unit_roundoff,
-            arithmetic.products,
-            *(cast.unit_roundoff for cast in (arithmetic.given, arithmetic.returned) if cast),
-        )
-        > COARSE
-    )
+    coarse = by == BOTH and arithmetic.coarsest > COARSE
     likely = first_order.displaced() if coarse else first_order.statistical()
     # what is below float64's range is not 0, and may lie beside a kink
     reach = {node: np.where(worst[node] > 0, np.maximum(err, SMALLEST), 0.0) for node, err in likely.items()}

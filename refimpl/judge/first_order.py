@@ -151,10 +151,11 @@ class FirstOrder:
             rounding = point.own(node, value, *inputs)
             # what may underflow in a number of usual size is nothing beside that number's roundings
             rounding = np.where(rounding > NEGLIGIBLE * self.u * np.abs(value), rounding, 0.0)
-            one_sided = biased or (arithmetic.truncated and node.rule == "contract")
-            if one_sided or node.rule in LINEAR or arithmetic.flushes_subnormals or fast:
+            library = node.rule in LINEAR
+            one_sided = biased or (library and not walk.more_bits) or (arithmetic.truncated and node.rule == "contract")
+            if one_sided or library or arithmetic.flushes_subnormals or fast:
                 even = np.zeros(()) if one_sided else nearest.own(node, value, *inputs)
-                if node.rule in LINEAR and not one_sided:  # what is computed with more bits is rounded to nearest
+                if library and not one_sided:  # what is computed with more bits is rounded to nearest
                     even = np.maximum(even - within.own(node, value, *inputs), 0.0)
                 _put(self.biased, node, rounding - np.minimum(even, rounding))
                 rounding = np.minimum(even, rounding)
@@ -171,9 +172,11 @@ class FirstOrder:
         """
         wide = 1 / math.sqrt(_chi_square(self.chance))
         times = self.spread * wide / LARGEST_OF_DRAWS
-        linear, whole = self.one_norm(self.biased), dict(self.random)
-        for node, one in self.biased.items():
-            whole[node] = np.hypot(one, whole.get(node, 0.0))
+        linear = self.one_norm(self.biased)
+        whole = {
+            node: times * np.hypot(self.random.get(node, 0.0), self.biased.get(node, 0.0))
+            for node in self.random.keys() | self.biased.keys()
+        }
 
         def away(draws: Callable[[Node], Tangent]) -> dict[Node, Tangent]:
             found = read(self.values, Displaced(self.numbers, self.values, draws))
@@ -183,7 +186,6 @@ class FirstOrder:
             norm = LARGEST_OF_DRAWS * _root_mean_square(tangents, node)
             return norm if tangents is None else np.maximum(np.abs(tangents).max(axis=0), norm)
 
-        whole = {node: times * one for node, one in whole.items()}
         return {
             node: unbounded(linear[node] + np.hypot(most, self.spread * self._last(self.random, node)))
             for node, most in self._drawn(whole, self._gaussian, astray, away, math.inf).items()

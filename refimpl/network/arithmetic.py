@@ -32,12 +32,12 @@ class Arithmetic:
 
     `unit_roundoff` u is half the distance from 1 to the next number, of what every operation returns. With
     `flushes_subnormals`, subnormal inputs and results become 0. `products`: the roundoff of the factors of a sum of
-    products; `accumulation`: that within sums, where it is not u; `block`: the number of terms in the blocks that are
-    summed one by one and then in pairs, 0 for any order. `truncated`: the number of products that a sum of products
-    takes at a time, cut to a multiple of `accumulation` times the largest, the sum cut to float32. `returned`: the
-    arithmetic whose numbers are returned, where it is coarser; `given`: the one that what is given is rounded to first.
-    `convolution`: the algorithm, one of `CONVOLUTIONS`; `one_pass_variance`: as the mean of squares less the square of
-    the mean. Raises ValueError, with the field.
+    products; `accumulation`: that within sums and library functions, where it is not u; `block`: the number of
+    terms in the blocks that are summed one by one and then in pairs, 0 for any order. `truncated`: the number of
+    products that a sum of products takes at a time, cut to a multiple of `accumulation` times the largest, the sum
+    cut to float32. `returned`: the arithmetic whose numbers are returned, where it is coarser; `given`: the one
+    that what is given is rounded to first. `convolution`: the algorithm, one of `CONVOLUTIONS`;
+    `one_pass_variance`: as the mean of squares less the square of the mean. Raises ValueError, with the field.
     """
 
     name: str
@@ -54,6 +54,12 @@ class Arithmetic:
     given: Arithmetic | None = None
     convolution: str = "direct"
     one_pass_variance: bool = False
+
+    @property
+    def coarsest(self) -> float:
+        """The largest roundoff of what it stores, multiplies, takes and returns."""
+        around = [other.unit_roundoff for other in (self.given, self.returned) if other]
+        return max(self.unit_roundoff, self.products, *around)
 
     def __post_init__(self) -> None:
         numbers = ("unit_roundoff", "smallest_normal", "smallest_subnormal", "largest", "products", "block")

@@ -48,9 +48,10 @@ class FastConvolutions:
         self.u, self.summing = u, summing
         self.windows: dict[Node, tuple[Real, list[int]]] = {}  # what is mixed with them, and the sizes they slide along
 
-    def gathered(self, node: Node, magnitudes: Real) -> None:
-        """Note the windows of an array, if a `gather` makes such."""
-        if axes := slid(self.algorithm, node.static, magnitudes.shape):
+    def gathered(self, node: Node, a: tuple[Real, Real]) -> None:
+        """Note the windows of a pair mid ± err, if a `gather` makes such."""
+        if axes := slid(self.algorithm, node.static, a[0].shape):
+            magnitudes = np.abs(a[0]) + a[1]
             together = mixed(self.algorithm, magnitudes, axes)
             sizes = [magnitudes.shape[axis] for axis in axes]
             self.windows[node] = np.append(together, together.max())[node.static], sizes

@@ -233,12 +233,12 @@ class RoundingAlgebra:
         parameter = self.eta if any(0 < abs(p) < self.tiny for p in function.parameters.values()) else 0.0
         if times == 0:
             scale = function.value_scale(at, function.parameters)
-            own = self._library(function.value_ulps) * scale + np.minimum(scale, flush) + parameter * at.magnitude
+            own = self._of_function(function.value_ulps) * scale + np.minimum(scale, flush) + parameter * at.magnitude
             return self._made(mid, local.slope * a[1] + own, local.value)
         if times > 1:
             raise ValueError(f"no rounding is stated for derivative {times} of {function.name}")
         scale = local.slope if self.relative else function.slope_scale(at, function.parameters)
-        rounded = self._library(function.slope_ulps) * scale
+        rounded = self._of_function(function.slope_ulps) * scale
         self.saturated |= bool((rounded > local.slope).any())
         own = rounded + np.minimum(scale, flush) + parameter
         err = local.curvature * a[1] + own
@@ -318,7 +318,7 @@ class RoundingAlgebra:
         return self.mids(node, a[0], b[0]), np.where(node.static, a[1], b[1])
 
     def gather(self, node: Node, a: Bounded) -> Bounded:
-        self.fast.gathered(node, _held(a))
+        self.fast.gathered(node, a)
         return self.mids(node, a[0]), np.append(a[1].ravel(), 0.0)[node.static]
 
     def reshape(self, node: Node, a: Bounded) -> Bounded:
@@ -346,9 +346,9 @@ class RoundingAlgebra:
 
     def _result(self, mid: Real, err: Real) -> Real:
         """What rounding a sum at its end loses, where it was accumulated with more bits."""
-        return np.where(self.more_bits, self.u * (np.abs(mid) + err), 0.0)
+        return self.u * (np.abs(mid) + err) if self.more_bits else np.zeros(())
 
-    def _library(self, ulps: float) -> float:
+    def _of_function(self, ulps: float) -> float:
         """The roundings of a function: one of those of a library's, and a few others, where it has more bits within."""
         if not self.more_bits:
             return ulps * self.u
