@@ -250,7 +250,11 @@ class FirstOrder:
     ) -> dict[Node, Real]:
         """The norms, means of that power, of what is carried through the graph from roundings times drawn numbers."""
         rng = np.random.Generator(np.random.SFC64(self.seed))
-        piece = max(1, min(DRAWS, AT_ONCE // max(node.size for node in self.values)))
+        reached = {node for node in own if node in self.inner}
+        for node in self.values:  # each after its inputs
+            if not reached.isdisjoint(node.inputs):
+                reached.add(node)
+        piece = max(1, min(DRAWS, AT_ONCE // max((node.size for node in reached), default=1)))
         pieces = [min(piece, DRAWS - begun) for begun in range(0, DRAWS, piece)]
         found: dict[Node, list[Real]] = {node: [] for node in self.values}
         for count in pieces:
@@ -301,8 +305,10 @@ def _within(numbers: Real, bits: int) -> bool:
 
 
 def _mean(norms: list[Real], weights: list[int], power: float) -> Real:
+    if len(norms) == 1:
+        return norms[0]
     top = np.max(norms, axis=0)
-    if len(norms) == 1 or math.isinf(power):
+    if math.isinf(power):
         return np.asarray(top)
     shares = np.array(norms) / np.maximum(top, SMALLEST)
     return np.asarray(top * np.average(shares**power, axis=0, weights=weights) ** (1 / power))
