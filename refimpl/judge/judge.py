@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -65,28 +64,35 @@ class Judge:
         bound: str = BOTH,
     ) -> None:
         self.spec, self.batch, self.bound = spec, batch, bound
-        self.truth = truth or self._in_float64() or certify_batch(spec, batch)
         self.written = bounds
-        self._tolerance = cache(self._found)
+        self._tolerances: dict[tuple[Arithmetic, bool, bool], Tolerance] = {}
+        self.truth = truth or self._in_float64() or certify_batch(spec, batch)
 
     def _in_float64(self) -> Certificate | None:
         """For float32, the certificate of float64's own bounds, if the network is large and they are small enough."""
         spec, batch = self.spec, self.batch
         if batch.dtype != "float32" or len(batch.x) * sum(w.size for w in batch.params.values()) < LARGE:
             return None
-        truth = certify_in_float64(spec, batch)
-        allowed = tolerance(spec, batch, truth, ARITHMETICS[batch.dtype], inputs=True, by=self.bound)
+        truth, arithmetic = certify_in_float64(spec, batch), ARITHMETICS[batch.dtype]
+        allowed = tolerance(spec, batch, truth, arithmetic, inputs=True, by=self.bound)
         sufficient = all(
             (ball.rad <= SHARE * np.minimum(allowed.worst_case[name], allowed.statistical[name])).all()
             for name, ball in {"loss": truth.loss, **truth.grads}.items()
         )
-        return truth if sufficient else None
+        if not sufficient:
+            return None
+        if not self.written:
+            self._tolerances = {(arithmetic, inputs, False): allowed for inputs in (False, True)}
+        return truth
 
     def tolerance(self, arithmetic: Arithmetic, *, inputs: bool = False, repeated: bool = False) -> Tolerance:
         """How far an answer in an arithmetic may lie from the truth; of the gradient of x too where `inputs` are asked
         for. `repeated`: whether terms that repeat were looked for in every sum.
         """
-        return self._tolerance(arithmetic, inputs, repeated)
+        key = arithmetic, inputs, repeated
+        if key not in self._tolerances:
+            self._tolerances[key] = self._found(*key)
+        return self._tolerances[key]
 
     def _found(self, arithmetic: Arithmetic, inputs: bool, repeated: bool) -> Tolerance:
         if self.written:
