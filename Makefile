@@ -12,7 +12,7 @@ SEED ?= 0
 SAVED ?= benchmarks/results/cpu.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-all test-gpu coverage lint format typecheck conform vectors soak false-alarms arithmetics-measure diagnosis-measure training-measure browser docs pictures fuzz mutation bench bench-gpu bench-compare bench-save certify-gradcheck pytest-benchmark wheel-check clean
+.PHONY: help setup check test test-all test-gpu coverage lint format typecheck conform vectors soak false-alarms detection arithmetics-measure diagnosis-measure training-measure browser docs pictures fuzz mutation bench bench-gpu bench-compare bench-save certify-gradcheck pytest-benchmark wheel-check clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ soak: $(READY) ## random networks through every backend, float64 and float32 (CO
 false-alarms: COUNT = 200
 false-alarms: $(READY) ## the largest errors of right implementations as shares of their bounds, half an hour (COUNT=200 SEED=0)
 	$(THREADS) $(BIN)/python tests/false_alarms.py --count $(COUNT) --seed $(SEED)
+
+detection: $(READY) ## what the tolerance notices of bugs planted in right answers, into docs/detection-table.md, two minutes (SEED=0)
+	$(THREADS) $(BIN)/python tests/detection.py --seed $(SEED) --out docs/detection-table.md
 
 arithmetics-measure: COUNT = 500
 arithmetics-measure: $(READY) ## the same for emulated TF32, bfloat16, float16 and tensor cores, declared or not (COUNT=500 SEED=0)

@@ -16,7 +16,7 @@ version = release = installed("refimpl")
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_math_renderer = "mathml"
 napoleon_google_docstring = False
-exclude_patterns = ["_build", "adapters", "pictures"]
+exclude_patterns = ["_build", "adapters", "pictures", "detection-table.md"]
 html_theme = "furo"
 html_title = f"refimpl {version}"
 templates_path: list[str] = []

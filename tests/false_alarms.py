@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -181,8 +181,8 @@ def listed_program(build: Callable[[], Listed]) -> Iterator[Found]:
     listed = build()
     held = of_problem(listed.network) if listed.network else of_program(listed)
     for one in listed.answers:
-        share = shares(one.run(), held, (FLUSHING if one.flushes else ARITHMETICS)[listed.dtype])
-        yield f"{listed.name}: {one.name}", listed.dtype, listed.name, share
+        arithmetic = replace(listed.arithmetic, flushes_subnormals=one.flushes)
+        yield f"{listed.name}: {one.name}", arithmetic.name, listed.name, shares(one.run(), held, arithmetic)
 
 
 # --------------------------------------------------------------------------------------------------------------

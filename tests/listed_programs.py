@@ -1,11 +1,11 @@
 """Right programs, each of which breaks a bound like √n or a naive one: long sums of equal terms, functions whose errors
-have one sign, softmax by exponentials of base 2. `PROGRAMS` lists what makes each.
+have one sign, softmax by exponentials of base 2, fast convolutions. `PROGRAMS` lists what makes each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from convolutions import conv2d, torch_conv2d
+from convolutions import numbers as convolved
 from networks import network
 from right_implementations import Arrays, Style, backpropagate
 from structured_data import structured
 from summation import Array, products_by, sequential, shuffled, strided
 
+from refimpl.network.arithmetic import PRESETS, Arithmetic
 from refimpl.network.random_problems import Problem
 from refimpl.truth import graph
 from refimpl.truth.elementwise import activation
@@ -39,7 +42,9 @@ class Named:
 
 @dataclass(frozen=True)
 class Listed:
-    """A program: its results as a graph of given numbers, or a network; and right implementations of it."""
+    """A program: its results as a graph of given numbers, or a network; and right implementations of it, in an
+    arithmetic.
+    """
 
     name: str
     answers: tuple[Named, ...]
@@ -47,7 +52,7 @@ class Listed:
     given: Mapping[str, Array]
     parts: int = 1
     network: Problem | None = None
-    dtype: str = "float32"
+    arithmetic: Arithmetic = PRESETS["float32"]
 
 
 def one(name: str, value: Callable[[], Any], flushes: bool = False) -> Named:
@@ -233,6 +238,31 @@ def zero_weights(order: str) -> Listed:
     return of_network(f"weights 0, labels {order}", Problem(problem.spec, problem.params, problem.x, y, 0, 0), *more)
 
 
+def in_bfloat16(n: int) -> Listed:
+    """Linear layer and cross-entropy of torch in bfloat16, all weights 0."""
+    problem = structured("weights 0, sorted", True, n, "float32", 0)
+
+    def by_torch() -> Arrays:
+        x, w, b = (torch.tensor(array).bfloat16() for array in (problem.x, *problem.params.values()))
+        leaves = [w.requires_grad_(), b.requires_grad_()]
+        torch.nn.functional.cross_entropy(torch.nn.functional.linear(x, w, b), torch.tensor(problem.y)).backward()
+        return {name: leaf.grad.float().numpy() for name, leaf in zip(problem.params, leaves, strict=True)}
+
+    name = f"softmax regression in bfloat16, weights 0, N = {n:,}"
+    return Listed(name, (Named("torch", by_torch),), {}, {}, network=problem, arithmetic=PRESETS["bfloat16"])
+
+
+def convolution(kind: str, size: int, algorithm: str) -> Listed:
+    """Of 3 × 3 and 8 outputs, by torch without oneDNN."""
+    data = convolved(kind, (16, 1, size, size))
+    ends = {"sum": conv2d(*(given(name, data[name].shape) for name in ("x", "w")))}
+    return Listed(
+        f"convolution of {size} × {size} {kind} numbers, declared {algorithm}",
+        (one("torch without oneDNN", lambda: torch_conv2d(data["x"], data["w"], onednn=False)),), ends,
+        {name: data[name] for name in ("x", "w")}, arithmetic=replace(PRESETS["float32"], convolution=algorithm),
+    )  # fmt: skip
+
+
 def wide() -> Listed:
     """All weights 0.1, 4-4096-2."""
     spec, rng = network((4, 4096, 2), ["relu", "identity"], "squared_error"), np.random.default_rng(0)
@@ -293,7 +323,14 @@ PROGRAMS: tuple[Callable[[], Listed], ...] = (
     layer_norm_bias,
     *(partial(softmax_regression, kind) for kind in ("all rows equal", "rows 1e-4 apart")),
     *(partial(zero_weights, order) for order in ("sorted", "shuffled", "i mod 10")),
+    *(partial(in_bfloat16, n) for n in (512, 4096)),
     wide,
     tanh_slopes,
     exponentials_of_two,
+    # NNPACK takes tiles of 16 × 16 and FFT for the one size, Winograd's F(6, 3) for the other
+    *(
+        partial(convolution, kind, size, algorithm)
+        for size, algorithm in ((28, "fft"), (34, "winograd"))
+        for kind in ("normal", "sparse", "bright")
+    ),
 )

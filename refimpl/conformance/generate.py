@@ -27,7 +27,7 @@ from refimpl.formats.errors import CertificationError, ConformanceError
 from refimpl.judge.bounds import Tolerance
 from refimpl.judge.judge import Judge
 from refimpl.judge.submission import Submission
-from refimpl.judge.verdicts import DECISIVE, largest_element
+from refimpl.judge.verdicts import largest_element
 from refimpl.judge.workers import spread
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.batch import validate
@@ -38,6 +38,7 @@ from refimpl.truth.precision import working_precision
 FORMAT = "refimpl.vectors/2"
 LARGEST_FILE = 190_000  # bytes
 KILL = 100.0
+CLEAR = 0.01  # of an array's largest element: a wider tolerance is not written
 ATTEMPTS = 30
 PRECISION = 200  # bits, of what a fault computes
 
@@ -102,7 +103,7 @@ def _as_float32(judge: Judge) -> tuple[dict[str, Array], Array, Array]:
 def _one_expected(name: str, ball: Balls, bounds: Mapping[str, Tolerance], largest: float, exact: bool) -> Expected:
     def decided(bound: Tolerance, right: Real, across: Real) -> Real:
         total = _outwards(right + 3 * ball.tail_rad + np.abs(ball.tail))
-        limit = DECISIVE * max(largest, bound.arithmetic.smallest_normal)
+        limit = CLEAR * max(largest, bound.arithmetic.smallest_normal)
         return np.where((total <= limit) & (across == right), total, np.inf)
 
     def written(forms: Mapping[str, Real]) -> dict[str, Real]:

@@ -44,7 +44,6 @@ from refimpl.formats.errors import DataError
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL, Row, apart
 from refimpl.judge.submission import Submission, Unusable
-from refimpl.judge.verdicts import DECISIVE
 from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.network.batch import validate
 from refimpl.network.spec import NetworkSpec
@@ -54,6 +53,7 @@ CONFIRMATIONS = 3  # elements that must agree on a fitted number, the one it was
 CHANCE = 2.0**-40  # below which a trace is taken to be no accident
 STEPS = (*(10.0**-k for k in range(1, 13)), 2.0**-26, 2.0 ** -(52 ** (1 / 3)))
 FORWARD = ("weighted_input", "activation")  # the equations of the forward pass up to the losses
+CLEAR = 0.01  # the share of a difference that its tolerance may have
 NEARLY = 0.1  # how far a difference quotient may be off, of the largest element
 MAX_SUSPECTS = 3
 ROUNDING = 64  # unit roundoffs
@@ -646,9 +646,9 @@ class _Search:
         answer, truth = self.case.answer[name], self.case.truth(name)
         if answer.shape != truth.shape:
             largest = np.abs(grad.mid).max(initial=0.0)
-            return bool(largest == 0 or grad.err.max(initial=0.0) <= DECISIVE * largest)
+            return bool(largest == 0 or grad.err.max(initial=0.0) <= CLEAR * largest)
         at, distance = self.case.miss(name)
-        return bool(grad.err[at] <= DECISIVE * distance)
+        return bool(grad.err[at] <= CLEAR * distance)
 
     def _no_accident(self, hypothesis: _Hypothesis, tried: int) -> bool:
         """Whether none of so many would be likely to come this near by accident, for each of the causes where it says
@@ -661,7 +661,7 @@ class _Search:
             # alone, a fault may change nothing where another makes it change something
             names = (touched.get((cause.fault.name, cause.layer)) or hypothesis.touched) & set(self.case.wrong)
             chance = min((self._chance(name, hypothesis.grads[name]) for name in names), default=1.0)
-            if tried * chance > DECISIVE:
+            if tried * chance > CLEAR:
                 return False
         return True
 
@@ -686,7 +686,7 @@ class _Search:
         change = np.concatenate([(grads[name].mid - without.grads[name].mid).ravel() for name in names])
         err = np.concatenate([grads[name].err.ravel() for name in names])
         truth = np.concatenate([without.grads[name].mid.ravel() for name in names])
-        clear = (change != 0) & (np.abs(change) * DECISIVE >= err)
+        clear = (change != 0) & (np.abs(change) * CLEAR >= err)
         if clear.sum() < CONFIRMATIONS:
             return False
         # a mere multiple of the right gradient has any number of causes
@@ -713,7 +713,7 @@ class _Search:
             if fault.name in found or not self._loses(planted := self._planted(causes), reader):
                 continue
             hypothesis = self._predict(causes, None, wholly=False, planted=planted, reader=reader)
-            if hypothesis and len(tried) * self._coincidence(hypothesis) <= DECISIVE:
+            if hypothesis and len(tried) * self._coincidence(hypothesis) <= CLEAR:
                 found[fault.name] = causes
                 self._note_loss(planted.loss, reader)
         return list(found.values())
@@ -854,7 +854,7 @@ class _Search:
                 answer = float(case.answer[name][index])
                 if not abs(answer - quotient) <= error:
                     return False
-                if index == at and name in case.wrong and error > DECISIVE * distance:
+                if index == at and name in case.wrong and error > CLEAR * distance:
                     decisive = False
                 chance *= _chance_of_multiple(answer * width, float(place), case.dtype)
                 usual *= _chance_of_multiple(float(case.truth(name)[index]) * width, float(place), case.dtype)
@@ -925,7 +925,7 @@ def _loss_explanations(case: _Case, known: bool) -> Iterator[Causes]:
         fault.plant(mistaken, layer, None)
         forward = forward or recursion.forward(mistaken.spec, mistaken.equations)
         predicted = reader(recursion.cost(mistaken.spec, forward, mistaken.equations))
-        return bool(abs(loss - predicted.mid) <= predicted.err <= DECISIVE * abs(loss - truth))
+        return bool(abs(loss - predicted.mid) <= predicted.err <= CLEAR * abs(loss - truth))
 
     def overflows(fault: Fault) -> bool:
         own = fault.on_loss and known

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from refimpl.judge.first_order import FirstOrder
-from refimpl.judge.remainders import WIDE, Remainders
+from refimpl.judge.remainders import Remainders
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import SMALLEST
 from refimpl.truth.graph import Node, cast, order, read
-from refimpl.truth.numbers import NumberAlgebra
+from refimpl.truth.numbers import NumberAlgebra, blas_in_one_thread
 from refimpl.truth.rounding import RoundingAlgebra, unbounded
 
 Real = NDArray[np.float64]
@@ -30,6 +28,7 @@ Bounds = dict[str, Real]
 BOTH, FIRST_ORDER, THEOREM = "both", "first-order", "worst-case"
 ROUNDS = 3  # of looking for a reach that holds its own remainders
 MINOR = 2.0**-6  # of a bound: what comes on top
+COARSE = 2.0**-14  # roundings above this are followed to all orders
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,10 @@ def bounds(
     """The bounds of the named ends of a graph at the `given` numbers. `parts`: what may be divided by last; `seed`: of
     the sketches; `repeated`: whether to look in every sum for terms that repeat, which takes its time; `by`: `BOTH`,
     or `FIRST_ORDER` in place of the statistical bounds, or the `THEOREM` alone, the others being inf; `known`: values
-    that are certified, and `slopes`: (f, f') of the function that is applied to a node.
+    that are certified, and `slopes`: (f, f', f'') of the function that is applied to a node.
     """
-    # the sums of BLAS depend on the number of threads; bounds may be infinite
-    with _loaded().limit(limits=1, user_api="blas"), np.errstate(all="ignore"):
+    with blas_in_one_thread(), np.errstate(all="ignore"):  # bounds may be infinite
         return _bounds(ends, given, arithmetic, parts, seed, repeated, by, known or {}, slopes or {})
-
-
-@cache
-def _loaded() -> ThreadpoolController:
-    """The libraries that compute in threads."""
-    return ThreadpoolController()
 
 
 def _bounds(
@@ -103,7 +95,7 @@ def _bounds(
             numbers.evaluated[node.inputs[0], node.static[0]] = slopes[node.inputs[0]]
     found = read(nodes, numbers, known)
     values = {node: found[node] for node in nodes}
-    walk = RoundingAlgebra(arithmetic, lambda node, *mids: values[node], parts=parts)
+    walk = RoundingAlgebra(arithmetic, lambda node, *mids: values[node], {}, numbers.derivatives, parts=parts)
     worst = across = _errors(ends, walk)
     if walk.near_kinks:
         across = _errors(ends, replace(walk, across_kinks=True))
@@ -116,18 +108,15 @@ def _bounds(
     if by == THEOREM:
         unknown = {name: np.full(node.shape, np.inf) for name, node in ends.items()}
         return Tolerance(_named(ends, worst), _named(ends, across), unknown, unknown, arithmetic, saturated=saturated)
-    for key, local in walk.locals.items():
-        begun = numbers.evaluated[key]
-        if len(begun) == 2 and (np.isfinite(local.turn) & (local.turn <= WIDE * local.curvature)).all():
-            numbers.evaluated[key] = np.stack([*begun, local.bend])
     first_order = FirstOrder(values, walk, numbers, seed, repeated, by == FIRST_ORDER)
-    likely = first_order.statistical()
+    coarse = by == BOTH and arithmetic.coarsest > COARSE
+    likely = first_order.displaced() if coarse else first_order.statistical()
     # what is below float64's range is not 0, and may lie beside a kink
     reach = {node: np.where(worst[node] > 0, np.maximum(err, SMALLEST), 0.0) for node, err in likely.items()}
-    beyond = Remainders(walk, numbers, reach)
+    beyond = Remainders(walk, numbers, reach, kinks_only=coarse)
     remainder = _errors(ends, beyond)
     jumps = _errors(ends, beyond.across()) if beyond.near_kinks else {}
-    if any((remainder[node] > MINOR * reach[node]).any() for node in ends.values()):
+    if not coarse and any((remainder[node] > MINOR * reach[node]).any() for node in ends.values()):
         remainder = _through_the_graph(remainder, beyond, first_order)
     statistical = {node: np.minimum(worst[node], likely[node] + remainder[node]) for node in ends.values()}
     jumped = {node: np.minimum(across[node], likely[node] + jumps.get(node, remainder[node])) for node in ends.values()}

@@ -10,7 +10,7 @@ upper confidence limits, whose failure is part of the false-alarm probability: a
 distributions, pseudorandom generators, embeddings, and data stream computation", J. ACM 53, 2006).
 
 Where √n is false: roundings of values that store to the same number are one error; library functions, whose errors
-have no mean of zero over a narrow window, add linearly.
+have no mean of zero over a narrow window, add linearly, and so do the outputs of a fast convolution, which share them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.judge.tangents import SideBySide, Tangent, Tangents
+from refimpl.judge.tangents import Displaced, SideBySide, Tangent, Tangents
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import SMALLEST
 from refimpl.truth.balls import as_matrices
@@ -35,10 +35,13 @@ from refimpl.truth.suprema import Local
 
 Real = NDArray[np.float64]
 Values = Mapping[Node, Real]
-Drawn = Callable[[np.random.Generator, Node], Any]
+Drawn = Callable[[np.random.Generator, Node, int], Any]
 Norm = Callable[[Tangent, Node], Real]
+Carried = Callable[[Callable[[Node], Tangent]], dict[Node, Tangent]]
 FALSE_ALARM = 2.0**-40  # the probability of one or more false alarms on one answer
 DRAWS = 128
+LARGEST_OF_DRAWS = 2.75  # of the magnitudes of so many normal numbers, about
+AT_ONCE = 2**28  # numbers in an array of tangents, of which there are several
 EXACT = 500  # roundings, up to which every sensitivity is computed
 NEGLIGIBLE = 2.0**-20
 LINEAR = frozenset({"apply", "softmax", "log_sum_exp", "normalise", "inverse_deviation"})  # library functions
@@ -70,7 +73,7 @@ class PointRoundings(RoundingAlgebra):
     def _local(self, where: Node, function: Any, a: tuple[Real, Real]) -> Local:
         value, slope, curvature = np.abs(self.numbers.derivatives(where, function, a[0])[:3])
         none = np.zeros_like(value)
-        return Local(value, slope, curvature, none, none, none)
+        return Local(value, slope, curvature, none, none)
 
     def contract(self, node: Node, a: tuple[Real, Real], b: tuple[Real, Real]) -> Terms:
         made = super().contract(node, a, b)
@@ -120,8 +123,8 @@ def cells(values: Real, u: float) -> NDArray[np.intp]:
 
 class FirstOrder:
     """Linear part + λ √Σ(∂output/∂node × rounding)² at the `values` of a graph's nodes, at all of them at once.
-    The linear part is of what has no mean of zero: library functions, flushing to zero, and all roundings of an
-    arithmetic that is biased.
+    The linear part is of what has no mean of zero, library functions, flushing to zero and all roundings of an
+    arithmetic that is biased, and of what outputs share, as those of a fast convolution do.
     """
 
     def __init__(
@@ -135,8 +138,12 @@ class FirstOrder:
         self.spread = math.sqrt(2 * math.log(1 / self.chance))
         self.inner = {one for node in values for one in node.inputs}  # an end's own rounding is known
         point = PointRoundings(arithmetic, numbers, walk.parts, repeated, biased)
-        unlimited = replace(arithmetic, smallest_normal=0.0, smallest_subnormal=0.0, flushes_subnormals=False)
+        fast = arithmetic.convolution != "direct"
+        unlimited = replace(
+            arithmetic, smallest_normal=0.0, smallest_subnormal=0.0, flushes_subnormals=False, convolution="direct"
+        )
         nearest = PointRoundings(unlimited, numbers, walk.parts, repeated, biased)
+        within = PointRoundings(replace(unlimited, unit_roundoff=walk.summing), numbers, walk.parts, repeated, biased)
         self.random: dict[Node, Real] = {}
         self.biased: dict[Node, Real] = {}
         for node, value in values.items():
@@ -144,9 +151,12 @@ class FirstOrder:
             rounding = point.own(node, value, *inputs)
             # what may underflow in a number of usual size is nothing beside that number's roundings
             rounding = np.where(rounding > NEGLIGIBLE * self.u * np.abs(value), rounding, 0.0)
-            one_sided = biased or node.rule in LINEAR or (arithmetic.truncated and node.rule == "contract")
-            if one_sided or arithmetic.flushes_subnormals:
+            library = node.rule in LINEAR
+            one_sided = biased or (library and not walk.more_bits) or (arithmetic.truncated and node.rule == "contract")
+            if one_sided or library or arithmetic.flushes_subnormals or fast:
                 even = np.zeros(()) if one_sided else nearest.own(node, value, *inputs)
+                if library and not one_sided:  # what is computed with more bits is rounded to nearest
+                    even = np.maximum(even - within.own(node, value, *inputs), 0.0)
                 _put(self.biased, node, rounding - np.minimum(even, rounding))
                 rounding = np.minimum(even, rounding)
             _put(self.random, node, rounding)
@@ -156,12 +166,37 @@ class FirstOrder:
         linear = self.one_norm(self.biased)
         return {node: unbounded(err + linear[node]) for node, err in self._quadratic().items()}
 
+    def displaced(self) -> dict[Node, Real]:
+        """The bound of every node to all orders: the linear part, and how far the graph goes astray when all roundings
+        are drawn many times as large: in root mean square, brought to λ, and at most, which counts where it saturates.
+        """
+        wide = 1 / math.sqrt(_chi_square(self.chance))
+        times = self.spread * wide / LARGEST_OF_DRAWS
+        linear = self.one_norm(self.biased)
+        whole = {
+            node: times * np.hypot(self.random.get(node, 0.0), self.biased.get(node, 0.0))
+            for node in self.random.keys() | self.biased.keys()
+        }
+
+        def away(draws: Callable[[Node], Tangent]) -> dict[Node, Tangent]:
+            found = read(self.values, Displaced(self.numbers, self.values, draws))
+            return {node: one - self.values[node] if one.ndim > node.ndim else None for node, one in found.items()}
+
+        def astray(tangents: Tangent, node: Node) -> Real:
+            norm = LARGEST_OF_DRAWS * _root_mean_square(tangents, node)
+            return norm if tangents is None else np.maximum(np.abs(tangents).max(axis=0), norm)
+
+        return {
+            node: unbounded(linear[node] + np.hypot(most, self.spread * self._last(self.random, node)))
+            for node, most in self._drawn(whole, self._gaussian, astray, away, math.inf).items()
+        }
+
     def one_norm(self, own: Mapping[Node, Real]) -> dict[Node, Real]:
         """Σ |∂node/∂source| × own, or its upper confidence limit."""
         if _few(own):
             return {node: _total(tangents, node) for node, tangents in self._sensitivities(own).items()}
         wide = 1 / _root_moment(self.chance)
-        norms = self._sketched(own, _cauchy, _mean_root_square)
+        norms = self._sketched(own, _cauchy, _mean_root_square, 0.5)
         return {node: wide * norm + self._last(own, node) for node, norm in norms.items()}
 
     def _quadratic(self) -> dict[Node, Real]:
@@ -174,42 +209,63 @@ class FirstOrder:
             found = self._sensitivities(own)
             return {node: self.spread * _root_of_squares(t, group, node) for node, t in found.items()}
         wide = 1 / math.sqrt(_chi_square(self.chance))
-        norms = self._sketched(own, self._gaussian, _root_mean_square)
+        norms = self._sketched(own, self._gaussian, _root_mean_square, 2.0)
         return {node: self.spread * np.hypot(wide * norm, self._last(own, node)) for node, norm in norms.items()}
 
-    def _gaussian(self, rng: np.random.Generator, node: Node) -> NDArray[np.float32]:
+    def _gaussian(self, rng: np.random.Generator, node: Node, draws: int) -> NDArray[np.float32]:
         """What stores alike, alike."""
         cell = cells(self.values[node], self.u)
         count = int(cell.max()) + 1
-        drawn = rng.standard_normal((DRAWS, count), np.float32)[:, cell]
+        drawn = rng.standard_normal((draws, count), np.float32)[:, cell]
         if count < node.size:
             repeated = (np.bincount(cell) > 1)[cell]
-            drawn[:, repeated] += rng.standard_normal((DRAWS, int(repeated.sum())), np.float32)  # or as if by chance
-        return drawn.reshape(DRAWS, *node.shape)
+            drawn[:, repeated] += rng.standard_normal((draws, int(repeated.sum())), np.float32)  # or as if by chance
+        return drawn.reshape(draws, *node.shape)
 
-    def _sketched(self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm) -> dict[Node, Real]:
+    def _sketched(self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm, power: float) -> dict[Node, Real]:
         """The norms of every node's tangents along what is drawn: in float32 where nothing is far from 1 and nothing
         comes out so.
         """
         if self._usual(own):
-            found = self._norms(own, drawn, norm, np.float32, self.u)
+            found = self._norms(own, drawn, norm, power, np.float32, self.u)
             if all(_within(one, 60) for one in found.values()):
                 return {node: self.u * one.astype(np.float64) for node, one in found.items()}
-        return self._norms(own, drawn, norm, np.float64, 1.0)
+        return self._norms(own, drawn, norm, power, np.float64, 1.0)
 
-    def _norms(self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm, dtype: Any, unit: float) -> dict[Node, Real]:
+    def _norms(
+        self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm, power: float, dtype: Any, unit: float
+    ) -> dict[Node, Real]:
         """The norms in a dtype, as multiples of a unit."""
-        rng = np.random.Generator(np.random.SFC64(self.seed))
-
-        def draws(node: Node) -> Tangent:
-            if node not in self.inner or node not in own:
-                return None
-            return np.asarray(own[node] / unit, dtype) * drawn(rng, node)
-
         evaluated = {key: np.asarray(one, dtype) for key, one in self.numbers.evaluated.items()}
         values = {node: np.asarray(value, dtype) for node, value in self.values.items()}
-        tangents = read(self.values, Tangents(SideBySide(self.numbers.known, evaluated), values, draws))
-        return {node: norm(tangents[node], node) for node in self.values}
+
+        def tangents(draws: Callable[[Node], Tangent]) -> dict[Node, Tangent]:
+            return read(self.values, Tangents(SideBySide(self.numbers.known, evaluated), values, draws))
+
+        short = {node: np.asarray(one / unit, dtype) for node, one in own.items()}
+        return self._drawn(short, drawn, norm, tangents, power)
+
+    def _drawn(
+        self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm, carried: Carried, power: float
+    ) -> dict[Node, Real]:
+        """The norms, means of that power, of what is carried through the graph from roundings times drawn numbers."""
+        rng = np.random.Generator(np.random.SFC64(self.seed))
+        reached = {node for node in own if node in self.inner}
+        for node in self.values:  # each after its inputs
+            if not reached.isdisjoint(node.inputs):
+                reached.add(node)
+        piece = max(1, min(DRAWS, AT_ONCE // max((node.size for node in reached), default=1)))
+        pieces = [min(piece, DRAWS - begun) for begun in range(0, DRAWS, piece)]
+        found: dict[Node, list[Real]] = {node: [] for node in self.values}
+        for count in pieces:
+
+            def draws(node: Node, count: int = count) -> Tangent:
+                return own[node] * drawn(rng, node, count) if node in self.inner and node in own else None
+
+            tangents = carried(draws)
+            for node, norms in found.items():
+                norms.append(norm(tangents[node], node))
+        return {node: _mean(norms, pieces, power) for node, norms in found.items()}
 
     def _usual(self, own: Mapping[Node, Real]) -> bool:
         """Whether no product of two numbers leaves float32's range."""
@@ -248,9 +304,19 @@ def _within(numbers: Real, bits: int) -> bool:
     return bool(((magnitudes == 0) | ((magnitudes > 2.0**-bits) & (magnitudes < 2.0**bits))).all())
 
 
-def _cauchy(rng: np.random.Generator, node: Node) -> Any:
-    above, below = (rng.standard_normal((DRAWS, *node.shape), np.float32) for _ in range(2))
-    return above / np.where(below == 0, np.float32(2.0**-30), below)  # a short number may be drawn as 0
+def _mean(norms: list[Real], weights: list[int], power: float) -> Real:
+    if len(norms) == 1:
+        return norms[0]
+    top = np.max(norms, axis=0)
+    if math.isinf(power):
+        return np.asarray(top)
+    shares = np.array(norms) / np.maximum(top, SMALLEST)
+    return np.asarray(top * np.average(shares**power, axis=0, weights=weights) ** (1 / power))
+
+
+def _cauchy(rng: np.random.Generator, node: Node, draws: int) -> Any:
+    above, below = (rng.standard_normal((draws, *node.shape), np.float32) for _ in range(2))
+    return above / np.where(below == 0, np.float32(2.0**-24), below)  # a short number is drawn as 0 too often
 
 
 def _root_of_squares(tangents: Tangent, group: NDArray[np.intp], node: Node) -> Real:
@@ -270,7 +336,7 @@ def _total(tangents: Tangent, node: Node) -> Real:
 def _root_mean_square(tangents: Tangent, node: Node) -> Real:
     if tangents is None:
         return np.zeros(node.shape)
-    norm = np.asarray(np.sqrt(np.einsum("k...,k...->...", tangents, tangents) / DRAWS))
+    norm = np.asarray(np.sqrt(np.einsum("k...,k...->...", tangents, tangents) / len(tangents)))
     low = norm < 2.0**-450  # squares that underflow
     if low.any():
         few = tangents[:, low]

@@ -31,8 +31,10 @@ from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.network.batch import Batch
 from refimpl.network.spec import NetworkSpec
 from refimpl.truth.balls import Balls
-from refimpl.truth.certification import Certificate, certify_batch
+from refimpl.truth.certification import Certificate, certify_batch, certify_in_float64
 
+LARGE = 2**26  # products in the forward pass, ten times those of 784-128-64-10 on 64 samples
+SHARE = 0.01  # of a tolerance: what a certificate may be off
 UNKNOWN = 10  # keys that are not the network's, of which each has a row
 
 Array = NDArray[Any]
@@ -63,9 +65,22 @@ class Judge:
         bound: str = BOTH,
     ) -> None:
         self.spec, self.batch, self.bound = spec, batch, bound
-        self.truth = certify_batch(spec, batch) if truth is None else truth
+        self.truth = truth or self._in_float64() or certify_batch(spec, batch)
         self.written = bounds
         self._tolerance = cache(self._found)
+
+    def _in_float64(self) -> Certificate | None:
+        """For float32, the certificate of float64's own bounds, if the network is large and they are small enough."""
+        spec, batch = self.spec, self.batch
+        if batch.dtype != "float32" or len(batch.x) * sum(w.size for w in batch.params.values()) < LARGE:
+            return None
+        truth = certify_in_float64(spec, batch)
+        allowed = tolerance(spec, batch, truth, ARITHMETICS[batch.dtype], inputs=True, by=self.bound)
+        sufficient = all(
+            (ball.rad <= SHARE * np.minimum(allowed.worst_case[name], allowed.statistical[name])).all()
+            for name, ball in {"loss": truth.loss, **truth.grads}.items()
+        )
+        return truth if sufficient else None
 
     def tolerance(self, arithmetic: Arithmetic, *, inputs: bool = False, repeated: bool = False) -> Tolerance:
         """How far an answer in an arithmetic may lie from the truth; of the gradient of x too where `inputs` are asked

@@ -27,18 +27,20 @@ NONLINEAR = BILINEAR | {"div", "normalise", "inverse_deviation"}
 class Remainders(RoundingAlgebra):
     """What the first order leaves out, carried in absolute values: products of errors and curvature, within `reach` of
     each node, and the jumps of derivatives where a kink is; unbounded where a function or the arithmetic takes no more.
+    `kinks_only`: what is smooth is not left out.
     """
 
     def __init__(
-        self, walk: RoundingAlgebra, numbers: NumberAlgebra, reach: Values, across_kinks: bool = False
-    ) -> None:
+        self, walk: RoundingAlgebra, numbers: NumberAlgebra, reach: Values, kinks_only: bool = False,
+        across_kinks: bool = False,
+    ) -> None:  # fmt: skip
         exact = Arithmetic("exact", 0.0, 0.0, 0.0, walk.arithmetic.largest)
         super().__init__(exact, walk.mids, across_kinks=across_kinks, parts=walk.parts)
-        self.walk, self.numbers, self.reach = walk, numbers, reach
+        self.walk, self.numbers, self.reach, self.kinks_only = walk, numbers, reach, kinks_only
 
     def across(self) -> Remainders:
         """With the jumps."""
-        return Remainders(self.walk, self.numbers, self.reach, across_kinks=True)
+        return Remainders(self.walk, self.numbers, self.reach, self.kinks_only, across_kinks=True)
 
     def within(self, reach: Values) -> Remainders:
         """The same within another reach."""
@@ -58,12 +60,16 @@ class Remainders(RoundingAlgebra):
     def apply(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
         (function, times), where = node.static, node.inputs[0]
         reach = a[1] + self.reach[where]
-        local = self._within(where, function, a[0], reach)
         slope, curvature = np.abs(self.numbers.derivatives(where, function, a[0])[1:3])
+        if self.kinks_only and not function.kinks:
+            return self._made(self.mids(node, a[0]), (curvature if times else slope) * a[1])
+        local = self._within(where, function, a[0], reach)
         if times == 0:
-            err = slope * a[1] + local.curvature * np.square(reach) / 2 + local.jump * reach
+            bent = 0.0 if self.kinks_only else local.curvature * np.square(reach) / 2
+            err = slope * a[1] + bent + local.jump * reach
         else:
-            err = curvature * a[1] + local.turn * reach + local.jump * self.across_kinks
+            bent = 0.0 if self.kinks_only else local.turn * reach
+            err = curvature * a[1] + bent + local.jump * self.across_kinks
         self.near_kinks |= bool(local.jump.any())
         return self._made(self.mids(node, a[0]), np.where((reach > 0) | np.isnan(reach), err, 0.0), local.value)
 
@@ -75,11 +81,7 @@ class Remainders(RoundingAlgebra):
             wide = np.isinf(found.value) | (found.jump > 0) | (found.curvature * reach > WIDE * found.slope)
             wide |= found.turn > WIDE * found.curvature
             if (wide & (reach > 0)).any():
-                few = suprema(function, mid[wide], reach[wide])
-                parts = {name: getattr(found, name).copy() for name in vars(found)}
-                for name, part in parts.items():
-                    part[wide] = getattr(few, name)
-                found = Local(**parts)
+                found = found.but(wide, suprema(function, mid[wide], reach[wide]))
             self.locals[key] = found
         return self.locals[key]
 
@@ -90,12 +92,15 @@ class Remainders(RoundingAlgebra):
         carried = a[1] + total[1]
         reach = carried + sum(self.reach[one] for one in node.inputs)
         mid = self.mids(node, a[0], total[0])
-        err = np.maximum(mid, SMALLEST) * (carried + np.expm1(reach) - reach)
+        bent = 0.0 if self.kinks_only else np.expm1(reach) - reach
+        err = np.maximum(mid, SMALLEST) * (carried + bent)
         return mid, np.where(node.static, err, 0.0)
 
     def log_sum_exp(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
         """Hoeffding's lemma: log Σ s e^d is at most Σ s d + (largest d − smallest d)²/8."""
         mid, err = super().log_sum_exp(node, a)
+        if self.kinks_only:
+            return mid, err
         reach = np.where(node.static, a[1] + self.reach[node.inputs[0]], 0.0)
         return mid, err + np.square(reach.max(axis=-1, keepdims=True)) / 2
 
@@ -125,7 +130,7 @@ def _beyond_linear(rule: str) -> Any:
         if rule in NONLINEAR:
             err = linear(*carried) if any(one.any() for one in carried) else np.zeros(node.shape)
             reach = [one + self.reach[node_in] for one, node_in in zip(carried, node.inputs, strict=True)]
-            if all(one.any() for one in reach) or rule not in BILINEAR:
+            if not self.kinks_only and (all(one.any() for one in reach) or rule not in BILINEAR):
                 err = err + np.maximum(out(*reach) - linear(*reach), 0.0)
         else:
             err = out(*carried)

@@ -2,9 +2,9 @@
 
 PASS          within the worst case and the statistical bound, on the right side of every kink.
 FAIL          outside either, whatever side of kinks an implementation is on; or not finite where the truth is.
-UNDETERMINED  no bound decides: both exceed 1 % of the array's largest element (or of the smallest normal number where
-              the whole array lies below it, where digits are lost anyway), an intermediate value may overflow, or a
-              kink lies within the rounding errors and the answer is what it would be on its other side.
+UNDETERMINED  no bound decides: both exceed the array's largest element (or the smallest normal number where the whole
+              array lies below it, where digits are lost anyway), an intermediate value may overflow, or a kink lies
+              within the rounding errors and the answer is what it would be on its other side.
 
 Where the truth is 0 throughout, no bound is small beside it; a 0 is a PASS there.
 """
@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from refimpl.judge.bounds import Tolerance
 from refimpl.judge.report import FAIL, PASS, UNDETERMINED, WORST_CASE, Row
 from refimpl.truth.balls import Balls
-
-DECISIVE = 0.01  # a bound above this share of an array's largest element decides nothing
 
 Array = NDArray[Any]
 
@@ -52,11 +50,11 @@ def judged(name: str, key: str, values: Array, truth: Balls, bounds: Tolerance, 
     bound = np.minimum(bounds.worst_case[key], bounds.statistical[key])
     across = np.minimum(bounds.across_kinks[key], bounds.statistical_across[key])
     distance, slack = truth.distance(values), 2 * truth.tail_rad
-    limit = DECISIVE * max(largest, bounds.arithmetic.smallest_normal)
+    limit = max(largest, bounds.arithmetic.smallest_normal)
     within = distance <= bound + slack
     outside = distance > bounds.across_kinks[key] + slack
     failed = ~(within | (distance <= across + slack) | np.isinf(across))
-    passed = ((largest == 0) & (values == 0)) | (within & np.isfinite(bound) & (bound + slack <= limit))
+    passed = ((largest == 0) & (values == 0)) | (within & np.isfinite(bound) & (bound + slack < limit))
     undetermined = ~(passed | failed)
     ratio = np.maximum(distance - slack, 0.0) / bound
     ratio = np.asarray(np.where(np.isnan(ratio), np.where(np.isfinite(values), 0.0, np.inf), ratio))
@@ -98,4 +96,4 @@ def _doubt(bound: Array, kinked: bool) -> str:
         return "an intermediate value may overflow, or its derivative is unbounded, within the rounding errors"
     if kinked:
         return "a kink lies within the rounding errors"
-    return f"the tolerance exceeds {DECISIVE:.0%} of the largest element"
+    return "the tolerance exceeds the largest element"

@@ -22,6 +22,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+# Winograd's F(m, 3) makes m outputs at a time along each axis; "winograd" is any up to F(6, 3)
+CONVOLUTIONS = ("direct", "winograd", "winograd F(4, 3)", "winograd F(2, 3)", "fft")
+
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -29,11 +32,12 @@ class Arithmetic:
 
     `unit_roundoff` u is half the distance from 1 to the next number, of what every operation returns. With
     `flushes_subnormals`, subnormal inputs and results become 0. `products`: the roundoff of the factors of a sum of
-    products; `accumulation`: that within sums, where it is not u; `block`: the number of terms in the blocks that are
-    summed one by one and then in pairs, 0 for any order. `truncated`: the number of products that a sum of products
-    takes at a time, cut to a multiple of `accumulation` times the largest, the sum cut to float32. `returned`: the
-    arithmetic whose numbers are returned, where it is coarser; `given`: the one that what is given is rounded to first.
-    Raises ValueError, with the field.
+    products; `accumulation`: that within sums and library functions, where it is not u; `block`: the number of
+    terms in the blocks that are summed one by one and then in pairs, 0 for any order. `truncated`: the number of
+    products that a sum of products takes at a time, cut to a multiple of `accumulation` times the largest, the sum
+    cut to float32. `returned`: the arithmetic whose numbers are returned, where it is coarser; `given`: the one
+    that what is given is rounded to first. `convolution`: the algorithm, one of `CONVOLUTIONS`;
+    `one_pass_variance`: as the mean of squares less the square of the mean. Raises ValueError, with the field.
     """
 
     name: str
@@ -48,6 +52,14 @@ class Arithmetic:
     truncated: int = 0
     returned: Arithmetic | None = None
     given: Arithmetic | None = None
+    convolution: str = "direct"
+    one_pass_variance: bool = False
+
+    @property
+    def coarsest(self) -> float:
+        """The largest roundoff of what it stores, multiplies, takes and returns."""
+        around = [other.unit_roundoff for other in (self.given, self.returned) if other]
+        return max(self.unit_roundoff, self.products, *around)
 
     def __post_init__(self) -> None:
         numbers = ("unit_roundoff", "smallest_normal", "smallest_subnormal", "largest", "products", "block")
@@ -57,6 +69,10 @@ class Arithmetic:
         if self.truncated < 0 or (self.truncated and not self.accumulation):
             raise ValueError(
                 f"Arithmetic: truncated must be 0, or more with an accumulation, got {self.truncated!r:.40}"
+            )
+        if self.convolution not in CONVOLUTIONS:
+            raise ValueError(
+                f"Arithmetic: convolution must be one of {', '.join(CONVOLUTIONS)}, got {self.convolution!r:.40}"
             )
 
 

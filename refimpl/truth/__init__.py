@@ -7,6 +7,7 @@
 - :mod:`~refimpl.truth.network`: the fully connected network as a graph
 - :mod:`~refimpl.truth.balls`, :mod:`~refimpl.truth.duals`, :mod:`~refimpl.truth.numbers`,
   :mod:`~refimpl.truth.rounding`: what a graph is read over: balls, derivatives along a direction, float64, error bounds
+- :mod:`~refimpl.truth.convolution`: what convolutions by fast algorithms round
 - :mod:`~refimpl.truth.precision`: the working precision of ball arithmetic
 
 It knows the definitions of functions only, and nothing of :mod:`refimpl.equations`: the truth may not share a

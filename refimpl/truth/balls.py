@@ -202,8 +202,8 @@ class BallAlgebra:
         return objects([one[times] * factor for one in self._expanded(node.inputs[0], function, times, a)], node.shape)
 
     def _expanded(self, where: Node, function: Elementwise, times: int, a: Arbs) -> list[Any]:
-        """The function's series at each number, as far as that derivative, or the first."""
-        length = max(times, 1) + 1
+        """The function's series at each number, as far as that derivative, or the second."""
+        length = max(times, 2) + 1
         series = self._series.get((where, function))
         if series is None or (series and series[0].prec < length):
             evaluated = [function.series(flint.arb_series([ball, 1], length)) for ball in a.ravel()]
@@ -215,12 +215,12 @@ class BallAlgebra:
         return series
 
     def slopes(self, where: Node) -> NDArray[np.float64]:
-        """(2, *shape): the numbers next to the values and derivatives of the function applied at a node, (0, *shape)
-        of none.
+        """(3, *shape): the numbers next to the function that is applied at a node and its first two derivatives,
+        (0, *shape) of none.
         """
         found = [series for (node, _), series in self._series.items() if node is where]
-        both = [[number(one[index]) for one in found[0]] for index in (0, 1)] if found else []
-        return np.array(both).reshape(len(both), *where.shape)
+        rows = [[number(one[times]) * factor for one in found[0]] for times, factor in enumerate((1, 1, 2)) if found]
+        return np.array(rows).reshape(len(rows), *where.shape)
 
     def softmax(self, node: Node, a: Arbs, total: Arbs) -> Arbs:
         return np.asarray(np.where(node.static, _exponential(a - total), objects([flint.arb(0)], ())))

@@ -36,9 +36,12 @@ from refimpl.truth.duals import DualAlgebra
 from refimpl.truth.gradients import cotangents
 from refimpl.truth.graph import Node, read
 from refimpl.truth.network import NetworkGraph, network_graph
+from refimpl.truth.numbers import NumberAlgebra, blas_in_one_thread
 from refimpl.truth.precision import working_precision
+from refimpl.truth.rounding import RoundingAlgebra, unbounded
 
 FIRST_PRECISION = 200
+FLOAT64_BITS = 53
 LAST_PRECISION = 8192
 CHECKED_BITS = 64  # of a certificate's check
 ACCURACY_BITS = 80  # every radius is at most 2^-80 of its value
@@ -53,7 +56,7 @@ class Certificate:
     `grads` has the parameters' keys and shapes, and `x` (in the shape of the batch's x); `values` holds, for the layers
     l = 2 … of the article's numbering, `zl`, `al`, `deltal` = ∂C/∂zl and `dal` = ∂C/∂al, each (N, n_l).
     `undecided` names what lies so near a kink that no precision tried could tell on which side. `slopes`: the numbers
-    next to f(z) and f'(z), (2, N, n), by the name of z, or "s − y" of a loss.
+    next to f(z), f'(z) and f''(z), (3, N, n), by the name of z, or "s − y" of a loss.
     """
 
     loss: Balls
@@ -107,6 +110,38 @@ def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
                     slopes={place: algebra.slopes(node) for node, place in graph.places.items()},
                 )
         precision = min(precision + missing + 32, LAST_PRECISION)
+
+
+def certify_in_float64(spec: NetworkSpec, batch: Batch) -> Certificate:
+    """What `certify_batch` says, with 53 bits and at the speed of BLAS: float64 values, and as radii the bounds of
+    their own rounding, inf where they say nothing.
+    """
+    graph = network_graph(spec, batch.targets(spec.n_out))
+    nodes, shapes = named_nodes(graph), {**spec.parameter_shapes, "x": (len(batch.x), *spec.input_shape)}
+    numbers = NumberAlgebra({**batch.params, "x": batch.x})
+
+    def mids(node: Node, *inputs: Array) -> Array:
+        return np.asarray(getattr(numbers, node.rule)(node, *inputs))
+
+    with blas_in_one_thread(), np.errstate(all="ignore"):
+        walk = RoundingAlgebra(ARITHMETICS["float64"], mids, {}, numbers.derivatives, across_kinks=True)
+        found = read(nodes.values(), walk)
+    balls = {name: _in_float64(found[node], shapes.get(name, node.shape)) for name, node in nodes.items()}
+    of_functions = {where: rows for (where, _), rows in numbers.evaluated.items() if where in graph.places}
+    return Certificate(
+        balls["loss"],
+        {name: balls[name] for name in graph.inputs},
+        {name: ball for name, ball in balls.items() if name not in graph.inputs and name != "loss"},
+        batch.dtype,
+        FLOAT64_BITS,
+        slopes={graph.places[where]: rows for where, rows in of_functions.items()},
+    )
+
+
+def _in_float64(pair: tuple[Array, Array], shape: tuple[int, ...]) -> Balls:
+    mid, err = pair
+    rad, nothing = np.broadcast_to(unbounded(err), mid.shape).reshape(shape), np.zeros(shape)
+    return Balls(mid.reshape(shape), rad, nothing, rad)
 
 
 def named_nodes(graph: NetworkGraph) -> dict[str, Node]:

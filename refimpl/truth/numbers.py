@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 import flint
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from refimpl.network.functions import Series
 from refimpl.truth.balls import as_matrices, number, rows_over
@@ -117,6 +121,16 @@ class NumberAlgebra:
 
     def broadcast(self, node: Node, a: Real) -> Real:
         return np.broadcast_to(a, node.shape)
+
+
+def blas_in_one_thread() -> AbstractContextManager[Any]:
+    """The sums of BLAS depend on the number of threads."""
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def contracted(subscripts: str, a: Real, b: Real) -> Real:

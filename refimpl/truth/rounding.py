@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import ELEMENTARY, EXPONENTIAL, FLUSH_FACTOR, SMALLEST, Interval
 from refimpl.truth.balls import rows_over
+from refimpl.truth.convolution import FastConvolutions
 from refimpl.truth.elementwise import Elementwise
 from refimpl.truth.graph import Node, summed
 from refimpl.truth.numbers import contracted
@@ -37,7 +38,9 @@ from refimpl.truth.suprema import Local, suprema
 Real = NDArray[np.float64]
 Bounded = tuple[Real, Real]
 Mids = Callable[..., Real]
+Derivatives = Callable[[Node, Elementwise, Real], Real]
 TRUNCATED_TO = 2.0**-24  # half of what cutting to float32 loses
+FEW = 4.0  # roundings that any function may be made of
 
 
 class Terms(tuple[Real, Real]):
@@ -86,7 +89,8 @@ class Slope(tuple[Real, Real]):
 @dataclass
 class RoundingAlgebra:
     """Values are pairs (mid, err) of arrays. `mids(node, *mids of its inputs)` are the numbers that errors are bounded
-    around, right but for `mids_roundoff`; `errors` how far the given numbers themselves may be off, by name.
+    around, right but for `mids_roundoff`; `errors` how far the given numbers themselves may be off, by name;
+    `derivatives` a function and two derivatives at such numbers, where they are known.
 
     With `across_kinks`, a kink within err may have been taken from its other side; `near_kinks` says whether that makes
     a difference anywhere. `saturated` says whether a derivative is nothing beside the terms that cancel in it; where
@@ -96,6 +100,7 @@ class RoundingAlgebra:
     arithmetic: Arithmetic
     mids: Mids
     errors: Mapping[str, Real] = field(default_factory=dict)
+    derivatives: Derivatives | None = None
     across_kinks: bool = False
     parts: int = 1
     mids_roundoff: float = 0.0
@@ -112,7 +117,12 @@ class RoundingAlgebra:
             self.summing = min(self.u, TRUNCATED_TO)
         elif arithmetic.accumulation is not None:
             self.summing = arithmetic.accumulation + self.mids_roundoff
+        self.more_bits = self.summing < self.u  # within an operation than are stored
+        self.library, self.exponential = (
+            self.u + ulps * self.summing if self.more_bits else ulps * self.u for ulps in (ELEMENTARY, EXPONENTIAL)
+        )
         self.eta = self.tiny if arithmetic.flushes_subnormals else arithmetic.smallest_subnormal
+        self.fast = FastConvolutions(arithmetic, self.u, self.summing)
 
     # Numbers that are handed in
 
@@ -176,13 +186,15 @@ class RoundingAlgebra:
             err = err + contracted(subscripts, a[1], held_b)
         if b[1].any():
             err = err + contracted(subscripts, np.abs(a[0]), b[1])
-        return Terms(self._made(mid, err, terms), n, terms, 2)
+        err = err + self.fast.contracted(node, held_a, held_b)
+        return Terms(self._made(mid, err + self._result(mid, err), terms), n, terms, 2)
 
     def sum(self, node: Node, a: Bounded) -> Bounded:
         mid, held = self.mids(node, a[0]), rows_over(_held(a), node.static)
         terms, n = held.sum(axis=-1).reshape(mid.shape), (held != 0).sum(axis=-1).reshape(mid.shape)
         own = self._of_sums(held, 1)[..., 0].reshape(mid.shape) * terms + np.minimum(terms, (n + 1) * self.eta)
         err = a[1].sum(axis=node.static, keepdims=True) + np.where(n > 1, own, 0.0)
+        err = err + np.where(n > 1, self._result(mid, err), 0.0)
         return Terms(self._made(mid, err, terms), held.shape[-1], terms, 1)
 
     def scatter_add(self, node: Node, a: Bounded) -> Bounded:
@@ -196,7 +208,8 @@ class RoundingAlgebra:
         own = self._of_collected(held.ravel(), places, node.size + 1)[1:].reshape(node.shape) * terms
         if self.arithmetic.flushes_subnormals:
             own = own + np.minimum(terms, collected(np.ones(a[0].shape)) * self.tiny)
-        return self._made(mid, collected(a[1]) + own, terms)
+        err = collected(a[1]) + own + self.fast.added_up(node, terms)
+        return self._made(mid, err + self._result(mid, err), terms)
 
     def cast(self, node: Node, a: Bounded) -> Bounded:
         mid, to, held = self.mids(node, a[0]), node.static, _held(a)
@@ -220,13 +233,14 @@ class RoundingAlgebra:
         parameter = self.eta if any(0 < abs(p) < self.tiny for p in function.parameters.values()) else 0.0
         if times == 0:
             scale = function.value_scale(at, function.parameters)
-            own = function.value_ulps * self.u * scale + np.minimum(scale, flush) + parameter * at.magnitude
+            own = self._of_function(function.value_ulps) * scale + np.minimum(scale, flush) + parameter * at.magnitude
             return self._made(mid, local.slope * a[1] + own, local.value)
         if times > 1:
             raise ValueError(f"no rounding is stated for derivative {times} of {function.name}")
         scale = local.slope if self.relative else function.slope_scale(at, function.parameters)
-        self.saturated |= bool((function.slope_ulps * self.u * scale > local.slope).any())
-        own = function.slope_ulps * self.u * scale + np.minimum(scale, flush) + parameter
+        rounded = self._of_function(function.slope_ulps) * scale
+        self.saturated |= bool((rounded > local.slope).any())
+        own = rounded + np.minimum(scale, flush) + parameter
         err = local.curvature * a[1] + own
         if local.jump.any():
             self.near_kinks = True
@@ -240,7 +254,7 @@ class RoundingAlgebra:
         mid = self.mids(node, a[0], total[0])
         away = np.where(node.static, np.abs(a[0] - total[0]), 0.0)
         # directly, or as the exponential of log-softmax, whose exponent is rounded twice
-        rounded = self.u * (2 * away + ELEMENTARY + 2)
+        rounded = self.u * (2 * away + 2) + self.library
         factor = np.expm1(a[1] + total[1] + rounded)
         held = np.maximum(mid, SMALLEST)
         err = np.where(np.isfinite(a[1] + total[1]), np.minimum(held * factor, 1.0), np.inf)
@@ -253,8 +267,8 @@ class RoundingAlgebra:
         # log Σ s e^(±err) in place of log Σ s
         err = np.log1p((share * np.expm1(np.minimum(a[1], 700.0))).sum(axis=-1, keepdims=True))
         away = (share * np.abs(a[0] - largest)).sum(axis=-1, keepdims=True)
-        own = self.u * (2 * np.abs(mid) + ELEMENTARY * (1 + math.log(n)) + EXPONENTIAL + away) + self._of_sums(share, 2)
-        return self._made(mid, err + own)
+        own = self.u * (2 * np.abs(mid) + away) + self.library * (1 + math.log(n)) + self.exponential
+        return self._made(mid, err + own + self._of_sums(share, 2))
 
     def normalise(self, node: Node, a: Bounded) -> Bounded:
         mid = self.mids(node, a[0])
@@ -283,7 +297,9 @@ class RoundingAlgebra:
         q = np.sqrt(np.square(err).mean(axis=-1, keepdims=True)) / deviation
         kappa = np.sqrt(np.square(held).mean(axis=-1, keepdims=True) + epsilon) / deviation
         summing = np.maximum(self._of_sums(np.square(held), 4), self._of_sums(np.square(a[0] - centre), 4))
-        return 1 / deviation, err, q, summing * kappa / 2 + (ELEMENTARY + 2) * self.u
+        if self.arithmetic.one_pass_variance and centred:  # n + 1 roundings of E[x²], and twice as many of μ²
+            summing = RoundingAlgebra._rate(self, 3 * (held.shape[-1] + 1) * np.square(kappa)) / kappa
+        return 1 / deviation, err, q, summing * kappa / 2 + self.library + 2 * self.u
 
     # What chooses and what moves
 
@@ -302,6 +318,7 @@ class RoundingAlgebra:
         return self.mids(node, a[0], b[0]), np.where(node.static, a[1], b[1])
 
     def gather(self, node: Node, a: Bounded) -> Bounded:
+        self.fast.gathered(node, a)
         return self.mids(node, a[0]), np.append(a[1].ravel(), 0.0)[node.static]
 
     def reshape(self, node: Node, a: Bounded) -> Bounded:
@@ -325,7 +342,17 @@ class RoundingAlgebra:
         counts, block = np.asarray(n, dtype=np.float64), self.arithmetic.block
         if block:
             counts = np.minimum(counts, block + np.ceil(np.log2(np.maximum(counts / block, 1.0))))
-        return self._rate(counts) + (self.summing != self.u) * self.u
+        return self._rate(counts)
+
+    def _result(self, mid: Real, err: Real) -> Real:
+        """What rounding a sum at its end loses, where it was accumulated with more bits."""
+        return self.u * (np.abs(mid) + err) if self.more_bits else np.zeros(())
+
+    def _of_function(self, ulps: float) -> float:
+        """The roundings of a function: one of those of a library's, and a few others, where it has more bits within."""
+        if not self.more_bits:
+            return ulps * self.u
+        return max(min(ulps, FEW), ulps + 1 - ELEMENTARY) * self.u + ulps * self.summing
 
     def _of_products(self, n: int) -> Real:
         """The same of a sum of n products."""
@@ -334,7 +361,7 @@ class RoundingAlgebra:
             return self._gamma(n)
         blocks = math.ceil(n / arithmetic.truncated)
         cut = (n + 2 * blocks) * (arithmetic.accumulation or 0.0) + blocks * 2 * TRUNCATED_TO
-        return np.asarray(cut / (1 - cut) + self.u if cut < 1 else math.inf)
+        return np.asarray(cut / (1 - cut) if cut < 1 else math.inf)
 
     def _of_sums(self, terms: Real, more: int) -> Real:
         """By what share of Σ the sums of such terms ≥ 0 over the last axis, which stays with length 1, round; with so
@@ -370,7 +397,8 @@ class RoundingAlgebra:
 
     def _local(self, where: Node, function: Elementwise, a: Bounded) -> Local:
         if (where, function) not in self.locals:
-            self.locals[where, function] = suprema(function, *a)
+            known = self.derivatives(where, function, a[0]) if self.derivatives else None
+            self.locals[where, function] = suprema(function, *a, known)
         return self.locals[where, function]
 
 

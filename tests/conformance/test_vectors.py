@@ -27,7 +27,7 @@ from refimpl.faults.catalogue import FAULTS
 from refimpl.faults.diagnosis import diagnose_answer
 from refimpl.formats.errors import ConformanceError
 from refimpl.judge.judge import Judge
-from refimpl.judge.report import FAIL, PASS
+from refimpl.judge.report import FAIL, PASS, UNDETERMINED
 from refimpl.judge.submission import Submission
 from refimpl.network.arithmetic import ARITHMETICS
 
@@ -68,9 +68,14 @@ def test_the_written_judge_and_the_live_one_agree(dtype: str) -> None:
     numpy = backends.load("numpy")
     for case in SUITE.cases[::9]:
         written = case.judge(dtype).rows(numpy)
-        live = Judge(case.spec, case.batch(dtype)).rows(numpy)
-        if "Exact" not in case.flags:
-            assert [row.verdict for row in written] == [row.verdict for row in live], case.id
+        judge = Judge(case.spec, case.batch(dtype))
+        bounds, truth = judge.tolerance(ARITHMETICS[dtype]), {"loss": judge.truth.loss, **judge.truth.grads}
+        for row, live in zip(written, judge.rows(numpy), strict=True):
+            largest = np.abs(truth[row.quantity].mid).max()
+            # a tolerance above a hundredth is not written
+            wide = np.minimum(bounds.worst_case[row.quantity], bounds.statistical[row.quantity]).max() > 0.01 * largest
+            if "Exact" not in case.flags and not (wide and row.verdict == UNDETERMINED):
+                assert row.verdict == live.verdict, case.id
 
 
 def test_the_data_are_exact_in_float32() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given as over
 from hypothesis import strategies as st
-from networks import judge, network
+from networks import judge, network, problem
 from programs import ALL, InFloat32, numbers, program
 from scipy import stats
 
@@ -16,7 +16,7 @@ from refimpl import value_and_grad
 from refimpl.judge import first_order as module
 from refimpl.judge.bounds import Tolerance, bounds
 from refimpl.judge.first_order import cells
-from refimpl.network.arithmetic import ARITHMETICS
+from refimpl.network.arithmetic import ARITHMETICS, PRESETS
 from refimpl.network.random_problems import Problem
 from refimpl.truth.elementwise import activation
 from refimpl.truth.gradients import gradients
@@ -172,3 +172,15 @@ def test_a_number_below_float64s_range_beside_a_kink_is_on_either_side() -> None
     found = bounds({"db": db}, {"x": np.array([-800.0]), "b": np.zeros(1)}, FLOAT64)
     assert found.statistical_across["db"] >= 0.5
     assert found.across_kinks["db"] >= 0.5
+
+
+@pytest.mark.parametrize("name", ["float32", "tf32"])
+def test_draws_carried_in_pieces_say_what_all_at_once_say(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """But for other draws: the estimates of norms from 128 differ by some tenths at most."""
+    p = problem(network((64, 32, 16, 10), ["tanh", "relu", "identity"], "cross_entropy"), n=32, dtype="float32")
+    whole = judge(p).tolerance(PRESETS[name]).statistical
+    monkeypatch.setattr("refimpl.judge.first_order.AT_ONCE", 2**15)
+    for key, bound in judge(p).tolerance(PRESETS[name]).statistical.items():
+        some = whole[key] > 0
+        assert np.array_equal(bound > 0, some)
+        assert 0.7 < np.median(bound[some] / whole[key][some]) < 1.4

@@ -12,10 +12,12 @@ import pytest
 from false_alarms import Found, listed_program, on_network, structured_case
 from listed_programs import (
     Listed,
+    convolution,
     convolution_bias,
     embedding,
     equal_terms,
     exponentials_of_two,
+    in_bfloat16,
     nearly_constant_row,
     nearly_equal_logits,
     one_large_sample,
@@ -28,7 +30,8 @@ from refimpl.network.random_problems import DRAWS, random_problem
 LISTED = (
     equal_terms, convolution_bias, partial(tanh_slopes, 4096), exponentials_of_two, one_large_sample,
     partial(embedding, same=True),
-    partial(nearly_equal_logits, 1024), partial(nearly_constant_row, 1024),
+    partial(nearly_equal_logits, 1024), partial(nearly_constant_row, 1024), partial(in_bfloat16, 512),
+    partial(convolution, "normal", 28, "fft"), partial(convolution, "sparse", 34, "winograd"),
 )  # fmt: skip
 NETWORKS = 3  # at least
 
