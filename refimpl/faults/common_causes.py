@@ -21,7 +21,6 @@ ACCIDENT = 0.01  # the likelihood below which what all wrong cases have in commo
 MAX_EXPLANATIONS = 20
 LISTED = 3
 FACTOR = "is the right one times"
-ZERO = "is zero everywhere"
 NUMBER = r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?"
 
 Names = frozenset[str]
@@ -175,10 +174,10 @@ def _alike(name: str, items: Sequence[tuple[Wrong, Names]]) -> list[str]:
 
 
 def _coincidences(wrong: Sequence[Wrong]) -> set[str]:
-    """Being wrong by one factor, or zero, in most cases without an explanation: what a few others have is no other."""
+    """Being wrong by one factor in most cases without an explanation: what a few others have is one of that factor."""
     counts: dict[str, list[int]] = {}
     for item in wrong:
-        if item.finding and any(sign in item.finding.symptom for sign in (FACTOR, ZERO)):
+        if item.finding and FACTOR in item.finding.symptom:
             counts.setdefault(item.form, [0, 0])[bool(item.explanations)] += 1
     return {form for form, (without, with_) in counts.items() if without > with_}
 

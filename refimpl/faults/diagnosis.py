@@ -15,7 +15,7 @@ that explain other answers of the same code, each at every layer, then differenc
 of faults at every layer.
 Formulas that lose digits (:mod:`refimpl.faults.formulas`) are tried beside single faults. Their roundings are predicted
 as the dtype has them: one explains an answer that comes nearer to them than to the truth, by no accident, and an answer
-that is infinite or no number just where it is.
+that is infinite or NaN just where it is, where that is not throughout.
 Faults that give the same gradient on this network and batch are reported together, in one `Finding`. Where nothing
 explains it, the finding names no fault, but the first wrong quantity in backward order and what about it is wrong. It
 never guesses.
@@ -268,12 +268,16 @@ class _Case:
 
     @cached_property
     def overflowing(self) -> list[Fault]:
-        """The formulas with which the gradients are not finite just where they are not."""
-        return [fault for fault in self.formulas if self.alike(self.run(fault)[1])]
+        """The formulas with which the gradients are infinite, and NaN, just where they are; none where every array is
+        one of these throughout, or finite, as it may be for any reason.
+        """
+        lost = {name: _not_finite(array) for name, array in self.answer.items()}
+        telling = any(len(np.unique(array)) > 1 for array in lost.values())
 
-    def alike(self, grads: Mapping[str, Array]) -> bool:
-        """Whether gradients are infinite, and no numbers, where the answer is."""
-        return all(_alike(grads[name], self.answer[name]) for name in self.names)
+        def alike(grads: Mapping[str, Array]) -> bool:
+            return all(np.array_equal(_not_finite(grads[name]), lost[name], equal_nan=True) for name in self.names)
+
+        return [fault for fault in self.formulas if telling and alike(self.run(fault)[1])]
 
     def run(self, fault: Fault) -> tuple[float, dict[str, Array]]:
         """The loss and the gradients in floating point, with a fault in them."""
@@ -392,10 +396,9 @@ class _Case:
         return f"is {value:.9g}, {_named_ratio(value / truth, self.n, self.spec.n_out)} times {truth:.9g}"
 
 
-def _alike(one: Array, other: Array) -> bool:
-    """Whether two are infinite, and no numbers, in the same places."""
-    first, second = (np.where(np.isfinite(each), 0.0, each) for each in (one, other))
-    return np.array_equal(first, second, equal_nan=True)
+def _not_finite(array: Array) -> Array:
+    """What is infinite or NaN in it; 0 elsewhere."""
+    return np.where(np.isfinite(array), 0.0, array)
 
 
 def _rank_one(array: Array) -> bool:
@@ -705,7 +708,11 @@ class _Search:
     # Formulas that lose digits or overflow
 
     def _formulas(self) -> list[Causes]:
-        """Those that lose the digits that the answer lacks; of several forms of one, the first."""
+        """Those that lose the digits that the answer lacks; of several forms of one, the first. None where an array is
+        zero throughout, as it may be for any reason.
+        """
+        if not all(self.case.answer[name].any() for name in self.case.wrong):
+            return []
         tried = [(fault, reader) for fault, reader in self.case.cancelling if not fault.on_loss]
         found: dict[str, Causes] = {}
         for fault, reader in tried:
@@ -927,19 +934,12 @@ def _loss_explanations(case: _Case, known: bool) -> Iterator[Causes]:
         predicted = reader(recursion.cost(mistaken.spec, forward, mistaken.equations))
         return bool(abs(loss - predicted.mid) <= predicted.err <= CLEAR * abs(loss - truth))
 
-    def overflows(fault: Fault) -> bool:
-        own = fault.on_loss and known
-        given, grads = case.run(fault)
-        return _alike(np.asarray(given), np.asarray(loss)) and (own or case.alike(grads))
-
     for fault in FAULTS.values():
         for layer in fault.where(case.spec, case.n) if fault.on_loss else ():
             if explained(fault, layer, before, reader):
                 yield (Cause(fault, layer),)
-    named: set[str] = set()
-    lost = (fault for fault, own in case.cancelling if fault.on_loss and explained(fault, WHOLE, None, own))
-    infinite = (fault for fault in case.formulas if overflows(fault))
-    for fault in lost if math.isfinite(loss) else infinite:
-        if fault.name not in named:
-            named.add(fault.name)
-            yield (Cause(fault, WHOLE),)
+    # 0 and NaN may have any reason
+    lost = (fault for fault, own in case.cancelling if loss and fault.on_loss and explained(fault, WHOLE, None, own))
+    infinite = (fault for fault in case.formulas if known and fault.on_loss and case.run(fault)[0] == loss)
+    for fault in {fault.name: fault for fault in (infinite if math.isinf(loss) else lost)}.values():
+        yield (Cause(fault, WHOLE),)

@@ -5,7 +5,8 @@ Each is a `Fault` of the whole network, whose change to the equations is the for
 ways there is one a form, all of one name. Those that are `CANCELLING` give wrong numbers, and may overflow too; those
 that are but `OVERFLOWING` give none.
 
-What is not here: what the tolerance grants, such as e^z − 1 in place of expm1 (:mod:`refimpl.network.functions`).
+What is not here: what the tolerance grants, such as e^z − 1 in place of expm1 (:mod:`refimpl.network.functions`), and
+what makes every gradient NaN throughout, such as an overflow in the sigmoid of a layer: no answer tells it from others.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from refimpl.faults.prediction import Exponential, Form, computed
 Array = NDArray[Any]
 
 
-def _with_activation(*names: str) -> Where:
-    return lambda spec, n: (WHOLE,) if any(layer.activation.name in names for layer in spec.layers) else ()
+def _with_activation(name: str) -> Where:
+    return lambda spec, n: (WHOLE,) if any(layer.activation.name == name for layer in spec.layers) else ()
 
 
 def _with_loss(name: str) -> Where:
@@ -35,31 +36,21 @@ def _layers(m: Mistaken, name: str) -> list[int]:
     return [number for number, layer in enumerate(m.spec.layers, start=1) if layer.activation.name == name]
 
 
-def _activations(**forms: Form) -> Plant:
-    """a of every layer with one of these activations by its formula."""
+def _activations(name: str, form: Form) -> Plant:
+    """a of every layer with this activation by a formula."""
 
     def plant(m: Mistaken, layer: int, parameter: Any) -> None:
-        for name, form in forms.items():
-            for number in _layers(m, name):
-                m.change(number, "activation", _by(form))
+        for number in _layers(m, name):
+            m.change(number, "activation", lambda right: lambda z, f: computed(form, z))
 
     return plant
 
 
-def _by(form: Form) -> Callable[[Any], Any]:
-    return lambda right: lambda z, f: computed(form, z)
-
-
 def _softplus_differentiated(m: Mistaken, layer: int, parameter: Any) -> None:
     """With e^z/(1 + e^z) for the derivative, as automatic differentiation has it."""
-    _activations(softplus=_softplus)(m, layer, parameter)
+    _activations("softplus", _softplus)(m, layer, parameter)
     for number in _layers(m, "softplus"):
         m.change_vjp(number, lambda vjp: lambda z, a, d: vjp(z, a, d) + d * computed(_lost_of_sigmoid, z))
-
-
-def _softmax(m: Mistaken, layer: int, parameter: Any) -> None:
-    for number in _layers(m, "softmax"):
-        m.change(number, "activation", lambda right: lambda z, f: right(z, f) + computed(_lost_of_softmax, z))
 
 
 def _loss(losses: Callable[[Any, Any, Any], Any] | None = None, lost: Form | None = None) -> Plant:
@@ -114,14 +105,6 @@ def _tanh_of_sigmoid(z: Array, exp: Exponential) -> Array:
     return 2 / (1 + exp(-2 * z)) - 1
 
 
-def _sigmoid(z: Array, exp: Exponential) -> Array:
-    return exp(z) / (1 + exp(z))
-
-
-def _silu(z: Array, exp: Exponential) -> Array:
-    return z * _sigmoid(z, exp)
-
-
 def _log_sigmoid(s: Array, exp: Exponential) -> Array:
     return np.log(1 / (1 + exp(-s)))
 
@@ -170,14 +153,14 @@ CANCELLING: tuple[Fault, ...] = (
         "cancellation_in_softplus",
         "Softplus is computed as log(1 + e^z): the sum loses the digits of a small e^z, and a large one overflows.",
         "Use log1p: max(z, 0) + log1p(e^−|z|).",
-        _with_activation("softplus"), _activations(softplus=_softplus),
+        _with_activation("softplus"), _activations("softplus", _softplus),
     ),
     *(
         Fault(
             "cancellation_in_tanh",
             "Tanh is computed by exponentials: near 0 their difference loses digits, and large ones overflow.",
             "Call the library's tanh, or use expm1: t / (t + 2) with t = expm1(2|z|), and the sign of z.",
-            _with_activation("tanh"), _activations(tanh=form),
+            _with_activation("tanh"), _activations("tanh", form),
         )
         for form in (_tanh, _tanh_of_falling, _tanh_of_rising, _tanh_of_sigmoid)
     ),
@@ -191,29 +174,23 @@ CANCELLING: tuple[Fault, ...] = (
 )  # fmt: skip
 
 _SOFTPLUS, *_, _BINARY_CROSS_ENTROPY = CANCELLING
-_SIGMOID = Fault(
-    "overflow_in_sigmoid",
-    "The sigmoid is computed as e^z/(1 + e^z), which is ∞/∞ where e^z overflows.",
-    "Use 1/(1 + e^−z), or e^z/(1 + e^z) where z < 0 only.",
-    _with_activation("sigmoid", "silu"), _activations(sigmoid=_sigmoid, silu=_silu),
-)  # fmt: skip
-_SOFTMAX = Fault(
-    "overflow_in_softmax",
-    "The exponentials of softmax, or of the cross-entropy, overflow, or all underflow: the largest of the row is not "
-    "subtracted first.",
-    "Subtract it: e^(z − max z); for the loss, max s + log Σ e^(s − max s) − s.",
-    _with_activation("softmax"), _softmax,
-)  # fmt: skip
 
 OVERFLOWING: tuple[Fault, ...] = (
     replace(_SOFTPLUS, plant=_softplus_differentiated),
     replace(_BINARY_CROSS_ENTROPY, plant=_loss(_of_logits)),
-    _SIGMOID,
-    replace(_SIGMOID, where=_with_loss("binary_cross_entropy"), plant=_loss(lost=_lost_of_sigmoid)),
-    _SOFTMAX,
-    replace(_SOFTMAX, where=_with_loss("cross_entropy"), plant=_loss(_with_log_sum, _lost_of_softmax)),
-    replace(_SOFTMAX, where=_with_loss("cross_entropy"), plant=_loss(_with_log_sum), on_loss=True),
-)
+    Fault(
+        "overflow_in_sigmoid",
+        "The sigmoid is computed as e^s/(1 + e^s), which is ∞/∞ where e^s overflows.",
+        "Use 1/(1 + e^−s), or e^s/(1 + e^s) where s < 0 only.",
+        _with_loss("binary_cross_entropy"), _loss(lost=_lost_of_sigmoid),
+    ),
+    Fault(
+        "overflow_in_softmax",
+        "The exponentials of the cross-entropy overflow: the largest of the row is not subtracted first.",
+        "Subtract it: e^(s − max s) in the softmax; max s + log Σ e^(s − max s) − s for the loss.",
+        _with_loss("cross_entropy"), _loss(_with_log_sum, _lost_of_softmax),
+    ),
+)  # fmt: skip
 
 FORMULAS = (*CANCELLING, *OVERFLOWING)
 NAMED: Mapping[str, Fault] = {**FAULTS, **{fault.name: fault for fault in reversed(FORMULAS)}}

@@ -17,7 +17,6 @@ from refimpl.conformance.vectors import Suite, load
 from refimpl.faults.catalogue import FAULTS
 from refimpl.faults.common_causes import CommonCause, Wrong, _fewest, common_causes
 from refimpl.faults.diagnosis import Cause, Finding
-from refimpl.faults.formulas import NAMED
 from refimpl.judge.report import FAIL
 from refimpl_numpy import NumpyBackend
 
@@ -87,7 +86,7 @@ def test_a_mistake_in_one_activation_is_told_by_what_the_cases_have_in_common() 
 
 
 def wrong(case: str, *explanations: Sequence[str], symptom: str = "is right in no element") -> Wrong:
-    causes = tuple(tuple(Cause(NAMED[name], 0) for name in names) for names in explanations)
+    causes = tuple(tuple(Cause(FAULTS[name], 0) for name in names) for names in explanations)
     return Wrong(case, FAIL, "", Finding("W1", symptom, causes))
 
 
@@ -127,15 +126,6 @@ def test_a_factor_that_most_cases_cannot_explain_is_a_coincidence_in_the_others(
         wrong("e", symptom=third),
     ]
     assert texts(common_causes(given_, {})) == [((), ["a", "b", "c"]), (("layer_averaged_again",), ["d"]), ((), ["e"])]
-
-
-def test_zeros_that_most_cases_cannot_explain_are_no_formula_s() -> None:
-    zero = "is zero everywhere; b2 is right"
-    tiny = wrong("tiny", ["cancellation_in_tanh"], symptom=zero)
-    assert texts(common_causes([tiny], {})) == [(("cancellation_in_tanh",), ["tiny"])]
-    assert "Remedy: Call the library's tanh" in common_causes([tiny], {})[0].text
-    others = [wrong(case, symptom=zero) for case in "ab"]
-    assert texts(common_causes([tiny, *others], {})) == [((), ["tiny", "a", "b"])]
 
 
 def test_factors_of_one_case_each_are_one_group() -> None:
