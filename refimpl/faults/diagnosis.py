@@ -938,8 +938,8 @@ def _loss_explanations(case: _Case, known: bool) -> Iterator[Causes]:
         for layer in fault.where(case.spec, case.n) if fault.on_loss else ():
             if explained(fault, layer, before, reader):
                 yield (Cause(fault, layer),)
-    # 0 and NaN may have any reason
-    lost = (fault for fault, own in case.cancelling if loss and fault.on_loss and explained(fault, WHOLE, None, own))
+    # NaN may have any reason
+    lost = (fault for fault, own in case.cancelling if fault.on_loss and explained(fault, WHOLE, None, own))
     infinite = (fault for fault in case.formulas if known and fault.on_loss and case.run(fault)[0] == loss)
     for fault in {fault.name: fault for fault in (infinite if math.isinf(loss) else lost)}.values():
         yield (Cause(fault, WHOLE),)

@@ -243,6 +243,20 @@ def test_small_mistakes_where_a_formula_would_show_are_none(make: Any, dtype: st
         assert not by_formula(diagnosed(known, (loss, grads), pairs=False)), kind
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_zeros_throughout_are_no_formula_s_where_one_gives_them(dtype: str) -> None:
+    p = small(0, dtype)
+    p.params["W1"] *= TINY[dtype]
+    p.params["b1"] *= TINY[dtype]
+    known = judge(p)
+    for fault in formulas("cancellation_in_tanh"):
+        given = answer(p, fault)
+        assert not given[1]["W2"].any()
+        (found,) = diagnosed(known, given, pairs=False)
+        assert "zero everywhere" in found.symptom
+        assert not found.known
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_loss_that_is_a_little_wrong_is_no_formula_s(dtype: str, seed: int) -> None:
