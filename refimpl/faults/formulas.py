@@ -6,7 +6,8 @@ ways there is one a form, all of one name. Those that are `CANCELLING` give wron
 that are but `OVERFLOWING` give none.
 
 What is not here: what the tolerance grants, such as e^z − 1 in place of expm1 (:mod:`refimpl.network.functions`), and
-what makes every gradient NaN throughout, such as an overflow in the sigmoid of a layer: no answer tells it from others.
+overflow in the sigmoid or softmax of a layer, which makes nearly every gradient NaN throughout, as much else does; nor
+an infinite loss alone of the cross-entropy, which the logarithm of a softmax that is 0 gives too.
 """
 
 from __future__ import annotations
