@@ -53,15 +53,16 @@ class PointRoundings(RoundingAlgebra):
     """
 
     def __init__(
-        self, arithmetic: Arithmetic, numbers: NumberAlgebra, parts: int, repeated: bool, biased: bool
+        self, arithmetic: Arithmetic, numbers: NumberAlgebra, parts: int, spread: float, repeated: bool, biased: bool
     ) -> None:
         super().__init__(arithmetic, lambda node, *mids: self.mid, parts=parts)
-        self.numbers, self.mid, self.repeated, self.biased = numbers, np.zeros(()), repeated, biased
+        self.numbers, self.mid, self.spread = numbers, np.zeros(()), spread
+        self.repeated, self.biased, self.linear = repeated, biased, False
         self.made: dict[Node, Any] = {}
 
     def own(self, node: Node, mid: Real, *mids: Real) -> Real:
         """In the shape of the node, whose value is `mid`; a node's inputs come before it."""
-        self.mid = mid
+        self.mid, self.linear = mid, node.rule in LINEAR
         pairs = [self._exactly(one, number) for one, number in zip(node.inputs, mids, strict=True)]
         self.made[node] = getattr(self, node.rule)(node, *pairs)
         return np.broadcast_to(unbounded(self.made[node][1]), node.shape)
@@ -108,10 +109,14 @@ class PointRoundings(RoundingAlgebra):
         cell, place = cell[some][order], places[some][order]
         first = np.flatnonzero(np.append(True, (cell[1:] != cell[:-1]) | (place[1:] != place[:-1])))[: len(cell)]
         squares = np.bincount(place[first], np.square(np.diff(np.append(first, len(cell)))), size)
-        return np.asarray(self.summing * np.sqrt(squares + 2))
+        return self.summing * self._at_most(np.bincount(places, minlength=size) + 2, np.sqrt(squares + 2))
 
     def _rate(self, n: NDArray[Any]) -> Real:
-        return np.asarray((n if self.biased else np.sqrt(n)) * self.summing)
+        return self.summing * self._at_most(n, n if self.biased else np.sqrt(n))
+
+    def _at_most(self, n: NDArray[Any], norm: Real) -> Real:
+        """Of n roundings with that 2-norm: λ times it is what a node whose roundings add linearly needs itself."""
+        return np.asarray(np.minimum(n, self.spread * norm) if self.linear else norm)
 
 
 def cells(values: Real, u: float) -> NDArray[np.intp]:
@@ -137,13 +142,14 @@ class FirstOrder:
         self.chance = FALSE_ALARM / 4 / sum(node.size for node in values)
         self.spread = math.sqrt(2 * math.log(1 / self.chance))
         self.inner = {one for node in values for one in node.inputs}  # an end's own rounding is known
-        point = PointRoundings(arithmetic, numbers, walk.parts, repeated, biased)
+        more = numbers, walk.parts, self.spread, repeated, biased
+        point = PointRoundings(arithmetic, *more)
         fast = arithmetic.convolution != "direct"
         unlimited = replace(
             arithmetic, smallest_normal=0.0, smallest_subnormal=0.0, flushes_subnormals=False, convolution="direct"
         )
-        nearest = PointRoundings(unlimited, numbers, walk.parts, repeated, biased)
-        within = PointRoundings(replace(unlimited, unit_roundoff=walk.summing), numbers, walk.parts, repeated, biased)
+        nearest = PointRoundings(unlimited, *more)
+        within = PointRoundings(replace(unlimited, unit_roundoff=walk.summing), *more)
         self.random: dict[Node, Real] = {}
         self.biased: dict[Node, Real] = {}
         for node, value in values.items():

@@ -20,8 +20,9 @@ from refimpl.network.arithmetic import ARITHMETICS, PRESETS
 from refimpl.network.random_problems import Problem
 from refimpl.truth.elementwise import activation
 from refimpl.truth.gradients import gradients
-from refimpl.truth.graph import apply, given, read
+from refimpl.truth.graph import apply, given, log_sum_exp, normalise, read
 from refimpl.truth.network import network_graph
+from refimpl.truth.numbers import NumberAlgebra
 
 FLOAT32, FLOAT64 = ARITHMETICS["float32"], ARITHMETICS["float64"]
 Arrays = dict[str, np.ndarray]
@@ -127,6 +128,28 @@ def test_a_sum_of_equal_terms_errs_like_their_number_and_is_granted_that_where_r
     plain, looked = (bounds({"sum": terms.sum()}, at, FLOAT32, repeated=repeated) for repeated in (False, True))
     assert error > plain.statistical["sum"]
     assert error <= looked.statistical["sum"] <= looked.worst_case["sum"]
+
+
+def test_a_plain_loop_in_a_norm_or_a_log_sum_exp_is_far_within_in_every_one_of_many_rows(
+    rng: np.random.Generator,
+) -> None:
+    """An error of a row's sum is all its elements' alike: √n without λ is not enough for it."""
+    short = rng.standard_normal((3000, 256)).astype(np.float32)
+    x, shifted = given("x", short.shape), short - short.max(axis=1, keepdims=True)
+
+    def loop(terms: np.ndarray) -> np.ndarray:
+        return np.cumsum(terms, axis=1, dtype=np.float32)[:, -1:]
+
+    looped = {
+        "norm": short / np.sqrt(loop(short * short) / np.float32(256) + np.float32(1e-5)),
+        "log_sum_exp": np.log(loop(np.exp(shifted))) + short.max(axis=1, keepdims=True),
+    }
+    ends = {"norm": normalise(x, 1e-5, centred=False), "log_sum_exp": log_sum_exp(x)}
+    at = {"x": short.astype(np.float64)}
+    off, right = bounds(ends, at, FLOAT32), read(ends.values(), NumberAlgebra(at))
+    for key, end in ends.items():
+        assert (np.abs(looped[key] - right[end]) <= 0.35 * off.statistical[key]).all()
+        assert (off.statistical[key] <= off.worst_case[key]).all()
 
 
 def test_terms_that_do_not_repeat_are_granted_no_more_for_having_been_looked_at(rng: np.random.Generator) -> None:
