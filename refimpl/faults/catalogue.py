@@ -473,7 +473,7 @@ def _wrong_side(m: Mistaken, layer: int, parameter: Any) -> None:
 def _sigmoid_kept(m: Mistaken, layer: int, parameter: Any) -> None:
     def change(right: Callable[..., Any]) -> Callable[..., Any]:
         def cost_gradient(d: Any, reduction: str) -> Any:
-            p = d + _like(d, m.y)
+            p = d + like(d, m.y)
             return right(d, reduction) * (p * (1.0 - p))
 
         return cost_gradient
@@ -484,7 +484,7 @@ def _sigmoid_kept(m: Mistaken, layer: int, parameter: Any) -> None:
 def _softmax_kept(m: Mistaken, layer: int, parameter: Any) -> None:
     def change(right: Callable[..., Any]) -> Callable[..., Any]:
         def cost_gradient(d: Any, reduction: str) -> Any:
-            p, g = d + _like(d, m.y), right(d, reduction)
+            p, g = d + like(d, m.y), right(d, reduction)
             return p * (g - (p * g).sum(axis=1, keepdims=True))
 
         return cost_gradient
@@ -500,7 +500,7 @@ def _broadcast(share: Callable[[int], float]) -> Plant:
         m.change(
             m.spec.depth,
             "cost_gradient",
-            lambda right: lambda d, reduction: right((d * float(m.n) + _like(d, others)) * share(m.n), reduction),
+            lambda right: lambda d, reduction: right((d * float(m.n) + like(d, others)) * share(m.n), reduction),
         )
 
     return plant
@@ -511,7 +511,7 @@ def _last_sample(scale: Callable[[Mistaken], float]) -> Plant:
         chosen = np.zeros((m.n, 1))
         chosen[-1] = scale(m)
         m.change(
-            m.spec.depth, "cost_gradient", lambda right: lambda d, reduction: right(d, reduction) * _like(d, chosen)
+            m.spec.depth, "cost_gradient", lambda right: lambda d, reduction: right(d, reduction) * like(d, chosen)
         )
 
     return plant
@@ -591,12 +591,12 @@ def _kink_slope(share: float) -> Plant:
             "leaky_relu": (function.kwargs.get("negative_slope", 0.0), 1.0),
         }[function.name]
         jump = share * (right_slope - left)
-        m.change_vjp(layer, lambda vjp: lambda z, a, d: vjp(z, a, d) + d * _like(d, jump * _at_zero(z)))
+        m.change_vjp(layer, lambda vjp: lambda z, a, d: vjp(z, a, d) + d * like(d, jump * _at_zero(z)))
 
     return plant
 
 
-def _like(other: Any, values: Array) -> Array:
+def like(other: Any, values: Array) -> Array:
     """Given numbers in the dtype that is being computed in."""
     return values.astype(other.dtype) if isinstance(other, np.ndarray) else values
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from refimpl.faults.catalogue import FAULTS
 from refimpl.faults.diagnosis import Causes, Finding
+from refimpl.faults.formulas import NAMED
 
 NOT_ASKED = "not asked"
 ACCIDENT = 0.01  # the likelihood below which what all wrong cases have in common is taken to be no accident
@@ -93,7 +93,7 @@ class CommonCause:
         place = f"{count} case{'s' if count > 1 else ''}, {'as' if count > 1 else 'namely'} {first.case!r}"
         if not self.faults:
             return " ".join(part for part in (f"{place}: {first.text.rstrip('.')}.", self.where) if part)
-        fault = FAULTS[self.faults[0]]
+        fault = NAMED[self.faults[0]]
         names = " or ".join(self.faults) + (" (which no case tells apart)" if len(self.faults) > 1 else "")
         said = f"{names} in {place}{self._layers()}, where {first.reason}"
         return f"{said}: {fault.explanation} Remedy: {fault.remedy} {self.where}".strip()
@@ -160,7 +160,7 @@ def _covered(explanations: Iterable[Names], chosen: Names) -> bool:
 
 def _order(names: Names) -> int:
     """The catalogue's."""
-    return min(list(FAULTS).index(name) for name in names)
+    return min(list(NAMED).index(name) for name in names)
 
 
 def _alike(name: str, items: Sequence[tuple[Wrong, Names]]) -> list[str]:
@@ -170,7 +170,7 @@ def _alike(name: str, items: Sequence[tuple[Wrong, Names]]) -> list[str]:
         for item, used in items
         for rest in [used - {name}]
     ]
-    return [other for other in FAULTS if other != name and all(other in each for each in others)]
+    return [other for other in NAMED if other != name and all(other in each for each in others)]
 
 
 def _coincidences(wrong: Sequence[Wrong]) -> set[str]:

@@ -13,6 +13,9 @@ wrong gradient only where
 If no single fault does, one fault at every layer where it can act is tried, as a loop makes it, then those together
 that explain other answers of the same code, each at every layer, then difference quotients, pairs of faults, and pairs
 of faults at every layer.
+Formulas that lose digits (:mod:`refimpl.faults.formulas`) are tried beside single faults. Their roundings are predicted
+as the dtype has them: one explains an answer that comes nearer to them than to the truth, by no accident, and an answer
+that is infinite or NaN just where it is, where that is not throughout.
 Faults that give the same gradient on this network and batch are reported together, in one `Finding`. Where nothing
 explains it, the finding names no fault, but the first wrong quantity in backward order and what about it is wrong. It
 never guesses.
@@ -26,14 +29,17 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, combinations, islice
+from functools import cached_property
+from itertools import chain, combinations, islice, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.faults.catalogue import FAULTS, WHOLE, Fault, Mistaken, are_short, moved, places
-from refimpl.faults.prediction import Bounded, ForwardPass, Reader, Recursion
+from refimpl.backend import EquationsBackend, able
+from refimpl.faults.catalogue import FAULTS, WHOLE, Fault, Mistaken, PlantedBackend, are_short, moved, places
+from refimpl.faults.formulas import CANCELLING, FORMULAS
+from refimpl.faults.prediction import EXPONENTIALS, Bounded, ForwardPass, Reader, Recursion
 from refimpl.formats.errors import DataError
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL, Row, apart
@@ -52,6 +58,7 @@ NEARLY = 0.1  # how far a difference quotient may be off, of the largest element
 MAX_SUSPECTS = 3
 ROUNDING = 64  # unit roundoffs
 MAX_QUOTIENTS = 400  # parameters up to which difference quotients are recomputed
+GRAIN = 0.25  # of a tolerance, below which nearness says nothing: roundings are few, and meet
 
 Array = NDArray[Any]
 
@@ -192,7 +199,8 @@ def _findings(case: _Case, pairs: bool, suspects: Sequence[str]) -> list[Finding
         findings.append(Finding(quantity, symptom, tuple(explanations), pairs, quantity not in case.refused))
     if case.loss_wrong and not (case.wrong and case.loss_explained):
         compared = not isinstance(case.loss, Unusable)
-        findings.append(Finding("loss", case.loss_symptom(), tuple(_loss_explanations(case)), compared=compared))
+        explanations = list(_loss_explanations(case, all(finding.known for finding in findings)))
+        findings.append(Finding("loss", case.loss_symptom(), tuple(explanations), compared=compared))
     return findings
 
 
@@ -232,12 +240,51 @@ class _Case:
 
     @property
     def comparable(self) -> bool:
-        """Whether every gradient is an array of finite numbers, and in none the dtype is all that is wrong."""
+        """Whether every gradient is an array of numbers, all of them finite or lost in a formula that overflows, and in
+        none the dtype is all that is wrong.
+        """
         return (
             len(self.answer) == len(self.names)
-            and all(np.isfinite(g).all() for g in self.answer.values())
             and not any(self.refused.get(name, "").startswith("is ") and self._fits(name) for name in self.wrong)
+            and bool(self.finite or self.overflowing)
         )
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether all numbers of the gradients are."""
+        return all(np.isfinite(g).all() for g in self.answer.values())
+
+    @cached_property
+    def formulas(self) -> list[Fault]:
+        """Those that may have been used; none where it was not computed in the arithmetic of the dtype."""
+        own = self.arithmetic.unit_roundoff == ARITHMETICS[self.dtype].unit_roundoff
+        return [fault for fault in FORMULAS if own and fault.where(self.spec, self.n)]
+
+    @cached_property
+    def cancelling(self) -> list[tuple[Fault, Reader]]:
+        """The formulas that lose digits, each with the exponential of a library."""
+        readers = [Reader(self.arithmetic, self.numbers, exponential, self.dtype) for exponential in EXPONENTIALS]
+        return list(product([fault for fault in self.formulas if fault in CANCELLING], readers))
+
+    @cached_property
+    def overflowing(self) -> list[Fault]:
+        """The formulas with which the gradients are infinite, and NaN, just where they are; none where every array is
+        one of these throughout, or finite, as it may be for any reason.
+        """
+        lost = {name: _not_finite(array) for name, array in self.answer.items()}
+        telling = any(len(np.unique(array)) > 1 for array in lost.values())
+
+        def alike(grads: Mapping[str, Array]) -> bool:
+            return all(np.array_equal(_not_finite(grads[name]), lost[name], equal_nan=True) for name in self.names)
+
+        return [fault for fault in self.formulas if telling and alike(self.run(fault)[1])]
+
+    def run(self, fault: Fault) -> tuple[float, dict[str, Array]]:
+        """The loss and the gradients in floating point, with a fault in them."""
+        backend = PlantedBackend(((fault, WHOLE, 0.0),), able(EquationsBackend))
+        run = backend.gradient_function(self.spec, dtype=self.dtype, device="cpu")
+        loss, grads = run(*self.judge.batch.copies(self.spec))
+        return loss, dict(grads)
 
     def _fits(self, name: str) -> bool:
         return self.answer[name].shape == self.truth(name).shape and self._close(name, self.answer[name])
@@ -349,6 +396,11 @@ class _Case:
         return f"is {value:.9g}, {_named_ratio(value / truth, self.n, self.spec.n_out)} times {truth:.9g}"
 
 
+def _not_finite(array: Array) -> Array:
+    """What is infinite or NaN in it; 0 elsewhere."""
+    return np.where(np.isfinite(array), 0.0, array)
+
+
 def _rank_one(array: Array) -> bool:
     """Whether every element is what the row and the column of the largest one make it, to rounding."""
     if min(array.shape) < 2 or not array.any():
@@ -392,6 +444,7 @@ class _Planted:
         self.reshapes = mistaken.spec is not case.spec
         if self.reshapes or any(equation in FORWARD for _, equation in self.changes):
             forward = recursion.forward(mistaken.spec, mistaken.equations)
+        self.forward = forward
         self.loss = recursion.cost(mistaken.spec, forward, mistaken.equations)
         self._made: dict[str, Node] = {}
         self._rest = recursion.backward(mistaken.spec, forward, mistaken.equations)
@@ -435,17 +488,19 @@ class _Search:
         self.reader = Reader(case.arithmetic, case.numbers)
         self.known: dict[Node, Any] = {}
         grads = dict(self.recursion.backward(case.spec, self.forward, right.equations))
-        for node in (self.cost, *grads.values()):
-            self.reader(node, self.known)
+        self.right = {name: self.reader(node, self.known) for name, node in grads.items()}
+        self.reader(self.cost, self.known)
         self.singles: list[_Hypothesis] = []
         self.loops = self._loops()
 
     def explanations(self, pairs: bool, suspects: Sequence[str]) -> list[Causes]:
         """Those that explain the answer, as few faults as possible."""
+        if not self.case.finite:
+            return self._overflows()
         self.singles = list(self._hypotheses())
         tried = sum(1 for single in self.singles if single.touched)
         return (
-            self._matching(self.singles, tried)
+            self._matching(self.singles, tried) + self._formulas()
             or self._matching(self._everywhere(), tried)
             or self._matching(self._suspected(suspects), tried)
             or (self._quotients() if pairs else [])
@@ -511,15 +566,21 @@ class _Search:
         return None if fitted is None else self._predict(causes, fitted, wholly, planted)
 
     def _predict(
-        self, causes: Causes, parameter: Bounded | None, wholly: bool = True, planted: _Planted | None = None
+        self,
+        causes: Causes,
+        parameter: Bounded | None,
+        wholly: bool = True,
+        planted: _Planted | None = None,
+        reader: Reader | None = None,
     ) -> _Hypothesis | None:
         """What the causes together make of the network; unless `wholly`, None as soon as it is not the answer."""
         computed: dict[str, Bounded] = {}
+        reader = reader or self.reader
         try:
             planted = planted or _Planted(causes, self.case, self.recursion, self.forward)
             values = self._values(planted, parameter)
             for source, grad in planted.gradients():
-                computed[source] = self.reader(grad, values)
+                computed[source] = reader(grad, values)
                 returned = (name for name, other in planted.names.items() if other == source)
                 if not (wholly or all(self._agrees(name, computed[source]) for name in returned)):
                     return None
@@ -578,7 +639,10 @@ class _Search:
     def _agrees(self, name: str, grad: Bounded) -> bool:
         """Whether the answer lies within a prediction's tolerance."""
         answer = self.case.answer[name]
-        return answer.shape == grad.shape and bool((np.abs(answer - grad.mid) <= grad.err).all())
+        if answer.shape != grad.shape:
+            return False
+        lost = np.isinf(grad.err) & (not self.case.finite)
+        return bool(((np.abs(answer - grad.mid) <= grad.err) | lost).all())
 
     def _decisive(self, name: str, grad: Bounded) -> bool:
         """Whether the fault's tolerance is small beside the miss that it explains."""
@@ -632,12 +696,86 @@ class _Search:
         at = int(np.argmax(np.abs(truth)))
         return bool(truth[at] == 0 or (np.abs(change - change[at] / truth[at] * truth) > 4 * err).any())
 
-    def _note_loss(self, loss: Node) -> None:
+    def _note_loss(self, loss: Node, reader: Reader | None = None) -> None:
         case = self.case
         if case.loss_wrong:
-            predicted = self.reader(loss, dict(self.known))
+            predicted = (reader or self.reader)(loss, dict(self.known))
             with suppress(TypeError, ValueError):  # a loss may be anything at all
-                case.loss_explained |= bool(abs(float(case.loss) - predicted.mid) <= predicted.err)
+                given = float(case.loss)
+                near = abs(given - predicted.mid) <= predicted.err
+                case.loss_explained |= bool(near or not (math.isfinite(given) or np.isfinite(predicted.err)))
+
+    # Formulas that lose digits or overflow
+
+    def _formulas(self) -> list[Causes]:
+        """Those that lose the digits that the answer lacks; of several forms of one, the first. None where an array is
+        zero throughout, as it may be for any reason.
+        """
+        if not all(self.case.answer[name].any() for name in self.case.wrong):
+            return []
+        tried = [(fault, reader) for fault, reader in self.case.cancelling if not fault.on_loss]
+        found: dict[str, Causes] = {}
+        for fault, reader in tried:
+            causes = (Cause(fault, WHOLE),)
+            if fault.name in found or not self._loses(planted := self._planted(causes), reader):
+                continue
+            hypothesis = self._predict(causes, None, wholly=False, planted=planted, reader=reader)
+            if hypothesis and len(tried) * self._coincidence(hypothesis) <= CLEAR:
+                found[fault.name] = causes
+                self._note_loss(planted.loss, reader)
+        return list(found.values())
+
+    def _overflows(self) -> list[Causes]:
+        """The formulas that are not finite just where the answer is not, the rest being as predicted."""
+        found: dict[str, Causes] = {}
+        for fault in self.case.overflowing:
+            causes = (Cause(fault, WHOLE),)
+            reader = Reader(self.case.arithmetic, self.case.numbers, dtype=self.case.dtype)
+            hypothesis = None if fault.name in found else self._predict(causes, None, wholly=False, reader=reader)
+            if hypothesis:
+                found[fault.name] = causes
+                self._note_loss(hypothesis.planted.loss, reader)
+        return list(found.values())
+
+    def _planted(self, causes: Causes) -> _Planted:
+        return _Planted(causes, self.case, self.recursion, self.forward)
+
+    def _loses(self, planted: _Planted, reader: Reader) -> bool:
+        """Whether a formula gives some activation that no right one does."""
+        for layer, _ in planted.changes:
+            right, wrong = self.known[self.forward.a[layer]], reader(planted.forward.a[layer], dict(self.known))
+            if not (np.abs(wrong.mid - right[0]) <= right[1]).all():
+                return True
+        return False
+
+    def _coincidence(self, hypothesis: _Hypothesis) -> float:
+        """How likely it is that a wrong answer comes this near to a formula's by accident: its distance from that as a
+        share of its distance from the truth. Roundings at one neuron say nothing of those at another, so that the
+        shares of the columns of the next W are independent, and are put together by Fisher's method ("Statistical
+        Methods for Research Workers", 4th ed. 1932, §21.1).
+        """
+        if not all(np.isfinite(grad.err).all() for grad in hypothesis.grads.values()):
+            return 1.0
+        shares: list[float] = []
+        nearest, farthest = GRAIN, GRAIN
+        columns = {f"W{layer + 1}" for layer, _ in hypothesis.planted.changes}
+        for name, grad in hypothesis.grads.items():
+            right = self.right[name]
+            scale = np.maximum(np.maximum(grad.err, right.err), np.finfo(np.float64).smallest_normal)
+            # the float64 roundings of both predictions are much the same
+            miss, shift = self.case.answer[name] - self.case.truth(name), grad.mid - right.mid
+            near, far = np.abs(miss - shift) / scale, np.abs(miss) / scale
+            nearest, farthest = max(nearest, near.max()), max(farthest, far.max())
+            telling = (np.abs(shift) > scale).any(axis=0)
+            if name in columns and telling.any():
+                left = np.maximum(near.max(axis=0), GRAIN) / np.maximum(far.max(axis=0), GRAIN)
+                shares += np.minimum(left[telling], 1.0).tolist()
+        if not shares:
+            return float(nearest / farthest)
+        total = -sum(map(math.log, shares))
+        if total == 0:
+            return 1.0
+        return sum(math.exp(k * math.log(total) - total - math.lgamma(k + 1)) for k in range(len(shares)))
 
     # Pairs
 
@@ -779,7 +917,8 @@ def _chance_of_multiple(value: float, place: float, dtype: str) -> float:
     return 2 * spread if abs(ratio - round(ratio)) <= spread else 1.0 / CHANCE
 
 
-def _loss_explanations(case: _Case) -> Iterator[Causes]:
+def _loss_explanations(case: _Case, known: bool) -> Iterator[Causes]:
+    """What a wrong loss has for a cause. `known`: whether what is wrong with the gradients is."""
     recursion, reader = Recursion(case.y), Reader(case.arithmetic, case.numbers)
     before = recursion.forward(case.spec, Mistaken.right(case.spec, case.y).equations)
     try:
@@ -787,10 +926,20 @@ def _loss_explanations(case: _Case) -> Iterator[Causes]:
     except (TypeError, ValueError):
         return
     truth = float(case.judge.truth.loss.mid)
+
+    def explained(fault: Fault, layer: int, forward: ForwardPass | None, reader: Reader) -> bool:
+        mistaken = Mistaken.right(case.spec, case.y)
+        fault.plant(mistaken, layer, None)
+        forward = forward or recursion.forward(mistaken.spec, mistaken.equations)
+        predicted = reader(recursion.cost(mistaken.spec, forward, mistaken.equations))
+        return bool(abs(loss - predicted.mid) <= predicted.err <= CLEAR * abs(loss - truth))
+
     for fault in FAULTS.values():
         for layer in fault.where(case.spec, case.n) if fault.on_loss else ():
-            mistaken = Mistaken.right(case.spec, case.y)
-            fault.plant(mistaken, layer, None)
-            predicted = reader(recursion.cost(mistaken.spec, before, mistaken.equations))
-            if abs(loss - predicted.mid) <= predicted.err <= CLEAR * abs(loss - truth):
+            if explained(fault, layer, before, reader):
                 yield (Cause(fault, layer),)
+    # NaN may have any reason
+    lost = (fault for fault, own in case.cancelling if fault.on_loss and explained(fault, WHOLE, None, own))
+    infinite = (fault for fault in case.formulas if known and fault.on_loss and case.run(fault)[0] == loss)
+    for fault in {fault.name: fault for fault in (infinite if math.isinf(loss) else lost)}.values():
+        yield (Cause(fault, WHOLE),)

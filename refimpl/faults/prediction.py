@@ -10,19 +10,22 @@ that too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import flint
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.equations import EQUATIONS, Equations
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.documents import Function
-from refimpl.network.functions import ACTIVATIONS, LOSSES
+from refimpl.network.functions import ACTIVATIONS, ELEMENTARY, LOSSES
 from refimpl.network.spec import NetworkSpec
+from refimpl.truth.balls import number as nearest
 from refimpl.truth.elementwise import Elementwise, activation
 from refimpl.truth.gradients import gradients
 from refimpl.truth.graph import Node, apply, extend, given, order
@@ -138,6 +141,31 @@ def _vjp(function: Function) -> Callable[[Node, Node, Node], Node]:
 
 
 # --------------------------------------------------------------------------------------------------------------
+# Formulas as floating-point arithmetic computes them
+
+Exponential = Callable[[Array], Array]
+Form = Callable[[Array, Exponential], Array]
+
+
+def computed(form: Form, z: Any) -> Any:
+    """A formula of z and of an exponential that it is given: of an array its value, of a node one that has the same
+    roundings. Between two numbers it must have no values but those between its own of them.
+    """
+    return Node("computed", (z,), z.shape, form) if isinstance(z, Node) else form(z, np.exp)
+
+
+def nearest_exponential(z: Array) -> Array:
+    """e^z, rounded as it should be."""
+    with working_precision(BITS):
+        values = [nearest(flint.arb(one).exp()) if math.isfinite(one) else math.exp(one) for one in z.ravel().tolist()]
+    return np.array(values, dtype=np.float64).reshape(z.shape).astype(z.dtype)
+
+
+# as it is rounded here, and at its best: libraries differ in the last bit, each in its own places
+EXPONENTIALS: tuple[Exponential, ...] = (np.exp, nearest_exponential)
+
+
+# --------------------------------------------------------------------------------------------------------------
 # Its reading
 
 
@@ -154,10 +182,16 @@ class Bounded(NamedTuple):
 
 
 class Reader:
-    """Reads nodes in an arithmetic at given numbers by name."""
+    """Reads nodes in an arithmetic at given numbers by name; formulas are computed with an `exponential` in `dtype`."""
 
-    def __init__(self, arithmetic: Arithmetic, numbers: Mapping[str, Array]) -> None:
-        self.numbers = _Numbers(numbers)
+    def __init__(
+        self,
+        arithmetic: Arithmetic,
+        numbers: Mapping[str, Array],
+        exponential: Exponential = np.exp,
+        dtype: str = "float64",
+    ) -> None:
+        self.numbers = _Numbers(numbers, exponential, dtype)
         bounds = _Bounds(arithmetic, self._mids, across_kinks=True, mids_roundoff=FLOAT64_ROUNDOFF)
         self.algebra = _Remembering(Casts(bounds))
 
@@ -205,9 +239,13 @@ def _hashable(static: Any) -> Any:
 class _Numbers(NumberAlgebra):
     """Evaluates a function once at the same number."""
 
-    def __init__(self, known: Mapping[str, Array]) -> None:
+    def __init__(self, known: Mapping[str, Array], exponential: Exponential, dtype: str) -> None:
         super().__init__(known)
+        self.exponential, self.dtype = exponential, dtype
         self.rows: dict[Elementwise, dict[float, list[float]]] = {}
+
+    def computed(self, node: Node, z: Real) -> Real:
+        return np.asarray(node.static(z.astype(self.dtype), self.exponential), dtype=np.float64)
 
     def derivatives(self, where: Node, function: Elementwise, a: Real, times: int = 1) -> Real:
         def evaluated(numbers: list[float]) -> list[list[float]]:
@@ -224,6 +262,11 @@ class _Bounds(RoundingAlgebra):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.rows: dict[Elementwise, dict[tuple[float, float], Suprema]] = {}
+
+    def computed(self, node: Node, z: tuple[Real, Real]) -> tuple[Real, Real]:
+        mid, *ends = (self.mids(node, z[0] + side * z[1]) for side in (0.0, -1.0, 1.0))
+        err = np.max([np.abs(end - mid) for end in ends], axis=0)
+        return self._made(mid, err + (ELEMENTARY + 2) * self.u * np.abs(mid))
 
     def _local(self, where: Node, function: Elementwise, a: tuple[Real, Real]) -> Local:
         def bounded(balls: list[tuple[float, float]]) -> list[Suprema]:

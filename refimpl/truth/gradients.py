@@ -50,7 +50,7 @@ def cotangents(output: Node, wrt: Iterable[Node]) -> dict[Node, Node]:
             live.add(node)
     found = {output: constant(np.ones(output.shape))}
     for node in reversed(order([output])):
-        if node not in found or node not in live or not node.inputs:
+        if node not in found or not any(node_in in live for node_in in node.inputs):
             continue
         for node_in, cotangent in zip(node.inputs, VJPS[node.rule](node, found[node]), strict=True):
             if cotangent is not None and node_in in live:
