@@ -43,11 +43,15 @@ def _jax_state(jax: Any) -> dict[str, Any]:
     return {name: getattr(jax.config, name) for name in names}
 
 
+def _numpy_state(name: str, keys: Any, *rest: Any) -> tuple[Any, ...]:
+    return name, keys.tobytes(), *rest
+
+
 def global_state() -> dict[str, Any]:
     """All the state that a library could leave changed. torch and jax only once they are imported."""
     state: dict[str, Any] = {
         "numpy errors": np.geterr(),
-        "numpy random": repr(np.random.get_state()),
+        "numpy random": _numpy_state(*np.random.get_state()),
         "random": hash(random.getstate()),
         "flint precision": (flint.ctx.prec, flint.ctx.cap, flint.ctx.dps),
         "working folder": os.getcwd(),

@@ -95,9 +95,8 @@ def run(p: Problem, *backends: Any, **options: Any) -> Any:
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **backends: Any) -> None:
-    entries = {name: Entry(name, one) for name, one in backends.items()}
-    monkeypatch.setattr("refimpl.backend.registry.entry_points", lambda group: list(entries.values()))
-    assert list(backend.available()) == sorted(backends)
+    entries = [Entry(name, one) for name, one in backends.items()]
+    monkeypatch.setattr("refimpl.backend.registry.registered", lambda: entries)
 
 
 # --------------------------------------------------------------------------------------------------------------

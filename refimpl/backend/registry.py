@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any, cast
 
@@ -26,13 +27,19 @@ def available() -> dict[str, EntryPoint]:
     BackendError where two have one name.
     """
     found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=GROUP):
+    for entry in registered():
         other = found.setdefault(entry.name, entry)
         if other.value != entry.value:
             raise BackendError(
                 f"two backends are called {entry.name!r}: {other.value} and {entry.value}; uninstall one"
             )
-    return {entry.name: entry for entry in sorted(found.values(), key=_order)}
+    return found
+
+
+@cache
+def registered() -> tuple[EntryPoint, ...]:
+    """All of the group, read from the installed packages' files once: that takes some hundredths of a second."""
+    return tuple(sorted(entry_points(group=GROUP), key=_order))
 
 
 def _order(entry: EntryPoint) -> tuple[bool, bool, str]:

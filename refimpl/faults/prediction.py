@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -32,7 +32,8 @@ from refimpl.truth.graph import Node, apply, extend, given, order
 from refimpl.truth.network import LOSS_DEFINITIONS, activate
 from refimpl.truth.numbers import BITS, NumberAlgebra, derivatives
 from refimpl.truth.precision import working_precision
-from refimpl.truth.rounding import Casts, RoundingAlgebra
+from refimpl.truth.rounding import Bounded as Pair
+from refimpl.truth.rounding import RoundingAlgebra
 from refimpl.truth.suprema import Local, Suprema, suprema
 
 Array = NDArray[Any]
@@ -203,6 +204,30 @@ class Reader:
 
     def _mids(self, node: Node, *mids: Real) -> Real:
         return np.asarray(getattr(self.numbers, node.rule)(node, *mids))
+
+
+class Casts:
+    """`RoundingAlgebra`s, one an arithmetic: a node is read in the coarsest of `own`'s and those that what it is made
+    from was cast to.
+    """
+
+    def __init__(self, own: RoundingAlgebra) -> None:
+        self.own = own
+        self.coarser: dict[Node, RoundingAlgebra] = {}
+
+    def __getattr__(self, rule: str) -> Callable[..., Pair]:
+        return lambda node, *inputs: getattr(self._reading(node), rule)(node, *inputs)
+
+    def _reading(self, node: Node) -> RoundingAlgebra:
+        if not self.coarser and node.rule != "cast":
+            return self.own
+        found = max((self.coarser.get(one, self.own) for one in node.inputs), key=lambda one: one.u, default=self.own)
+        after = found
+        if node.rule == "cast" and node.static.unit_roundoff > found.arithmetic.unit_roundoff:
+            after = replace(found, arithmetic=node.static)
+        if after is not self.own:
+            self.coarser[node] = after
+        return found
 
 
 class _Remembering:

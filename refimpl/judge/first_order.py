@@ -57,12 +57,12 @@ class PointRoundings(RoundingAlgebra):
     ) -> None:
         super().__init__(arithmetic, lambda node, *mids: self.mid, parts=parts)
         self.numbers, self.mid, self.spread = numbers, np.zeros(()), spread
-        self.repeated, self.biased, self.linear = repeated, biased, False
+        self.repeated, self.biased = repeated, biased
         self.made: dict[Node, Any] = {}
 
     def own(self, node: Node, mid: Real, *mids: Real) -> Real:
         """In the shape of the node, whose value is `mid`; a node's inputs come before it."""
-        self.mid, self.linear = mid, node.rule in LINEAR
+        self.mid = mid
         pairs = [self._exactly(one, number) for one, number in zip(node.inputs, mids, strict=True)]
         self.made[node] = getattr(self, node.rule)(node, *pairs)
         return np.broadcast_to(unbounded(self.made[node][1]), node.shape)
@@ -87,9 +87,16 @@ class PointRoundings(RoundingAlgebra):
             return made.with_pair((made[0], np.maximum(made[1], placed(np.array(rows)))))
         return made
 
-    def _of_sums(self, terms: Real, more: int) -> Real:
-        own = super()._of_sums(terms, more)
-        return np.maximum(own, self._alike(terms)) if self.repeated else own
+    def _of_sums(self, terms: Real, more: int, inner: bool = False) -> Real:
+        own, n = super()._of_sums(terms, more), (terms != 0).sum(axis=-1, keepdims=True)
+        alike = self._alike(terms) if self.repeated else np.zeros(())
+        if not inner or self.biased:
+            return np.maximum(own, alike)
+        partial = np.cumsum(-np.sort(-terms, axis=-1), axis=-1)  # in the order that rounds most
+        shares = partial / np.maximum(partial[..., -1:], SMALLEST)
+        own = np.minimum(own, self.summing * np.sqrt(np.square(shares).sum(axis=-1, keepdims=True) + more))
+        own = np.hypot(own, np.sqrt(np.maximum(np.square(alike) - n * self.summing**2, 0.0)))
+        return np.minimum(self.spread * own, self.summing * (n + more))
 
     def _of_collected(self, terms: Real, places: NDArray[np.intp], size: int) -> Real:
         own = super()._of_collected(terms, places, size)
@@ -109,14 +116,10 @@ class PointRoundings(RoundingAlgebra):
         cell, place = cell[some][order], places[some][order]
         first = np.flatnonzero(np.append(True, (cell[1:] != cell[:-1]) | (place[1:] != place[:-1])))[: len(cell)]
         squares = np.bincount(place[first], np.square(np.diff(np.append(first, len(cell)))), size)
-        return self.summing * self._at_most(np.bincount(places, minlength=size) + 2, np.sqrt(squares + 2))
+        return np.asarray(self.summing * np.sqrt(squares + 2))
 
     def _rate(self, n: NDArray[Any]) -> Real:
-        return self.summing * self._at_most(n, n if self.biased else np.sqrt(n))
-
-    def _at_most(self, n: NDArray[Any], norm: Real) -> Real:
-        """Of n roundings with that 2-norm: λ times it is what a node whose roundings add linearly needs itself."""
-        return np.asarray(np.minimum(n, self.spread * norm) if self.linear else norm)
+        return np.asarray((n if self.biased else np.sqrt(n)) * self.summing)
 
 
 def cells(values: Real, u: float) -> NDArray[np.intp]:

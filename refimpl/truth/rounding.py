@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ Bounded = tuple[Real, Real]
 Mids = Callable[..., Real]
 Derivatives = Callable[[Node, Elementwise, Real], Real]
 TRUNCATED_TO = 2.0**-24  # half of what cutting to float32 loses
+LIFT = 900
 FEW = 4.0  # roundings that any function may be made of
 
 
@@ -152,10 +153,8 @@ class RoundingAlgebra:
         mid = self.mids(node, a[0], b[0])
         err = np.abs(a[0]) * b[1] + a[1] * _held(b)
         held = np.abs(mid) + err
-        exact = _exact_factor(a) | _exact_factor(b)
-        own = np.where(exact, 0.0, self.u) * held
-        # none where it does not underflow: errors of 2⁻¹⁰⁷⁴ make BLAS a hundred times slower
-        lost, largest = np.where(exact & (np.abs(mid) - err >= self.tiny), 0.0, self.eta), np.zeros(())
+        own = np.where(_exact_factor(a) | _exact_factor(b), 0.0, self.u) * held
+        lost, largest = np.asarray(self.eta), np.zeros(())
         for one, factor, other in zip(node.inputs, (a, b), (b, a), strict=True):
             if isinstance(factor, Slope):
                 lost = lost * factor.after
@@ -184,10 +183,8 @@ class RoundingAlgebra:
         terms = contracted(subscripts, held_a, held_b)
         n = summed(node)
         err = self._of_products(n + 2) * terms + self._product_underflow(subscripts, terms, 2 * n + 2, held_a, held_b)
-        if a[1].any():
-            err = err + contracted(subscripts, a[1], held_b)
-        if b[1].any():
-            err = err + contracted(subscripts, np.abs(a[0]), b[1])
+        err = err + _lifted(lambda off: contracted(subscripts, off, held_b), a[1])
+        err = err + _lifted(lambda off: contracted(subscripts, np.abs(a[0]), off), b[1])
         err = err + self.fast.contracted(node, held_a, held_b)
         return Terms(self._made(mid, err + self._result(mid, err), terms), n, terms, 2)
 
@@ -270,7 +267,7 @@ class RoundingAlgebra:
         err = np.log1p((share * np.expm1(np.minimum(a[1], 700.0))).sum(axis=-1, keepdims=True))
         away = (share * np.abs(a[0] - largest)).sum(axis=-1, keepdims=True)
         own = self.u * (2 * np.abs(mid) + away) + self.library * (1 + math.log(n)) + self.exponential
-        return self._made(mid, err + own + self._of_sums(share, 2))
+        return self._made(mid, err + own + self._of_sums(share, 2, inner=True))
 
     def normalise(self, node: Node, a: Bounded) -> Bounded:
         mid = self.mids(node, a[0])
@@ -294,14 +291,17 @@ class RoundingAlgebra:
         held = _held(a)
         err = a[1] + 0.0
         if centred:
-            mean_err = a[1].mean(axis=-1, keepdims=True) + self._of_sums(held, 1) * held.mean(axis=-1, keepdims=True)
+            summed = self._of_sums(held, 1, inner=True) * held.mean(axis=-1, keepdims=True)
+            mean_err = a[1].mean(axis=-1, keepdims=True) + summed
             err = err + mean_err + self.u * (held + np.abs(centre) + mean_err)
         q = np.sqrt(np.square(err).mean(axis=-1, keepdims=True)) / deviation
         kappa = np.sqrt(np.square(held).mean(axis=-1, keepdims=True) + epsilon) / deviation
-        summing = np.maximum(self._of_sums(np.square(held), 4), self._of_sums(np.square(a[0] - centre), 4))
+        squares, deviations = np.square(held), np.square(a[0] - centre)
+        summing = np.maximum(self._of_sums(squares, 4), self._of_sums(deviations, 4)) * kappa
+        summing = np.maximum(summing, self._of_sums(deviations, 4, inner=True))
         if self.arithmetic.one_pass_variance and centred:  # n + 1 roundings of E[x²], and twice as many of μ²
-            summing = RoundingAlgebra._rate(self, 3 * (held.shape[-1] + 1) * np.square(kappa)) / kappa
-        return 1 / deviation, err, q, summing * kappa / 2 + self.library + 2 * self.u
+            summing = RoundingAlgebra._rate(self, 3 * (held.shape[-1] + 1) * np.square(kappa))
+        return 1 / deviation, err, q, summing / 2 + self.library + 2 * self.u
 
     # What chooses and what moves
 
@@ -365,9 +365,9 @@ class RoundingAlgebra:
         cut = (n + 2 * blocks) * (arithmetic.accumulation or 0.0) + blocks * 2 * TRUNCATED_TO
         return np.asarray(cut / (1 - cut) if cut < 1 else math.inf)
 
-    def _of_sums(self, terms: Real, more: int) -> Real:
+    def _of_sums(self, terms: Real, more: int, inner: bool = False) -> Real:
         """By what share of Σ the sums of such terms ≥ 0 over the last axis, which stays with length 1, round; with so
-        many roundings more.
+        many roundings more. `inner`: at most, since all that a primitive makes of one has the same error.
         """
         return self._gamma((terms != 0).sum(axis=-1, keepdims=True) + more)
 
@@ -404,30 +404,6 @@ class RoundingAlgebra:
         return self.locals[where, function]
 
 
-class Casts:
-    """`RoundingAlgebra`s, one an arithmetic: a node is read in the coarsest of `own`'s and those that what it is made
-    from was cast to.
-    """
-
-    def __init__(self, own: RoundingAlgebra) -> None:
-        self.own = own
-        self.coarser: dict[Node, RoundingAlgebra] = {}
-
-    def __getattr__(self, rule: str) -> Callable[..., Bounded]:
-        return lambda node, *inputs: getattr(self._reading(node), rule)(node, *inputs)
-
-    def _reading(self, node: Node) -> RoundingAlgebra:
-        if not self.coarser and node.rule != "cast":
-            return self.own
-        found = max((self.coarser.get(one, self.own) for one in node.inputs), key=lambda one: one.u, default=self.own)
-        after = found
-        if node.rule == "cast" and node.static.unit_roundoff > found.arithmetic.unit_roundoff:
-            after = replace(found, arithmetic=node.static)
-        if after is not self.own:
-            self.coarser[node] = after
-        return found
-
-
 def unbounded(err: Real) -> Real:
     """What is not a number, 0 · inf and the like, is unbounded."""
     return np.where(np.isnan(err), np.inf, err)
@@ -439,6 +415,14 @@ def representable(numbers: Real, arithmetic: Arithmetic) -> NDArray[np.bool_]:
         return np.ones(numbers.shape, dtype=bool)
     digits = np.frexp(numbers)[0] / arithmetic.unit_roundoff
     return np.asarray((digits == np.rint(digits)) & ((numbers == 0) | (np.abs(numbers) >= arithmetic.smallest_normal)))
+
+
+def _lifted(product: Callable[[Real], Real], err: Real) -> Real:
+    """A product with errors; those of 2⁻¹⁰⁷⁴ would make BLAS a hundred times slower."""
+    largest = err.max(initial=0.0)
+    if largest == 0:
+        return np.zeros(())
+    return np.ldexp(product(np.ldexp(err, LIFT)), -LIFT) if largest < 2.0**-LIFT else product(err)
 
 
 def _held(a: Bounded) -> Real:

@@ -16,7 +16,7 @@ from refimpl_numpy import NumpyBackend
 
 def installed(monkeypatch: pytest.MonkeyPatch, **places: str) -> None:
     entries = [EntryPoint(name, place, backends.GROUP) for name, place in places.items()]
-    monkeypatch.setattr("refimpl.backend.registry.entry_points", lambda group: entries)
+    monkeypatch.setattr("refimpl.backend.registry.registered", lambda: entries)
 
 
 def test_refimpls_own_come_first_and_the_one_without_a_framework_before_the_others() -> None:
@@ -58,7 +58,7 @@ def test_a_broken_plug_in_is_named_and_does_not_take_the_others_along(
 
 def test_two_backends_with_one_name_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     two = [EntryPoint("mine", f"{place}:backend", backends.GROUP) for place in ("one", "two")]
-    monkeypatch.setattr("refimpl.backend.registry.entry_points", lambda group: two)
+    monkeypatch.setattr("refimpl.backend.registry.registered", lambda: two)
     with pytest.raises(BackendError, match="two backends are called 'mine': one:backend and two:backend"):
         backends.available()
 

@@ -8,12 +8,13 @@ from hypothesis import given as over
 from hypothesis import strategies as st
 from programs import ALL, SHAPE, InFloat32, balls, leaves, numbers, program
 
+from refimpl.faults.prediction import Casts
 from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.truth.elementwise import activation
 from refimpl.truth.gradients import gradients
 from refimpl.truth.graph import PRIMITIVES, Node, about, apply, cast, read
 from refimpl.truth.numbers import NumberAlgebra
-from refimpl.truth.rounding import Casts, RoundingAlgebra
+from refimpl.truth.rounding import RoundingAlgebra
 
 FLOAT32, FLOAT64 = ARITHMETICS["float32"], ARITHMETICS["float64"]
 names = pytest.mark.parametrize("name", list(ALL))
