@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # one thread a process: the tests already run in two, and timings stay comparable
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+# two processes compile what one of them, or an earlier run, has compiled
+COMPILED := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+PYTEST := $(THREADS) $(COMPILED) $(BIN)/python -m pytest -n 2 --dist worksteal
 COUNT ?= 10000
 SEED ?= 0
 SAVED ?= benchmarks/results/cpu.json
@@ -41,17 +44,17 @@ check: $(READY) ## refimpl check on the article's network and on the handwritten
 	$(BIN)/refimpl check --example digits
 
 test: $(READY) ## the test suite, some minutes
-	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST)
 
-test-all: $(READY) ## the tests that are marked too: kills, soak, compiled and distributed runs
-	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m ''
+test-all: $(READY) ## the tests that are marked too, and more examples of every property: kills, soak, compiled and distributed runs
+	REFIMPL_TEST_EXAMPLES=100 $(PYTEST) -m ''
 
 test-gpu: $(READY) ## what needs a CUDA device (set up with CUDA builds of PyTorch, JAX and CuPy)
 	$(BIN)/python -m pytest tests/backends/test_gpu.py -m ''
 
 coverage: $(READY) ## test-all with branch coverage, at least 95 %
 	rm -f .coverage .coverage.*
-	$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m '' --cov --cov-report=term
+	REFIMPL_TEST_EXAMPLES=100 $(PYTEST) -m '' --cov --cov-report=term
 
 lint: $(READY) ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from refimpl.faults.diagnosis import Finding, diagnose_answer
 from refimpl.judge.judge import Judge
@@ -56,6 +57,12 @@ def one_of_each(index: int, dtype: str) -> Problem:
     activations = [names[index % len(names)], names[(index * 3 + 1) % len(names)], last]
     spec = network(sizes, activations, loss, ("mean", "sum")[index % 2], bias=bool(index % 3))
     return problem(spec, int(rng.integers(1, 5)), seed=index, dtype=dtype)
+
+
+def sampled(count: int, default: int, step: int = 1) -> list[Any]:
+    """The numbers of `range(0, count, step)`, of which all but the first are for `make test-all` alone."""
+    numbers = range(0, count, step)
+    return [*numbers[:default], *(pytest.param(number, marks=pytest.mark.soak) for number in numbers[default:])]
 
 
 def judge(p: Problem) -> Judge:

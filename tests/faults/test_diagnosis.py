@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnosis_measure import names, other_mistake, other_mistakes, pair, planted_backend, singles
-from networks import diagnosed, judge, network, problem
+from networks import diagnosed, judge, network, problem, sampled
 
 from refimpl.conformance.vectors import load
 from refimpl.faults.catalogue import FAULTS
@@ -28,10 +28,11 @@ def test_a_fault_is_named_at_its_layer(name: str) -> None:
         assert names(planted), planted.name
 
 
-def test_pairs_are_named() -> None:
+@pytest.mark.parametrize("first", sampled(20, default=1, step=10))
+def test_pairs_are_named(first: int) -> None:
     """Nine in ten: where one mistake undoes what the other does to its only array, nothing shows it."""
-    missed = [p.name for p in (pair(4, number) for number in range(20)) if not names(p)]
-    assert len(missed) <= 2, missed
+    missed = [p.name for p in (pair(4, number) for number in range(first, first + 10)) if not names(p)]
+    assert len(missed) <= 1, missed
 
 
 def repeatable(spec: NetworkSpec) -> list[str]:
@@ -62,7 +63,7 @@ def test_a_mistake_in_a_loop_is_named_once_for_all_layers(name: str) -> None:
     assert found.text.count(FAULTS[first].remedy) == 1
 
 
-@pytest.mark.parametrize("number", range(4 * len(other_mistakes())))
+@pytest.mark.parametrize("number", sampled(4 * len(other_mistakes()), default=16))
 def test_what_is_no_known_fault_is_given_no_name(number: int) -> None:
     kind, j, wrong = other_mistake(5, number)
     findings = diagnosed(j, (None, wrong))
@@ -251,7 +252,7 @@ COARSE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", sampled(4, default=1))
 @pytest.mark.parametrize("form", COARSE)
 @pytest.mark.parametrize("residual", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
 def test_coarse_numbers_are_not_taken_for_difference_quotients(form: str, residual: float, seed: int) -> None:

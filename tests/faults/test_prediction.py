@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from networks import DTYPES, judge, network, problem
 
@@ -31,7 +31,6 @@ def right(p: Any, j: Judge, dtype: str) -> dict[str, Bounded]:
         return {name: reader(end) for name, end in ends.items()}
 
 
-@settings(max_examples=60)
 @given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
 def test_the_truth_and_the_hand_derived_answer_lie_within_the_bounds(index: int, dtype: str) -> None:
     p = random_problem(31, index, dtype)

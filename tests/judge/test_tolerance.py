@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from networks import BACKENDS, DTYPES, article, judge, network, problem, verdicts
 
@@ -59,7 +59,6 @@ def reordered(rng: np.random.Generator) -> Equations:
     )
 
 
-@settings(max_examples=60)
 @given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
 def test_any_order_of_summation_lies_within_the_tolerance(index: int, dtype: str) -> None:
     p = random_problem(17, index, dtype)
@@ -87,7 +86,6 @@ def test_textbook_forms_that_cancel_lie_within_the_tolerance(form: str) -> None:
             assert FAIL not in verdicts(judge(scaled).rows(NumpyBackend([equations] * 2))).values()
 
 
-@settings(max_examples=40)
 @given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
 def test_bounds_have_the_shapes_of_what_they_bound_and_are_no_nan(index: int, dtype: str) -> None:
     p = random_problem(23, index, dtype)

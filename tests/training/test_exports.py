@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from torch import nn
@@ -33,7 +33,6 @@ def test_every_activation_has_a_module() -> None:
 
 
 @given(st.integers(0, 3000), st.sampled_from(["float64", "float32"]))
-@settings(max_examples=60)
 def test_any_network_goes_to_torch_and_back(index: int, dtype: str) -> None:
     problem = random_problem(11, index, dtype)
     spec = problem.spec

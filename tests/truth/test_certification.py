@@ -14,7 +14,7 @@ import flint
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from networks import DTYPES, article, judge, network, problem
 from recursion import by_recursion, by_series
@@ -41,7 +41,6 @@ def small_problem(index: int, dtype: str, work: int = 720_000) -> Problem:
         index += 1
 
 
-@settings(max_examples=60)
 @given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
 def test_the_graph_and_the_recursion_overlap(index: int, dtype: str) -> None:
     p = small_problem(index, dtype)
@@ -66,7 +65,6 @@ def test_a_gradient_that_misses_the_derivative_along_a_direction_is_no_certifica
         certify(p.spec, p.params, p.x, p.y)
 
 
-@settings(max_examples=80)
 @given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
 def test_reverse_and_forward_mode_overlap(index: int, dtype: str) -> None:
     p = small_problem(index, dtype, 40_000)
@@ -81,7 +79,6 @@ def test_reverse_and_forward_mode_overlap(index: int, dtype: str) -> None:
         )
 
 
-@settings(max_examples=60)
 @given(index=st.integers(0, 10**6), dtype=st.sampled_from(DTYPES))
 @example(index=480, dtype="float64")  # exact gradients below float64's range
 def test_every_radius_is_at_most_2_to_the_minus_80_of_its_value(index: int, dtype: str) -> None:
