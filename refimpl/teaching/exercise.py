@@ -20,6 +20,7 @@ from refimpl.conformance.vectors import Case, load
 from refimpl.formats import files
 from refimpl.formats.errors import ConformanceError, DataError
 from refimpl.judge.report import FAIL, PASS
+from refimpl.teaching.marking import FUNCTIONS, TOGETHER
 
 TASKS = Path(__file__).with_name("tasks")
 FORMAT = "refimpl.exercise/1"
@@ -27,8 +28,6 @@ CASES = 24
 DEEPEST, WIDEST = 4, 20  # layers of weights, and neurons in all, of the networks that are marked on
 SECONDS = 10.0
 DIAGNOSED = 2  # wrong cases of an exercise that are diagnosed
-TOGETHER = "all together"
-FUNCTIONS = ("cost_gradient", "output_error", "hidden_error", "weight_gradient", "bias_gradient")
 ACTIVATIONS = ("sigmoid", "tanh", "identity")
 # (the line as it is, as it is in the exercise): what must be found and mended
 BUGS = (

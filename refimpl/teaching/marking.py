@@ -22,7 +22,9 @@ from refimpl.backend.untrusted import FAILURES, described
 from refimpl.equations import EQUATIONS, Equations
 from refimpl.formats.arrays import number, tensor
 from refimpl.network.spec import NetworkSpec
-from refimpl.teaching.exercise import FUNCTIONS, TOGETHER
+
+TOGETHER = "all together"
+FUNCTIONS = ("cost_gradient", "output_error", "hidden_error", "weight_gradient", "bias_gradient")
 
 
 def equations(module: ModuleType, function: str) -> Equations:
