@@ -30,8 +30,8 @@ from refimpl.network.random_problems import Problem, random_batch
 from refimpl.truth.balls import Balls
 
 ARITHMETICS = (
-    "tf32", "bfloat16", "bfloat16_sums", "bfloat16_boundary", "float16", "float16_boundary", "tf32_turing",
-    "tf32_hopper", "bfloat16_hopper",
+    "tf32", "bfloat16_products", "bfloat16", "bfloat16_sums", "bfloat16_boundary", "float16", "float16_boundary",
+    "tf32_turing", "tf32_hopper", "bfloat16_hopper",
 )  # fmt: skip
 SIZES = ((2, 1, 2), (6, 5, 3), (16, 12, 8, 4), (32, 24, 10), (64, 32, 16, 10))
 ALIKE = 1.01

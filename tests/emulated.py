@@ -273,7 +273,12 @@ def _short(name: str, rounding: Rounding) -> dict[str, Emulation]:
     }
 
 
-_PRODUCTS = {"tf32": replace(_PLAIN, factor=TF32), **_short("bfloat16", BFLOAT16), **_short("float16", FLOAT16)}
+_PRODUCTS = {
+    "tf32": replace(_PLAIN, factor=TF32),
+    "bfloat16_products": replace(_PLAIN, factor=to_bits(8)),
+    **_short("bfloat16", BFLOAT16),
+    **_short("float16", FLOAT16),
+}
 EMULATIONS: Mapping[str, Emulation] = {
     "float64": _FLOAT64,
     "float32": _PLAIN,

@@ -5,6 +5,7 @@ what accumulates, which way it rounds. `PRESETS` has them by name; others are ma
 |---|---|---|---|
 | float64, float32, and with _flushing | what is stored | the same | the same |
 | tf32 | 11 bits of each factor | float32 | float32 |
+| bfloat16_products | 8 bits of each factor | float32 | float32 |
 | bfloat16, float16 | what is stored | float32 | bfloat16, float16 |
 | …_boundary | what is stored | float32 | float32, and returned in bfloat16, float16 |
 | …_sums | what is stored | bfloat16, float16 | bfloat16, float16 |
@@ -107,7 +108,8 @@ def _low(whole: Arithmetic) -> list[Arithmetic]:
 
 
 _TF32 = replace(_FLOAT32, name="tf32", products=2.0**-11)
-_SHORT = [_TF32, *_low(_BFLOAT16), *_low(_ieee("float16"))]
+_BFLOAT16_PRODUCTS = replace(_FLOAT32, name="bfloat16_products", products=_BFLOAT16.unit_roundoff)
+_SHORT = [_TF32, _BFLOAT16_PRODUCTS, *_low(_BFLOAT16), *_low(_ieee("float16"))]
 _TENSOR_CORES = [
     replace(one, name=f"{one.name}_{generation}", accumulation=2.0**-bits, truncated=block)
     for one in _SHORT

@@ -101,7 +101,13 @@ def test_what_is_not_declared_is_a_fail(name: str, sizes: tuple[int, ...], n: in
 
 
 @pytest.mark.parametrize(
-    ("computed", "declared"), [("bfloat16", "tf32"), ("bfloat16_boundary", "tf32"), ("tf32", "float32_flushing")]
+    ("computed", "declared"),
+    [
+        ("bfloat16", "tf32"),
+        ("bfloat16_products", "tf32"),
+        ("bfloat16_boundary", "tf32"),
+        ("tf32", "float32_flushing"),
+    ],
 )
 def test_a_finer_arithmetic_than_that_computed_in_may_not_be_declared(computed: str, declared: str, seed: int) -> None:
     backend = EMULATED[computed].declaring(PRESETS[declared])
