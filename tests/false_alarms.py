@@ -129,10 +129,12 @@ def _distance(values: Array, truth: Balls) -> Array:
 
 
 def _share(error: Array, bound: Array, across: Array) -> Array:
-    """error / bound, beyond 1 error / across; 0 where nothing is off, or anything may be."""
+    """error / bound, outside it error / across where that is above 1; 0 where nothing is off, or anything may be, or a
+    kink's other side was taken.
+    """
     with np.errstate(all="ignore"):
         share = np.where((error == 0) | np.isinf(bound), 0.0, error / bound)
-        beyond = np.where(np.isinf(across), 0.0, error / across)
+        beyond = np.where(error <= across, 0.0, error / across)
     return np.where(share > 1, beyond, share)
 
 
