@@ -16,7 +16,7 @@ have no mean of zero over a narrow window, add linearly, and so do the outputs o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -29,7 +29,7 @@ from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.functions import SMALLEST
 from refimpl.truth.balls import as_matrices
 from refimpl.truth.graph import Node, read
-from refimpl.truth.numbers import NumberAlgebra
+from refimpl.truth.numbers import NumberAlgebra, contracted
 from refimpl.truth.rounding import RoundingAlgebra, Slope, Terms, unbounded
 from refimpl.truth.suprema import Local
 
@@ -197,16 +197,36 @@ class FirstOrder:
 
         return {
             node: unbounded(linear[node] + np.hypot(most, self.spread * self._last(self.random, node)))
-            for node, most in self._drawn(whole, self._gaussian, astray, away, math.inf).items()
+            for node, most in self._drawn(self.values, whole, self._gaussian, astray, away, math.inf).items()
         }
 
     def one_norm(self, own: Mapping[Node, Real]) -> dict[Node, Real]:
         """Σ |∂node/∂source| × own, or its upper confidence limit."""
         if _few(own):
             return {node: _total(tangents, node) for node, tangents in self._sensitivities(own).items()}
-        wide = 1 / _root_moment(self.chance)
-        norms = self._sketched(own, _cauchy, _mean_root_square, 0.5)
+        wide, reached = 1 / _root_moment(self.chance), self._reached(own)
+        # of a large end with one exact factor, Σ of the other's norms: no less, and the same where samples are apart
+        large = [
+            node
+            for node in self.values
+            if node.rule == "contract" and node not in self.inner
+            if node.size > AT_ONCE // DRAWS and not reached.issuperset(node.inputs)
+        ]
+        norms = self._sketched(
+            [node for node in self.values if node not in large], own, _cauchy, _mean_root_square, 0.5
+        )
+        for node in large:
+            factors = (norms[one] if one in reached else np.abs(self.values[one]) for one in node.inputs)
+            norms[node] = contracted(node.static, *factors)
         return {node: wide * norm + self._last(own, node) for node, norm in norms.items()}
+
+    def _reached(self, own: Mapping[Node, Real]) -> set[Node]:
+        """The nodes that have tangents."""
+        reached = {node for node in own if node in self.inner}
+        for node in self.values:  # each after its inputs
+            if not reached.isdisjoint(node.inputs):
+                reached.add(node)
+        return reached
 
     def _quadratic(self) -> dict[Node, Real]:
         """λ √Σ(…)² of what is random, or its upper confidence limit."""
@@ -218,7 +238,7 @@ class FirstOrder:
             found = self._sensitivities(own)
             return {node: self.spread * _root_of_squares(t, group, node) for node, t in found.items()}
         wide = 1 / math.sqrt(_chi_square(self.chance))
-        norms = self._sketched(own, self._gaussian, _root_mean_square, 2.0)
+        norms = self._sketched(self.values, own, self._gaussian, _root_mean_square, 2.0)
         return {node: self.spread * np.hypot(wide * norm, self._last(own, node)) for node, norm in norms.items()}
 
     def _gaussian(self, rng: np.random.Generator, node: Node, draws: int) -> NDArray[np.float32]:
@@ -231,41 +251,44 @@ class FirstOrder:
             drawn[:, repeated] += rng.standard_normal((draws, int(repeated.sum())), np.float32)  # or as if by chance
         return drawn.reshape(draws, *node.shape)
 
-    def _sketched(self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm, power: float) -> dict[Node, Real]:
-        """The norms of every node's tangents along what is drawn: in float32 where nothing is far from 1 and nothing
+    def _sketched(
+        self, nodes: Iterable[Node], own: Mapping[Node, Real], drawn: Drawn, norm: Norm, power: float
+    ) -> dict[Node, Real]:
+        """The norms of the nodes' tangents along what is drawn: in float32 where nothing is far from 1 and nothing
         comes out so.
         """
         if self._usual(own):
-            found = self._norms(own, drawn, norm, power, np.float32, self.u)
+            found = self._norms(nodes, own, drawn, norm, power, np.float32, self.u)
             if all(_within(one, 60) for one in found.values()):
                 return {node: self.u * one.astype(np.float64) for node, one in found.items()}
-        return self._norms(own, drawn, norm, power, np.float64, 1.0)
+        return self._norms(nodes, own, drawn, norm, power, np.float64, 1.0)
 
     def _norms(
-        self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm, power: float, dtype: Any, unit: float
-    ) -> dict[Node, Real]:
+        self, nodes: Iterable[Node], own: Mapping[Node, Real], drawn: Drawn, norm: Norm, power: float, dtype: Any,
+        unit: float,
+    ) -> dict[Node, Real]:  # fmt: skip
         """The norms in a dtype, as multiples of a unit."""
         evaluated = {key: np.asarray(one, dtype) for key, one in self.numbers.evaluated.items()}
         values = {node: np.asarray(value, dtype) for node, value in self.values.items()}
 
         def tangents(draws: Callable[[Node], Tangent]) -> dict[Node, Tangent]:
-            return read(self.values, Tangents(SideBySide(self.numbers.known, evaluated), values, draws))
+            return read(nodes, Tangents(SideBySide(self.numbers.known, evaluated), values, draws))
 
         short = {node: np.asarray(one / unit, dtype) for node, one in own.items()}
-        return self._drawn(short, drawn, norm, tangents, power)
+        return self._drawn(nodes, short, drawn, norm, tangents, power)
 
     def _drawn(
-        self, own: Mapping[Node, Real], drawn: Drawn, norm: Norm, carried: Carried, power: float
-    ) -> dict[Node, Real]:
-        """The norms, means of that power, of what is carried through the graph from roundings times drawn numbers."""
+        self, nodes: Iterable[Node], own: Mapping[Node, Real], drawn: Drawn, norm: Norm, carried: Carried,
+        power: float,
+    ) -> dict[Node, Real]:  # fmt: skip
+        """The nodes' norms, means of that power, of what is carried through the graph from roundings times drawn
+        numbers.
+        """
         rng = np.random.Generator(np.random.SFC64(self.seed))
-        reached = {node for node in own if node in self.inner}
-        for node in self.values:  # each after its inputs
-            if not reached.isdisjoint(node.inputs):
-                reached.add(node)
-        piece = max(1, min(DRAWS, AT_ONCE // max((node.size for node in reached), default=1)))
+        largest = max((node.size for node in self._reached(own).intersection(nodes)), default=1)
+        piece = max(1, min(DRAWS, AT_ONCE // largest))
         pieces = [min(piece, DRAWS - begun) for begun in range(0, DRAWS, piece)]
-        found: dict[Node, list[Real]] = {node: [] for node in self.values}
+        found: dict[Node, list[Real]] = {node: [] for node in nodes}
         for count in pieces:
 
             def draws(node: Node, count: int = count) -> Tangent:

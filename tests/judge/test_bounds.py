@@ -199,7 +199,9 @@ def test_a_number_below_float64s_range_beside_a_kink_is_on_either_side() -> None
 
 @pytest.mark.parametrize("name", ["float32", "tf32"])
 def test_draws_carried_in_pieces_say_what_all_at_once_say(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """But for other draws: the estimates of norms from 128 differ by some tenths at most."""
+    """But for other draws: the estimates of norms from 128 differ by some tenths at most. Of a large end Σ of norms is
+    taken.
+    """
     p = problem(network((64, 32, 16, 10), ["tanh", "relu", "identity"], "cross_entropy"), n=32, dtype="float32")
     whole = judge(p).tolerance(PRESETS[name]).statistical
     monkeypatch.setattr("refimpl.judge.first_order.AT_ONCE", 2**15)
