@@ -323,9 +323,9 @@ STEP = 2.0**-70
 
 def complex_step(problem: Problem) -> Answer:
     """Im f(w + ih) / h for each parameter (Squire & Trapp, "Using complex variables to estimate derivatives of real
-    functions", SIAM Review 40, 1998).
+    functions", SIAM Review 40, 1998), in long double for its range: h times a gradient may underflow.
     """
-    flat = np.concatenate([array.ravel() for array in problem.params.values()]).astype(complex)
+    flat = np.concatenate([array.ravel() for array in problem.params.values()]).astype(np.clongdouble)
     found = []
     for place in range(flat.size):
         moved = flat.copy()
