@@ -210,7 +210,7 @@ class FirstOrder:
             node
             for node in self.values
             if node.rule == "contract" and node not in self.inner
-            if node.size > AT_ONCE // DRAWS and not reached.issuperset(node.inputs)
+            if node.size > AT_ONCE // DRAWS and len(reached.intersection(node.inputs)) == 1
         ]
         norms = self._sketched(
             [node for node in self.values if node not in large], own, _cauchy, _mean_root_square, 0.5

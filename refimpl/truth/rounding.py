@@ -388,14 +388,18 @@ class RoundingAlgebra:
         return np.where(low, np.minimum(some, 1.0) * (count * self.eta), self._underflow(terms, count))
 
     def _flushed(self, mid: Real) -> Real:
-        lost = (np.abs(mid) < self.tiny) & self.arithmetic.flushes_subnormals
-        return np.where(lost, np.abs(mid), 0.0)
+        if not self.arithmetic.flushes_subnormals:
+            return np.zeros(mid.shape)
+        return np.where(np.abs(mid) < self.tiny, np.abs(mid), 0.0)
 
     def _made(self, mid: Real, err: Real, magnitude: Real | float = 0.0) -> Bounded:
         """With the float64 evaluation of the bound itself; unbounded where the arithmetic may overflow."""
-        largest = np.maximum(magnitude, np.abs(mid) + err) * self.parts
+        largest = np.maximum(magnitude, np.abs(mid) + err)
+        err = err * (1 + 2.0**-40)
         # what is not a number is not below it
-        return mid, np.where(largest < self.arithmetic.largest, err * (1 + 2.0**-40), np.inf)
+        if largest.max(initial=0.0) * self.parts < self.arithmetic.largest:
+            return mid, err
+        return mid, np.where(largest * self.parts < self.arithmetic.largest, err, np.inf)
 
     def _local(self, where: Node, function: Elementwise, a: Bounded) -> Local:
         if (where, function) not in self.locals:
