@@ -164,18 +164,14 @@ class InFloat32(NumberAlgebra):
         off, times = node.static
         return a * (1 + times * off * self.rng.uniform(-1, 1, a.shape))
 
-    def normalise(self, node: Node, a: np.ndarray) -> np.ndarray:
-        return self._normed(node, a)[0]
+    def normalise(self, node: Node, a: np.ndarray, inverse: np.ndarray, *mean: np.ndarray) -> np.ndarray:
+        return (a.astype(np.float32) - sum(mean)) * inverse
 
     def inverse_deviation(self, node: Node, a: np.ndarray) -> np.ndarray:
-        return self._normed(node, a)[1]
-
-    def _normed(self, node: Node, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         epsilon, centred = node.static
         a, n = a.astype(np.float32), np.float32(a.shape[-1])
         centre = self._summed(a)[..., None] / n if centred else np.float32(0)
-        factor = 1 / np.sqrt(self._summed((a - centre) ** 2)[..., None] / n + np.float32(epsilon))
-        return (a - centre) * factor, factor
+        return 1 / np.sqrt(self._summed((a - centre) ** 2)[..., None] / n + np.float32(epsilon))
 
 
 def rounded(name: str, method: Any) -> Any:

@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ LARGEST_OF_DRAWS = 2.75  # of the magnitudes of so many normal numbers, about
 AT_ONCE = 2**28  # numbers in an array of tangents, of which there are several
 EXACT = 500  # roundings, up to which every sensitivity is computed
 NEGLIGIBLE = 2.0**-20
-LINEAR = frozenset({"apply", "softmax", "log_sum_exp", "normalise", "inverse_deviation"})  # library functions
+PARTS = 2**16  # of equal probability, from which numbers are drawn
+LIBRARY = frozenset({"apply", "softmax", "log_sum_exp", "inverse_deviation"})
 
 
 class PointRoundings(RoundingAlgebra):
@@ -53,11 +55,10 @@ class PointRoundings(RoundingAlgebra):
     """
 
     def __init__(
-        self, arithmetic: Arithmetic, numbers: NumberAlgebra, parts: int, spread: float, repeated: bool, biased: bool
+        self, arithmetic: Arithmetic, numbers: NumberAlgebra, parts: int, repeated: bool, biased: bool
     ) -> None:
         super().__init__(arithmetic, lambda node, *mids: self.mid, parts=parts)
-        self.numbers, self.mid, self.spread = numbers, np.zeros(()), spread
-        self.repeated, self.biased = repeated, biased
+        self.numbers, self.mid, self.repeated, self.biased = numbers, np.zeros(()), repeated, biased
         self.made: dict[Node, Any] = {}
 
     def own(self, node: Node, mid: Real, *mids: Real) -> Real:
@@ -87,16 +88,17 @@ class PointRoundings(RoundingAlgebra):
             return made.with_pair((made[0], np.maximum(made[1], placed(np.array(rows)))))
         return made
 
-    def _of_sums(self, terms: Real, more: int, inner: bool = False) -> Real:
+    def _of_sums(self, terms: Real, more: int) -> Real:
         own, n = super()._of_sums(terms, more), (terms != 0).sum(axis=-1, keepdims=True)
-        alike = self._alike(terms) if self.repeated else np.zeros(())
-        if not inner or self.biased:
-            return np.maximum(own, alike)
-        partial = np.cumsum(-np.sort(-terms, axis=-1), axis=-1)  # in the order that rounds most
-        shares = partial / np.maximum(partial[..., -1:], SMALLEST)
-        own = np.minimum(own, self.summing * np.sqrt(np.square(shares).sum(axis=-1, keepdims=True) + more))
-        own = np.hypot(own, np.sqrt(np.maximum(np.square(alike) - n * self.summing**2, 0.0)))
-        return np.minimum(self.spread * own, self.summing * (n + more))
+        if not self.biased:
+            partial = np.cumsum(-np.sort(-terms, axis=-1), axis=-1)  # in the order that rounds most
+            shares = partial / np.maximum(partial[..., -1:], SMALLEST)
+            own = np.minimum(own, self.summing * np.sqrt(np.square(shares).sum(axis=-1, keepdims=True) + more))
+        if not self.repeated:
+            return own
+        alike = self._alike(terms)
+        more_alike = np.sqrt(np.maximum(np.square(alike) - n * self.summing**2, 0.0))
+        return np.maximum(own, alike) if self.biased else np.hypot(own, more_alike)
 
     def _of_collected(self, terms: Real, places: NDArray[np.intp], size: int) -> Real:
         own = super()._of_collected(terms, places, size)
@@ -145,7 +147,7 @@ class FirstOrder:
         self.chance = FALSE_ALARM / 4 / sum(node.size for node in values)
         self.spread = math.sqrt(2 * math.log(1 / self.chance))
         self.inner = {one for node in values for one in node.inputs}  # an end's own rounding is known
-        more = numbers, walk.parts, self.spread, repeated, biased
+        more = numbers, walk.parts, repeated, biased
         point = PointRoundings(arithmetic, *more)
         fast = arithmetic.convolution != "direct"
         unlimited = replace(
@@ -153,6 +155,8 @@ class FirstOrder:
         )
         nearest = PointRoundings(unlimited, *more)
         within = PointRoundings(replace(unlimited, unit_roundoff=walk.summing), *more)
+        without = PointRoundings(unlimited, *more)  # functions that are exact
+        without.library = without.exponential = 0.0
         self.random: dict[Node, Real] = {}
         self.biased: dict[Node, Real] = {}
         for node, value in values.items():
@@ -160,12 +164,15 @@ class FirstOrder:
             rounding = point.own(node, value, *inputs)
             # what may underflow in a number of usual size is nothing beside that number's roundings
             rounding = np.where(rounding > NEGLIGIBLE * self.u * np.abs(value), rounding, 0.0)
-            library = node.rule in LINEAR
-            one_sided = biased or (library and not walk.more_bits) or (arithmetic.truncated and node.rule == "contract")
+            library = node.rule in LIBRARY
+            one_sided = biased or (arithmetic.truncated > 0 and node.rule == "contract")
+            one_sided |= node.rule == "apply" and not walk.more_bits
             if one_sided or library or arithmetic.flushes_subnormals or fast:
                 even = np.zeros(()) if one_sided else nearest.own(node, value, *inputs)
-                if library and not one_sided:  # what is computed with more bits is rounded to nearest
+                if library and walk.more_bits and not one_sided:  # with more bits within, and rounded to nearest
                     even = np.maximum(even - within.own(node, value, *inputs), 0.0)
+                elif library and not one_sided:
+                    even = without.own(node, value, *inputs)
                 _put(self.biased, node, rounding - np.minimum(even, rounding))
                 rounding = np.minimum(even, rounding)
             _put(self.random, node, rounding)
@@ -245,10 +252,10 @@ class FirstOrder:
         """What stores alike, alike."""
         cell = cells(self.values[node], self.u)
         count = int(cell.max()) + 1
-        drawn = rng.standard_normal((draws, count), np.float32)[:, cell]
+        drawn = _normal(rng, (draws, count))
         if count < node.size:
-            repeated = (np.bincount(cell) > 1)[cell]
-            drawn[:, repeated] += rng.standard_normal((draws, int(repeated.sum())), np.float32)  # or as if by chance
+            drawn, repeated = drawn[:, cell], (np.bincount(cell) > 1)[cell]
+            drawn[:, repeated] += _normal(rng, (draws, int(repeated.sum())))  # or as if by chance
         return drawn.reshape(draws, *node.shape)
 
     def _sketched(
@@ -346,9 +353,25 @@ def _mean(norms: list[Real], weights: list[int], power: float) -> Real:
     return np.asarray(top * np.average(shares**power, axis=0, weights=weights) ** (1 / power))
 
 
-def _cauchy(rng: np.random.Generator, node: Node, draws: int) -> Any:
-    above, below = (rng.standard_normal((draws, *node.shape), np.float32) for _ in range(2))
-    return above / np.where(below == 0, np.float32(2.0**-24), below)  # a short number is drawn as 0 too often
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return _quantiles()[0][rng.integers(0, PARTS, shape, np.uint16)]
+
+
+def _cauchy(rng: np.random.Generator, node: Node, draws: int) -> NDArray[np.float32]:
+    part = rng.integers(0, PARTS, (draws, *node.shape), np.uint16)
+    drawn = _quantiles()[1][part]
+    ends = np.flatnonzero((part == 0) | (part == PARTS - 1))  # whose tails are heavy: P(|C| > x) is 2/(πx) there
+    drawn.flat[ends] = np.copysign(PARTS / math.pi / (1 - rng.random(len(ends))), drawn.flat[ends])
+    return drawn
+
+
+@cache
+def _quantiles() -> NDArray[np.float32]:
+    """(2, `PARTS`): of a normal and of a Cauchy number, in the middles of parts of the same probability."""
+    upper = [(part + 0.5) / PARTS for part in range(PARTS // 2, PARTS)]
+    found = np.array([list(map(NormalDist().inv_cdf, upper)), [math.tan(math.pi * (p - 0.5)) for p in upper]])
+    found[0] /= np.sqrt(np.square(found[0]).mean())
+    return np.concatenate([-found[:, ::-1], found], axis=1).astype(np.float32)
 
 
 def _root_of_squares(tangents: Tangent, group: NDArray[np.intp], node: Node) -> Real:

@@ -81,7 +81,8 @@ class Remainders(RoundingAlgebra):
             wide = np.isinf(found.value) | (found.jump > 0) | (found.curvature * reach > WIDE * found.slope)
             wide |= found.turn > WIDE * found.curvature
             if (wide & (reach > 0)).any():
-                found = found.but(wide, suprema(function, mid[wide], reach[wide]))
+                known = self.numbers.derivatives(where, function, mid)[:, wide]
+                found = found.but(wide, suprema(function, mid[wide], reach[wide], known))
             self.locals[key] = found
         return self.locals[key]
 

@@ -229,12 +229,14 @@ class BallAlgebra:
         rows = [row[chosen] for row, chosen in zip(*(_rows(one) for one in (a, node.static)), strict=True)]
         return objects([_log_sum_exp(row, max(ball.mid() for ball in row)) for row in rows], node.shape)
 
-    def normalise(self, node: Node, a: Arbs) -> Arbs:
-        centre, inverse = _moments(node, a)
-        return np.asarray((a - centre) * inverse)
+    def normalise(self, node: Node, a: Arbs, inverse: Arbs, *mean: Arbs) -> Arbs:
+        return np.asarray((a - sum(mean)) * inverse)
 
     def inverse_deviation(self, node: Node, a: Arbs) -> Arbs:
-        return _moments(node, a)[1]
+        epsilon, centred = node.static
+        away = a - a.sum(axis=-1, keepdims=True) / a.shape[-1] if centred else a
+        square = (away * away).sum(axis=-1, keepdims=True) / a.shape[-1] + flint.arb(epsilon)
+        return np.asarray(_inverse_root(square))
 
     def sum(self, node: Node, a: Arbs) -> Arbs:
         return np.asarray(a.sum(axis=node.static, keepdims=True))
@@ -288,16 +290,6 @@ def _rows(array: Array) -> Array:
 
 def _log_sum_exp(row: Arbs, shift: Ball) -> Ball:
     return sum((one.exp() for one in row - shift), flint.arb(0)).log() + shift  # no exponential overflows
-
-
-def _moments(node: Node, a: Arbs) -> tuple[Arbs | int, Arbs]:
-    """The mean (0 where it is not taken off) and 1 / √(mean square + ε) along the last axis."""
-    epsilon, centred = node.static
-    n = a.shape[-1]
-    centre = a.sum(axis=-1, keepdims=True) / n if centred else 0
-    away = a - centre
-    square = (away * away).sum(axis=-1, keepdims=True) / n + flint.arb(epsilon)
-    return centre, np.asarray(_inverse_root(square))
 
 
 _exponential = np.frompyfunc(lambda ball: ball.exp(), 1, 1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.truth.graph import Node, apply, first_largest, inverse_deviation, normalise, share
+from refimpl.truth.graph import Node, apply, first_largest, share
 
 Slope = Any  # an array of the base algebra; None where it is 0
 Reading = Callable[..., Slope]
@@ -102,17 +102,17 @@ class DualAlgebra:
         return _total(shares * a)
 
     @_of_what_varies
-    def normalise(self, node: Node, a: Slope) -> Slope:
-        value, n, before = self.values[node], node.shape[-1], node.inputs[0]
-        factor = self.base.inverse_deviation(inverse_deviation(before, *node.static), self.values[before])
-        shifted = a - _total(a) / n if node.static[1] else a
-        return factor * (shifted - value * (_total(value * a) / n))
+    def normalise(self, node: Node, a: Slope, inverse: Slope, mean: Slope = None) -> Slope:
+        factor, shifted = self.values[node.inputs[1]], self.add(node, a, None if mean is None else -mean)
+        of_factor = None if inverse is None else self.values[node] / factor * inverse
+        return self.add(node, None if shifted is None else shifted * factor, of_factor)
 
     @_of_what_varies
     def inverse_deviation(self, node: Node, a: Slope) -> Slope:
-        value, before = self.values[node], node.inputs[0]
-        unit = self.base.normalise(normalise(before, *node.static), self.values[before])
-        return value * value * (_total(unit * a) / -before.shape[-1])
+        value, before = self.values[node], self.values[node.inputs[0]]
+        n = node.inputs[0].shape[-1]
+        away = before - _total(before) / n if node.static[1] else before
+        return value * value * value * (_total(away * a) / -n)
 
     @_of_what_varies
     def max(self, node: Node, a: Slope) -> Slope:

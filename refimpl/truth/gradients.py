@@ -23,7 +23,6 @@ from refimpl.truth.graph import (
     div,
     first_largest,
     gather,
-    inverse_deviation,
     mul,
     normalise,
     order,
@@ -100,10 +99,10 @@ def _softmax(node: Node, g: Node) -> Cotangents:
 
 
 def _normalise(node: Node, g: Node) -> Cotangents:
-    factor = _over_row(inverse_deviation(node.inputs[0], *node.static), node)
-    _, centred = node.static
+    """By what the moments make of a too."""
+    _, inverse, *mean = node.inputs
     along = g - mul(node, _mean(mul(g, node)))
-    return (mul(factor, along - _mean(g) if centred else along),)
+    return mul(_over_row(inverse, node), along - _mean(g) if mean else along), None, *(None for _ in mean)
 
 
 def _inverse_deviation(node: Node, g: Node) -> Cotangents:

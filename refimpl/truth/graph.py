@@ -216,7 +216,9 @@ def log_sum_exp(a: Node, mask: Array | None = None) -> Node:
 
 def normalise(a: Node, epsilon: float, centred: bool = True) -> Node:
     """(a − mean) / √(variance + ε) along the last axis; not `centred`: a / √(mean of a² + ε)."""
-    return Node("normalise", (a,), a.shape, (epsilon, centred))
+    inverse, last = inverse_deviation(a, epsilon, centred), a.ndim - 1
+    mean = (scale(sum_over(a, (last,)), Fraction(1, a.shape[last])),) if centred else ()
+    return Node("normalise", (a, inverse, *mean), a.shape)
 
 
 def inverse_deviation(a: Node, epsilon: float, centred: bool = True) -> Node:

@@ -84,12 +84,13 @@ class NumberAlgebra:
         largest = a.max(axis=-1, keepdims=True)
         return np.asarray(largest + np.log(np.exp(a - largest).sum(axis=-1, keepdims=True)))
 
-    def normalise(self, node: Node, a: Real) -> Real:
-        centre, inverse = _moments(node, a)
-        return np.asarray((a - centre) * inverse)
+    def normalise(self, node: Node, a: Real, inverse: Real, *mean: Real) -> Real:
+        return np.asarray((a - sum(mean)) * inverse)
 
     def inverse_deviation(self, node: Node, a: Real) -> Real:
-        return _moments(node, a)[1]
+        epsilon, centred = node.static
+        away = a - a.mean(axis=-1, keepdims=True) if centred else a
+        return np.asarray(1 / np.sqrt(np.square(away).mean(axis=-1, keepdims=True) + epsilon))
 
     def sum(self, node: Node, a: Real) -> Real:
         return np.asarray(a.sum(axis=node.static, keepdims=True))
@@ -157,9 +158,3 @@ def precisely(formula: Callable[[Series], Series], number: float, times: int = 1
         return series
     with working_precision(MANY_BITS):
         return formula(at)
-
-
-def _moments(node: Node, a: Real) -> tuple[Real | float, Real]:
-    epsilon, centred = node.static
-    centre = a.mean(axis=-1, keepdims=True) if centred else 0.0
-    return centre, np.asarray(1 / np.sqrt(np.square(a - centre).mean(axis=-1, keepdims=True) + epsilon))

@@ -267,41 +267,36 @@ class RoundingAlgebra:
         err = np.log1p((share * np.expm1(np.minimum(a[1], 700.0))).sum(axis=-1, keepdims=True))
         away = (share * np.abs(a[0] - largest)).sum(axis=-1, keepdims=True)
         own = self.u * (2 * np.abs(mid) + away) + self.library * (1 + math.log(n)) + self.exponential
-        return self._made(mid, err + own + self._of_sums(share, 2, inner=True))
+        return self._made(mid, err + own + self._of_sums(share, 2))
 
-    def normalise(self, node: Node, a: Bounded) -> Bounded:
-        mid = self.mids(node, a[0])
-        factor, centred_err, q, relative = self._moments(node, a)
-        err = (centred_err * factor + np.abs(mid) * q) / (1 - q)
-        return self._made(mid, np.where(q < 1, err + (np.abs(mid) + err) * relative, np.inf))
+    def normalise(self, node: Node, a: Bounded, inverse: Bounded, *mean: Bounded) -> Bounded:
+        mid = self.mids(node, a[0], inverse[0], *(one[0] for one in mean))
+        centre, centre_err = (sum(one[part] for one in mean) for part in (0, 1))
+        err = (a[1] + centre_err) * _held(inverse) + np.abs(a[0] - centre) * inverse[1]
+        held = np.abs(mid) + err
+        # as (a − μ) r, or as a r − μ r
+        apart = self.u * (_held(a) + np.abs(centre) + centre_err) * _held(inverse) if mean else 0.0
+        return self._made(mid, err + apart + 2 * self.u * held + self._underflow(held, 2))
 
     def inverse_deviation(self, node: Node, a: Bounded) -> Bounded:
-        mid = self.mids(node, a[0])
-        _, _, q, relative = self._moments(node, a)
-        return self._made(mid, np.where(q < 1, mid * (q + relative) / (1 - q), np.inf))
-
-    def _moments(self, node: Node, a: Bounded) -> tuple[Real, Real, Real, Real]:
-        """1/√(σ² + ε); how far a − μ may be off; by what share √(σ² + ε) then is (|‖v‖ − ‖w‖| ≤ ‖v − w‖); and the
-        relative error of 1/√(σ² + ε) by its own rounding, in two passes or by Welford's (Chan, Golub & LeVeque,
-        "Algorithms for Computing the Sample Variance", American Statistician 37, 1983: n κ u).
+        """By √(σ² + ε), which is off by the share q of itself where a − μ is (|‖v‖ − ‖w‖| ≤ ‖v − w‖), and by its own
+        rounding, in two passes or by Welford's (Chan, Golub & LeVeque, "Algorithms for Computing the Sample Variance",
+        American Statistician 37, 1983: n κ u).
         """
-        epsilon, centred = node.static
-        centre = a[0].mean(axis=-1, keepdims=True) if centred else 0.0
-        deviation = np.sqrt(np.square(a[0] - centre).mean(axis=-1, keepdims=True) + epsilon)
-        held = _held(a)
-        err = a[1] + 0.0
+        mid, held, err, (epsilon, centred) = self.mids(node, a[0]), _held(a), a[1], node.static
+        centre = a[0].mean(axis=-1, keepdims=True) if centred else np.zeros(())
         if centred:
-            summed = self._of_sums(held, 1, inner=True) * held.mean(axis=-1, keepdims=True)
-            mean_err = a[1].mean(axis=-1, keepdims=True) + summed
+            mean_err = a[1].mean(axis=-1, keepdims=True) + self._of_sums(held, 1) * held.mean(axis=-1, keepdims=True)
             err = err + mean_err + self.u * (held + np.abs(centre) + mean_err)
-        q = np.sqrt(np.square(err).mean(axis=-1, keepdims=True)) / deviation
-        kappa = np.sqrt(np.square(held).mean(axis=-1, keepdims=True) + epsilon) / deviation
-        squares, deviations = np.square(held), np.square(a[0] - centre)
-        summing = np.maximum(self._of_sums(squares, 4), self._of_sums(deviations, 4)) * kappa
-        summing = np.maximum(summing, self._of_sums(deviations, 4, inner=True))
+        q = np.sqrt(np.square(err).mean(axis=-1, keepdims=True)) * mid
+        kappa = np.sqrt(np.square(held).mean(axis=-1, keepdims=True) + epsilon) * mid
+        squares = np.square(held)
+        own = np.maximum(self._of_sums(squares, 4), self._of_sums(np.square(a[0] - centre), 4)) * kappa
         if self.arithmetic.one_pass_variance and centred:  # n + 1 roundings of E[x²], and twice as many of μ²
-            summing = RoundingAlgebra._rate(self, 3 * (held.shape[-1] + 1) * np.square(kappa))
-        return 1 / deviation, err, q, summing / 2 + self.library + 2 * self.u
+            own = 3 * self._of_sums(squares, 1) * np.square(kappa)
+            own = np.where(own < 1, own / (1 - own), np.inf)
+        relative = own / 2 + self.library + 2 * self.u
+        return self._made(mid, np.where(q < 1, mid * (q + relative) / (1 - q), np.inf))
 
     # What chooses and what moves
 
@@ -365,9 +360,9 @@ class RoundingAlgebra:
         cut = (n + 2 * blocks) * (arithmetic.accumulation or 0.0) + blocks * 2 * TRUNCATED_TO
         return np.asarray(cut / (1 - cut) if cut < 1 else math.inf)
 
-    def _of_sums(self, terms: Real, more: int, inner: bool = False) -> Real:
+    def _of_sums(self, terms: Real, more: int) -> Real:
         """By what share of Σ the sums of such terms ≥ 0 over the last axis, which stays with length 1, round; with so
-        many roundings more. `inner`: at most, since all that a primitive makes of one has the same error.
+        many roundings more.
         """
         return self._gamma((terms != 0).sum(axis=-1, keepdims=True) + more)
 

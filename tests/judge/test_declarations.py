@@ -222,7 +222,7 @@ SAID = (
 )
 
 
-@pytest.mark.parametrize(("mean", "n"), [(10.0, 8), (20.0, 256), (100.0, 8), (100.0, 256)])
+@pytest.mark.parametrize(("mean", "n"), [(20.0, 8), (50.0, 256), (100.0, 8), (100.0, 256)])
 def test_a_variance_in_one_pass_is_a_fail_by_name_unless_it_is_declared(mean: float, n: int) -> None:
     judged = rows_about(mean, n)
     answer = {"y": layer_norm(judged.at["x"], sequential, one_pass=True)}
