@@ -99,10 +99,11 @@ def _softmax(node: Node, g: Node) -> Cotangents:
 
 
 def _normalise(node: Node, g: Node) -> Cotangents:
-    """By what the moments make of a too."""
-    _, inverse, *mean = node.inputs
+    """By way of the moments too; 1/√(σ² + ε) may be computed anew, and round anew."""
+    a, inverse, *mean = node.inputs
+    factor = _over_row(inverse_deviation(a, *inverse.static), node)
     along = g - mul(node, _mean(mul(g, node)))
-    return mul(_over_row(inverse, node), along - _mean(g) if mean else along), None, *(None for _ in mean)
+    return mul(factor, along - _mean(g) if mean else along), None, *(None for _ in mean)
 
 
 def _inverse_deviation(node: Node, g: Node) -> Cotangents:
