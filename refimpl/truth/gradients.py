@@ -23,6 +23,7 @@ from refimpl.truth.graph import (
     div,
     first_largest,
     gather,
+    inverse_deviation,
     mul,
     normalise,
     order,
