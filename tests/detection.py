@@ -15,7 +15,7 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -323,10 +323,9 @@ def outcome(held: Judge, right: Answer, answer: Answer) -> Outcome:
     )
 
 
-def least_noticed(held: Judge, problem: Problem, bug: Bug) -> Outcome | None:
-    """Of the bug's answers; None where it changes no bit of any."""
-    right = run(problem)
-    found = [outcome(held, right, answer) for answer in bug.answers(problem)]
+def least_noticed(held: Judge, right: Answer, answers: Iterable[Answer]) -> Outcome | None:
+    """Of a bug's answers; None where it changes no bit of any."""
+    found = [outcome(held, right, answer) for answer in answers]
     return min((one for one in found if one.wrong), key=lambda one: one.conspicuous, default=None)
 
 
@@ -364,12 +363,11 @@ class Found:
 def on_network(hidden: str, size: str, seed: int, dtype: str, advance: Callable[[], None] = lambda: None) -> Found:
     """Certify, and plant every bug."""
     problem = NETWORKS[hidden][size](seed, dtype)
-    held, outcomes = judge(problem), {}
-    right = outcome(held, run(problem), run(problem))
+    held, right, outcomes = judge(problem), run(problem), {}
     for bug in bugs(dtype):
-        outcomes[bug.name] = least_noticed(held, problem, bug)
+        outcomes[bug.name] = least_noticed(held, right, bug.answers(problem))
         advance()
-    return Found(hidden, size, dtype, right, outcomes, smallest(held))
+    return Found(hidden, size, dtype, outcome(held, right, right), outcomes, smallest(held))
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import cast
 
 from refimpl import backend as backends
 from refimpl.backend import Backend, PlacingBackend
+from refimpl.backend.registry import registered
 from refimpl.formats.errors import BackendError
 
 GROUP = "refimpl.contenders"
@@ -19,7 +20,7 @@ class Contender(Backend, PlacingBackend):
 
 def available() -> dict[str, str]:
     """Name to place of every contender that is registered, ours first; the floor last."""
-    found = {entry.name: entry.value for entry in entry_points(group=backends.GROUP)}
+    found = {entry.name: entry.value for entry in registered()}
     found |= {entry.name: entry.value for entry in entry_points(group=GROUP)}
     return dict(sorted(found.items(), key=lambda item: (item[0] == FLOOR, not is_ours(item[1]), item[0])))
 
@@ -27,7 +28,7 @@ def available() -> dict[str, str]:
 def is_ours(place: str) -> bool:
     """Whether `module:attribute` is of a package that has a registered backend, and no peer."""
     package = place.partition(":")[0]
-    return any(entry.value.partition(":")[0] == package for entry in entry_points(group=backends.GROUP))
+    return any(entry.value.partition(":")[0] == package for entry in registered())
 
 
 def find(name: str) -> Contender:

@@ -168,11 +168,14 @@ class FirstOrder:
             one_sided = biased or (arithmetic.truncated > 0 and node.rule == "contract")
             one_sided |= node.rule == "apply" and not walk.more_bits
             if one_sided or library or arithmetic.flushes_subnormals or fast:
-                even = np.zeros(()) if one_sided else nearest.own(node, value, *inputs)
-                if library and walk.more_bits and not one_sided:  # with more bits within, and rounded to nearest
-                    even = np.maximum(even - within.own(node, value, *inputs), 0.0)
-                elif library and not one_sided:
+                if one_sided:
+                    even = np.zeros(())
+                elif library and not walk.more_bits:
                     even = without.own(node, value, *inputs)
+                else:
+                    even = nearest.own(node, value, *inputs)
+                    if library:  # what is computed with more bits is rounded to nearest
+                        even = np.maximum(even - within.own(node, value, *inputs), 0.0)
                 _put(self.biased, node, rounding - np.minimum(even, rounding))
                 rounding = np.minimum(even, rounding)
             _put(self.random, node, rounding)

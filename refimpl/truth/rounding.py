@@ -40,7 +40,7 @@ Bounded = tuple[Real, Real]
 Mids = Callable[..., Real]
 Derivatives = Callable[[Node, Elementwise, Real], Real]
 TRUNCATED_TO = 2.0**-24  # half of what cutting to float32 loses
-LIFT = 900
+LIFT = 900  # bits, by which errors below 2^-LIFT are lifted
 FEW = 4.0  # roundings that any function may be made of
 
 
@@ -288,9 +288,8 @@ class RoundingAlgebra:
         if centred:
             mean_err = a[1].mean(axis=-1, keepdims=True) + self._of_sums(held, 1) * held.mean(axis=-1, keepdims=True)
             err = err + mean_err + self.u * (held + np.abs(centre) + mean_err)
-        q = np.sqrt(np.square(err).mean(axis=-1, keepdims=True)) * mid
-        kappa = np.sqrt(np.square(held).mean(axis=-1, keepdims=True) + epsilon) * mid
-        squares = np.square(held)
+        squares, q = np.square(held), np.sqrt(np.square(err).mean(axis=-1, keepdims=True)) * mid
+        kappa = np.sqrt(squares.mean(axis=-1, keepdims=True) + epsilon) * mid
         own = np.maximum(self._of_sums(squares, 4), self._of_sums(np.square(a[0] - centre), 4)) * kappa
         if self.arithmetic.one_pass_variance and centred:  # n + 1 roundings of E[x²], and twice as many of μ²
             own = 3 * self._of_sums(squares, 1) * np.square(kappa)

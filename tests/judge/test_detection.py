@@ -18,7 +18,6 @@ from detection import (
     NETWORKS,
     SMALL,
     Answer,
-    Bug,
     Found,
     bugs,
     least_noticed,
@@ -79,14 +78,14 @@ def test_every_bug_changes_something(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_change_that_changes_nothing_has_no_outcome(dtype: str) -> None:
     problem = NETWORKS["tanh"][SMALL](0, dtype)
-    assert least_noticed(judge(problem), problem, Bug("none", lambda p: iter([run(p)]))) is None
+    assert least_noticed(judge(problem), run(problem), [run(problem)]) is None
 
 
 def test_the_form_that_is_noticed_least_counts() -> None:
     problem = NETWORKS["tanh"][SMALL](0, "float64")
     loss, grads = run(problem)
     answers = [(loss, {name: grad * factor for name, grad in grads.items()}) for factor in (2, 1 + 1e-14, 1 + 1e-11)]
-    found = least_noticed(judge(problem), problem, Bug("factors", lambda p: iter(answers)))
+    found = least_noticed(judge(problem), run(problem), answers)
     assert found == outcome(judge(problem), (loss, grads), answers[1])
 
 
