@@ -38,7 +38,7 @@ def available() -> dict[str, EntryPoint]:
 
 @cache
 def registered() -> tuple[EntryPoint, ...]:
-    """All of the group, read from the installed packages' files once: that takes some hundredths of a second."""
+    """All of the group, read from the installed packages' files once: that takes a hundredth of a second."""
     return tuple(sorted(entry_points(group=GROUP), key=_order))
 
 
