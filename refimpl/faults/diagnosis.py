@@ -847,26 +847,38 @@ class _Search:
 
     def _is_quotient(self, step: float, one_sided: bool) -> bool:
         case = self.case
-        chance, usual, decisive = 1.0, 1.0, True
-        width = step if one_sided else 2 * step
         centre = Bounded(*self.known[self.cost])
-        spacing = np.spacing(np.asarray(abs(float(centre.mid)), dtype=case.dtype)).astype(np.float64)
-        place = max(spacing / 2, case.arithmetic.smallest_subnormal)
-        for name in case.names:
-            at, distance = case.miss(name)
-            # the element that says most first: nearly every step is ruled out by it
-            indices = sorted(np.ndindex(case.answer[name].shape), key=lambda index: index != at)
-            for index in indices:
-                quotient, error = self._quotient(name, index, step, one_sided, centre)
-                answer = float(case.answer[name][index])
-                if not abs(answer - quotient) <= error:
-                    return False
-                if index == at and name in case.wrong and error > CLEAR * distance:
-                    decisive = False
-                chance *= _chance_of_multiple(answer * width, float(place), case.dtype)
-                usual *= _chance_of_multiple(float(case.truth(name)[index]) * width, float(place), case.dtype)
-        # where the truth bears the trace too, or the numbers are coarser than the trace, it says nothing
-        return decisive or (chance < CHANCE <= usual and not self._coarse(width / place))
+        misses = {name: case.miss(name) for name in case.names}
+
+        def error(name: str, index: tuple[int, ...]) -> float | None:
+            quotient, error = self._quotient(name, index, step, one_sided, centre)
+            return error if abs(float(case.answer[name][index]) - quotient) <= error else None
+
+        # the elements that say most first: nearly every step is ruled out by them
+        errors = [(name, distance, error(name, at)) for name, (at, distance) in misses.items()]
+        if any(found is None for _, _, found in errors):
+            return False
+        decisive = all(found <= CLEAR * distance for name, distance, found in errors if found and name in case.wrong)
+        if not (decisive or self._bears_trace(step if one_sided else 2 * step, float(centre.mid))):
+            return False
+        others = ((name, index) for name, (at, _) in misses.items() for index in np.ndindex(case.answer[name].shape))
+        return all(error(name, index) is not None for name, index in others if index != misses[name][0])
+
+    def _bears_trace(self, width: float, loss: float) -> bool:
+        """Whether the answer's numbers are multiples of the loss's last place over the width, by no accident. Where
+        the right ones are too, or the answer's are coarser, that says nothing.
+        """
+        case = self.case
+        spacing = np.spacing(np.asarray(abs(loss), dtype=case.dtype)).astype(np.float64)
+        place = float(max(spacing / 2, case.arithmetic.smallest_subnormal))
+
+        def log_chance(array: Array) -> float:
+            numbers = array.ravel().tolist()
+            return sum(math.log(_chance_of_multiple(number * width, place, case.dtype)) for number in numbers)
+
+        accident = sum(log_chance(case.answer[name]) for name in case.names)
+        usual = sum(log_chance(case.truth(name)) for name in case.names)
+        return accident < math.log(CHANCE) <= usual and not self._coarse(width / place)
 
     def _coarse(self, scale: float) -> bool:
         """Whether the answer's numbers are multiples of anything small: rounded to a short format, as bfloat16 and
