@@ -61,15 +61,16 @@ class Remainders(RoundingAlgebra):
         (function, times), where = node.static, node.inputs[0]
         reach = a[1] + self.reach[where]
         slope, curvature = np.abs(self.numbers.derivatives(where, function, a[0])[1:3])
-        if self.kinks_only and not function.kinks:
-            return self._made(self.mids(node, a[0]), (curvature if times else slope) * a[1])
+        if self.kinks_only and not function.kinks and not a[1].any():
+            return self._made(self.mids(node, a[0]), np.zeros(node.shape))
         local = self._within(where, function, a[0], reach)
-        if times == 0:
-            bent = 0.0 if self.kinks_only else local.curvature * np.square(reach) / 2
-            err = slope * a[1] + bent + local.jump * reach
+        if self.kinks_only:  # and not what is smooth, within reach of which all is
+            err = (local.curvature if times else local.slope) * a[1]
+        elif times == 0:
+            err = slope * a[1] + local.curvature * np.square(reach) / 2
         else:
-            bent = 0.0 if self.kinks_only else local.turn * reach
-            err = curvature * a[1] + bent + local.jump * self.across_kinks
+            err = curvature * a[1] + local.turn * reach
+        err = err + (local.jump * self.across_kinks if times else local.jump * reach)
         self.near_kinks |= bool(local.jump.any())
         return self._made(self.mids(node, a[0]), np.where((reach > 0) | np.isnan(reach), err, 0.0), local.value)
 
@@ -129,9 +130,13 @@ def _beyond_linear(rule: str) -> Any:
 
         carried = [err for _, err in inputs]
         if rule in NONLINEAR:
-            err = linear(*carried) if any(one.any() for one in carried) else np.zeros(node.shape)
-            reach = [one + self.reach[node_in] for one, node_in in zip(carried, node.inputs, strict=True)]
-            if not self.kinks_only and (all(one.any() for one in reach) or rule not in BILINEAR):
+            crossed = any(one.any() for one in carried)
+            err = linear(*carried) if crossed else np.zeros(node.shape)
+            smooth = [self.reach[node_in] for node_in in node.inputs]
+            reach = [one + other for one, other in zip(carried, smooth, strict=True)]
+            if self.kinks_only:
+                err = np.maximum(err, out(*reach) - out(*smooth)) if crossed else err
+            elif all(one.any() for one in reach) or rule not in BILINEAR:
                 err = err + np.maximum(out(*reach) - linear(*reach), 0.0)
         else:
             err = out(*carried)

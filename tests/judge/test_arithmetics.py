@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arithmetics_measure import LARGE, measured, random_network
+from arithmetics_measure import LARGE, measured, numbered, random_network
 from emulated import (
     BFLOAT16,
     EMULATED,
@@ -90,6 +90,16 @@ def test_what_is_computed_in_a_declared_arithmetic_is_within_every_bound(
     assert found.failed == 0
     assert max(found.shares.values()) <= 1
     assert found.shares["statistical"] > 1e-6
+
+
+@pytest.mark.parametrize(("name", "number"), [("tf32", 366), ("bfloat16_hopper", 352), ("bfloat16_products", 418)])
+def test_a_derivative_on_the_other_side_of_a_kink_carries_the_errors_of_what_it_is_times(
+    name: str, number: int
+) -> None:
+    """Where f' jumps from 0 to 1 the gradient is that of the other side, its own errors included."""
+    line = measured(judge_of(numbered(0, number)), EMULATED[name], number)
+    assert line.failed == 0
+    assert line.kinked > 0
 
 
 @pytest.mark.parametrize("name", COARSE)
