@@ -151,7 +151,7 @@ class RoundingAlgebra:
 
     def mul(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
         mid = self.mids(node, a[0], b[0])
-        err = np.abs(a[0]) * b[1] + a[1] * _held(b)
+        err = _not_lost(np.abs(a[0]) * b[1] + a[1] * _held(b), mid, a, b)
         held = np.abs(mid) + err
         own = np.where(_exact_factor(a) | _exact_factor(b), 0.0, self.u) * held
         lost, largest = np.asarray(self.eta), np.zeros(())
@@ -165,13 +165,13 @@ class RoundingAlgebra:
     def div(self, node: Node, a: Bounded, b: Bounded) -> Bounded:
         mid = self.mids(node, a[0], b[0])
         smallest = np.abs(b[0]) - b[1]
-        err = np.where(smallest > 0, (a[1] + np.abs(mid) * b[1]) / smallest, np.inf)
+        err = _not_lost(np.where(smallest > 0, (a[1] + np.abs(mid) * b[1]) / smallest, np.inf), mid, a)
         held = np.abs(mid) + err
         return self._made(mid, err + self.u * held + self._underflow(held, 1))
 
     def scale(self, node: Node, a: Bounded) -> Bounded:
         mid, factor = self.mids(node, a[0]), abs(float(node.static))
-        err = factor * a[1]
+        err = _not_lost(factor * a[1], mid, a)
         held = np.abs(mid) + err
         exact = math.frexp(factor)[0] == 0.5  # a power of two
         own = self._underflow(held, 1) * (factor != 1) if exact else 2 * self.u * held + self._underflow(held, 2)
@@ -426,6 +426,14 @@ def _lifted(product: Callable[[Real], Real], err: Real) -> Real:
 def _held(a: Bounded) -> Real:
     """The largest magnitude that an implementation may hold."""
     return np.abs(a[0]) + a[1]
+
+
+def _not_lost(err: Real, mid: Real, *factors: Bounded) -> Real:
+    """A product that is below float64's range is not 0, unless a factor is."""
+    lost = (err == 0) & (mid == 0)
+    if not lost.any():
+        return err
+    return np.where(lost & np.logical_and.reduce([_held(factor) > 0 for factor in factors]), SMALLEST, err)
 
 
 def _exact_factor(a: Bounded) -> NDArray[np.bool_]:

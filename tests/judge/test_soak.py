@@ -29,6 +29,12 @@ def test_random_networks_have_no_failure(first: int, dtype: str, seed: int) -> N
         assert 0 < (tally.largest_ratio or 0) < 1
 
 
+def test_gradients_below_the_range_of_float64_are_not_held_against_0() -> None:
+    """Softmax of logits a hundred thousand apart: the gradient is 1.5e-323, and every product of the bound is 0."""
+    (outcome,) = soak.run(1, ["numpy", "torch"], "float32", "cpu", 0, 3336, processes=1)
+    assert not [row for row in outcome.rows if row.verdict == FAIL]
+
+
 def test_two_processes_find_what_one_finds() -> None:
     one = {outcome.index: outcome.rows for outcome in soak.run(6, ["numpy"], "float64", "cpu", 0, 0, processes=1)}
     two = {outcome.index: outcome.rows for outcome in soak.run(6, ["numpy"], "float64", "cpu", 0, 0, processes=2)}
