@@ -850,19 +850,20 @@ class _Search:
         centre = Bounded(*self.known[self.cost])
         misses = {name: case.miss(name) for name in case.names}
 
-        def error(name: str, index: tuple[int, ...]) -> float | None:
+        def within(name: str, index: tuple[int, ...]) -> float | None:
+            """The error of a quotient that the answer lies within."""
             quotient, error = self._quotient(name, index, step, one_sided, centre)
             return error if abs(float(case.answer[name][index]) - quotient) <= error else None
 
         # the elements that say most first: nearly every step is ruled out by them
-        errors = [(name, distance, error(name, at)) for name, (at, distance) in misses.items()]
-        if any(found is None for _, _, found in errors):
+        errors = {name: within(name, at) for name, (at, _) in misses.items()}
+        if None in errors.values():
             return False
-        decisive = all(found <= CLEAR * distance for name, distance, found in errors if found and name in case.wrong)
+        decisive = all((errors[name] or 0.0) <= CLEAR * misses[name][1] for name in case.wrong)
         if not (decisive or self._bears_trace(step if one_sided else 2 * step, float(centre.mid))):
             return False
         others = ((name, index) for name, (at, _) in misses.items() for index in np.ndindex(case.answer[name].shape))
-        return all(error(name, index) is not None for name, index in others if index != misses[name][0])
+        return all(within(name, index) is not None for name, index in others if index != misses[name][0])
 
     def _bears_trace(self, width: float, loss: float) -> bool:
         """Whether the answer's numbers are multiples of the loss's last place over the width, by no accident. Where

@@ -28,7 +28,7 @@ Bounds = dict[str, Real]
 BOTH, FIRST_ORDER, THEOREM = "both", "first-order", "worst-case"
 ROUNDS = 3  # of looking for a reach that holds its own remainders
 MINOR = 2.0**-6  # of a bound: what comes on top
-LOST = 2.0**-1000
+LOST = 2.0**-1000  # below which float64 may have lost what an estimate is made of
 COARSE = 2.0**-14  # roundings above this are followed to all orders
 
 
@@ -119,15 +119,12 @@ def _bounds(
     jumps = _errors(ends, beyond.across()) if beyond.near_kinks else {}
     if not coarse and any((remainder[node] > MINOR * reach[node]).any() for node in ends.values()):
         remainder = _through_the_graph(remainder, beyond, first_order)
-    # of numbers below float64's range an estimate may be lost
-    lost = {
-        node: np.where((np.abs(values[node]) < LOST) & (likely[node] < LOST), np.inf, 0.0) for node in ends.values()
-    }
-    statistical = {node: np.minimum(worst[node], likely[node] + remainder[node] + lost[node]) for node in ends.values()}
-    jumped = {
-        node: np.minimum(across[node], likely[node] + jumps.get(node, remainder[node]) + lost[node])
+    likely = {
+        node: np.where(np.maximum(np.abs(values[node]), likely[node]) < LOST, np.inf, likely[node])
         for node in ends.values()
     }
+    statistical = {node: np.minimum(worst[node], likely[node] + remainder[node]) for node in ends.values()}
+    jumped = {node: np.minimum(across[node], likely[node] + jumps.get(node, remainder[node])) for node in ends.values()}
     return Tolerance(
         _named(ends, worst), _named(ends, across), _named(ends, statistical), _named(ends, jumped), arithmetic,
         "first order" if by == FIRST_ORDER else "statistical", saturated,

@@ -60,17 +60,15 @@ class Remainders(RoundingAlgebra):
     def apply(self, node: Node, a: tuple[Real, Real]) -> tuple[Real, Real]:
         (function, times), where = node.static, node.inputs[0]
         reach = a[1] + self.reach[where]
-        slope, curvature = np.abs(self.numbers.derivatives(where, function, a[0])[1:3])
         if self.kinks_only and not function.kinks and not a[1].any():
             return self._made(self.mids(node, a[0]), np.zeros(node.shape))
         local = self._within(where, function, a[0], reach)
-        if self.kinks_only:  # and not what is smooth, within reach of which all is
+        if self.kinks_only:  # what came from a kink meets a function that is off within reach already
             err = (local.curvature if times else local.slope) * a[1]
-        elif times == 0:
-            err = slope * a[1] + local.curvature * np.square(reach) / 2
         else:
-            err = curvature * a[1] + local.turn * reach
-        err = err + (local.jump * self.across_kinks if times else local.jump * reach)
+            derivative = np.abs(self.numbers.derivatives(where, function, a[0])[times + 1])
+            err = derivative * a[1] + (local.turn * reach if times else local.curvature * np.square(reach) / 2)
+        err = err + local.jump * (self.across_kinks if times else reach)
         self.near_kinks |= bool(local.jump.any())
         return self._made(self.mids(node, a[0]), np.where((reach > 0) | np.isnan(reach), err, 0.0), local.value)
 

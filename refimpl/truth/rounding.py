@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,7 @@ class RoundingAlgebra:
 
     def scale(self, node: Node, a: Bounded) -> Bounded:
         mid, factor = self.mids(node, a[0]), abs(float(node.static))
-        err = _not_lost(factor * a[1], mid, a)
+        err = _not_lost(factor * a[1], mid, a, (np.asarray(factor), np.zeros(())))
         held = np.abs(mid) + err
         exact = math.frexp(factor)[0] == 0.5  # a power of two
         own = self._underflow(held, 1) * (factor != 1) if exact else 2 * self.u * held + self._underflow(held, 2)
@@ -433,7 +434,7 @@ def _not_lost(err: Real, mid: Real, *factors: Bounded) -> Real:
     lost = (err == 0) & (mid == 0)
     if not lost.any():
         return err
-    return np.where(lost & np.logical_and.reduce([_held(factor) > 0 for factor in factors]), SMALLEST, err)
+    return np.where(lost & reduce(np.logical_and, [_held(factor) > 0 for factor in factors]), SMALLEST, err)
 
 
 def _exact_factor(a: Bounded) -> NDArray[np.bool_]:
