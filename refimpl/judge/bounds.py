@@ -120,8 +120,8 @@ def _bounds(
     if not coarse and any((remainder[node] > MINOR * reach[node]).any() for node in ends.values()):
         remainder = _through_the_graph(remainder, beyond, first_order)
     likely = {
-        node: np.where(np.maximum(np.abs(values[node]), likely[node]) < LOST, np.inf, likely[node])
-        for node in ends.values()
+        node: np.where((values[node] != 0) & (np.maximum(np.abs(values[node]), err) < LOST), np.inf, err)
+        for node, err in ((node, likely[node]) for node in ends.values())
     }
     statistical = {node: np.minimum(worst[node], likely[node] + remainder[node]) for node in ends.values()}
     jumped = {node: np.minimum(across[node], likely[node] + jumps.get(node, remainder[node])) for node in ends.values()}

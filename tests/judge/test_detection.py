@@ -69,6 +69,13 @@ def test_nothing_is_a_pass_and_large_errors_are_a_fail_in_every_array(hidden: st
     assert one_each.failed == one_each.wrong == 6  # W and b of three layers
 
 
+def test_gradients_of_units_that_are_off_are_decided() -> None:
+    """They are 0, and stay so but in the worst case, which knows nothing of a deep network."""
+    problem = NETWORKS["relu"]["12 layers of 64 (N = 16)"](0, "float32")
+    right = run(problem)
+    assert outcome(judge(problem), right, right).verdict == PASS
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_bug_changes_something(dtype: str) -> None:
     found = [small(hidden, dtype) for hidden in HIDDEN]
