@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +19,10 @@ from refimpl.formats.errors import BackendError, ConformanceError
 
 if TYPE_CHECKING:
     from refimpl.conformance.doors import Door
+    from refimpl.conformance.draws import Draws
     from refimpl.conformance.report import ConformanceReport
     from refimpl.conformance.vectors import Suite
+    from refimpl.network.spec import NetworkSpec
 
 COMMAND = "refimpl.command"
 MAX_SECONDS = 86_400
@@ -52,6 +55,32 @@ class Asked:
     timeout: float
 
 
+@dataclass(frozen=True)
+class Cases:
+    """What is asked for: cases of the suite and, where no others were chosen, draws beside them, all of one `network`
+    where one was given.
+    """
+
+    suite: Suite
+    drawn: bool
+    seed: int
+    network: NetworkSpec | None
+
+    def draws(self, door: Door, dtype: str) -> Draws | None:
+        """The draws for an implementation."""
+        from refimpl.conformance.draws import Draws
+
+        lacks, others = partial(door.lacks, dtype=dtype), (case.spec for case in self.suite.cases)
+        return Draws(lacks, dtype, self.seed, others, self.network) if self.drawn else None
+
+    @property
+    def count(self) -> int:
+        """How many there are, at least."""
+        from refimpl.conformance.run import WANTED
+
+        return WANTED if self.network else len(self.suite.cases)
+
+
 def conform(
     context: typer.Context,
     backends: Annotated[
@@ -69,6 +98,11 @@ def conform(
     vectors: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Other vector files than those that come with refimpl.")
     ] = None,
+    network: Annotated[
+        Path | None,
+        typer.Option(metavar="SPEC.json", help="Cases of this network, drawn and certified, in place of the suite's."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the cases that are drawn.")] = 0,
     flag: Annotated[
         list[str] | None, typer.Option("--flag", metavar="FLAG", help="Only cases with this flag; may be given again.")
     ] = None,
@@ -90,18 +124,23 @@ def conform(
 ) -> None:
     """Run the conformance suite on an implementation.
 
-    Every case with its certified answer, and what is wrong where one is missed.
+    Every case with its certified answer, and what is wrong where one is missed. Where fewer than 20 with a hidden layer
+    fit what the implementation declares, others are drawn that do.
     """
     from refimpl.conformance import report as reported
     from refimpl.conformance import run
     from refimpl.conformance import vectors as vector_files
     from refimpl.formats import files
+    from refimpl.network.spec import NetworkSpec
 
     command: list[str] | None = context.meta.get(COMMAND)
     _check_effective(context, command, answers)
     target = _junit_target(junit) if junit is not None else None
     whole = vector_files.load(vectors)
-    suite = _flagged(whole, flag)
+    own = NetworkSpec.load(network) if network is not None else None
+    chosen = bool(vectors is not None or flag)
+    suite = whole.of([]) if own else _flagged(whole, flag)
+    cases = Cases(suite, not chosen, seed, own)
     expected = run.expected_failures(xfail, whole) if xfail else {}
     demanded = dtype.value if _given(context, "dtype") else None
     asked = Asked(backends, command, answers, vectors, demanded, device, processes, timeout)
@@ -114,13 +153,15 @@ def conform(
                 reports.append(report)
                 asked_for = missing.keys() & {door.name, place}
                 missing |= dict.fromkeys(asked_for, NOT_JUDGED)
-                results = run.conform(door, suite, kind, expected)
-                for result in progress(results, len(suite.cases), door.name, as_json):
+                draws = cases.draws(door, kind)
+                results = run.conform(door, suite, kind, expected, draws=draws or ())
+                for result in progress(results, cases.count, door.name, as_json):
                     report.results.append(result)
                     if interruption.number:  # a backend took the KeyboardInterrupt for an error of its own
                         raise KeyboardInterrupt
-                    if result.verdict != run.SKIP:
+                    if result.judged:
                         missing |= dict.fromkeys(asked_for, "")
+                report.why_no_more = draws.why_not if draws else ""
     missing = {name: reason for name, reason in missing.items() if reason}
     with interruption.bearing(100):
         _show(reports, missing, as_json)
@@ -130,7 +171,7 @@ def conform(
         done = sum(len(report.results) for report in reports)
         typer.echo(f"interrupted after {done} case{'' if done == 1 else 's'}; the rest was not run", err=True)
         raise typer.Exit(INTERRUPTED)
-    raise typer.Exit(_outcome(reports, missing))
+    raise typer.Exit(_outcome(reports, missing, chosen))
 
 
 def _given(context: typer.Context, name: str) -> bool:
@@ -140,8 +181,12 @@ def _given(context: typer.Context, name: str) -> bool:
 
 def _check_effective(context: typer.Context, command: list[str] | None, answers: Path | None) -> None:
     """Raises ConformanceError for an option that would do nothing."""
+    if _given(context, "network"):
+        for name in ("answers", "vectors", "flag", "xfail"):
+            if _given(context, name):
+                raise ConformanceError(f"--{name} has no effect with --network, whose cases are drawn; leave it out")
     door, without = (
-        ("--answers", ("device", "timeout", "processes")) if answers is not None
+        ("--answers", ("device", "timeout", "processes", "seed")) if answers is not None
         else ("a program", ("device", "processes")) if command is not None
         else ("backends", ("timeout",))
     )  # fmt: skip
@@ -159,13 +204,13 @@ def _junit_target(path: Path) -> Path:
     return path.absolute()
 
 
-def _outcome(reports: list[ConformanceReport], missing: dict[str, str]) -> int:
+def _outcome(reports: list[ConformanceReport], missing: dict[str, str], chosen: bool) -> int:
+    """`chosen`: that few cases were judged is what was asked for."""
     if missing or not reports or any(report.wrong for report in reports):
         return WRONG
-    if all(report.ok for report in reports):
+    if all(report.conforms or (report.ok and chosen) for report in reports):
         return ALL_PASS
-    judged = any(result.verdict != "SKIP" for report in reports for result in report.results)
-    return UNDECIDED if judged else WRONG
+    return UNDECIDED if any(report.judged for report in reports) else WRONG
 
 
 def _flagged(suite: Suite, flags: list[str] | None) -> Suite:

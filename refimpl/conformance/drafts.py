@@ -25,6 +25,7 @@ GRID = 256.0  # numbers are multiples of 1/256
 FLAGS: Mapping[str, str] = {
     "Basic": "An ordinary network: each activation, loss and reduction, in turn.",
     "KnownExample": "The article's 4-2-2-1 network.",
+    "Textbook": "What textbooks, courses and scikit-learn put together: hidden and last activation, loss, reduction.",
     "NonSquare": "Layers that widen and narrow, so that a transposed matrix does not fit.",
     "Batch1": "A single sample.",
     "Width1": "Layers of one neuron.",
@@ -154,8 +155,8 @@ def _last(loss: str) -> str:
 def drafts() -> Iterator[Draft]:
     """All drafts, in the order of the suite."""
     for family in (
-        _basic, _known, _shapes, _deep, _kinks, _saturated, _logits, _ties, _tiny, _cancelling, _zeros, _exact,
-        _inputs, _targets, _random,
+        _basic, _known, _textbook, _shapes, _deep, _kinks, _saturated, _logits, _ties, _tiny, _cancelling, _zeros,
+        _exact, _inputs, _targets, _random,
     ):  # fmt: skip
         yield from family()
 
@@ -189,6 +190,27 @@ def _known() -> Iterator[Draft]:
         drawn.y[...] = [[0], [0], [0], [1]]
 
     yield Draft("article parity", ("KnownExample",), changed(usual(spec, 4), parity))
+
+
+HIDDEN = ("identity", "sigmoid", "tanh", "relu", "leaky_relu")
+LAST = (
+    ("sigmoid", "squared_error"), ("sigmoid", "mean_squared_error"), ("tanh", "squared_error"),
+    ("tanh", "mean_squared_error"), ("relu", "squared_error"), ("relu", "mean_squared_error"),
+    ("identity", "squared_error"), ("identity", "mean_squared_error"), ("identity", "huber"),
+    ("identity", "cross_entropy"), ("identity", "binary_cross_entropy"), ("softmax", "negative_log_likelihood"),
+    ("softmax", "squared_error"),
+)  # fmt: skip
+
+
+def _textbook() -> Iterator[Draft]:
+    for hidden in HIDDEN:
+        for last, loss in LAST:
+            for reduction in ("mean", "sum"):
+                flags = ("Textbook", *(("SumReduction",) if reduction == "sum" else ()))
+                for sizes, n in (((3, 4, 2), 4), ((3, 5, 4, 3), 5)):
+                    spec = network(sizes, [hidden] * (len(sizes) - 2) + [last], loss, reduction)
+                    name = f"textbook {'-'.join(map(str, sizes))} {hidden} {last} {loss} {reduction}"
+                    yield Draft(name, flags, usual(spec, n))
 
 
 def _shapes() -> Iterator[Draft]:

@@ -13,24 +13,27 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from refimpl.conformance.run import SKIP, WRONG, XFAIL, XPASS, CaseResult
+from refimpl.conformance.run import SKIP, WANTED, WRONG, XFAIL, XPASS, CaseResult
+from refimpl.conformance.vectors import ACTIVATION, LOSS, REDUCTION
 from refimpl.faults.common_causes import NOT_ASKED, CommonCause, common_causes
 from refimpl.formats.strict_json import finite
 from refimpl.judge.report import FAIL, PASS, STYLES, UNDETERMINED
 
 COLOURS = {**STYLES, SKIP: "dim", XFAIL: "cyan", XPASS: "bold red"}
 SHOWN = 20
+LISTED = 6
 
 
 @dataclass
 class ConformanceReport:
-    """All results of one run, and the conditions they were got under."""
+    """All results of one run, and the conditions they were got under. `why_no_more`: why no more cases were drawn."""
 
     implementation: str
     description: str
     dtype: str
     arithmetic: str
     results: list[CaseResult] = field(default_factory=list)
+    why_no_more: str = ""
 
     def counts(self, flag: str | None = None) -> Counter[str]:
         """Verdict to number of cases, of all or of those with a flag."""
@@ -48,18 +51,49 @@ class ConformanceReport:
         return [result for result in self.results if result.verdict in WRONG]
 
     @property
+    def judged(self) -> list[CaseResult]:
+        """The results of cases that there was an answer to."""
+        return [result for result in self.results if result.judged]
+
+    @property
+    def enough(self) -> bool:
+        """Whether so much was judged, hidden layers among it, that "conforms" means something."""
+        return len(self.judged) >= WANTED and any(result.hidden_layers for result in self.judged)
+
+    @property
+    def conforms(self) -> bool:
+        """Whether nothing is wrong, and enough was judged."""
+        return self.ok and self.enough
+
+    @property
     def summary(self) -> str:
-        """The outcome in one line, fit for a badge."""
-        counts = self.counts()
-        judged = len(self.results) - counts[SKIP]
+        """The outcome and how much was judged, in one line, fit for a badge."""
+        counts, judged = self.counts(), self.judged
         word = (
-            "conforms" if self.ok
-            else "was not judged" if not judged
-            else "undetermined" if not self.wrong
-            else "fails"
+            "was not judged" if not judged
+            else "fails" if self.wrong
+            else "undetermined" if not self.ok
+            else "conforms" if self.enough
+            else "too little to say"
         )  # fmt: skip
-        parts = [f"{counts[v]} {v}" for v in (PASS, FAIL, UNDETERMINED, XFAIL, XPASS, SKIP) if counts[v]]
-        return f"refimpl {self.dtype} | {self.implementation} {word}: {', '.join(parts) or 'no case'}"
+        parts = [f"{counts[PASS]} of {len(judged)}"] if judged else ["no case"]
+        parts += [f"{counts[v]} {v}" for v in (FAIL, UNDETERMINED, XFAIL, XPASS) if counts[v]]
+        deep = sum(result.hidden_layers for result in judged)
+        parts += [f"{deep or 'none'} with hidden layers"] if judged else []
+        for prefix, one, several in ((ACTIVATION, "activation", "activations"), (LOSS, "loss", "losses")):
+            number = len(self._named(prefix, True))
+            parts += [f"{number} {one if number == 1 else several}"] if number else []
+        lacking = [name for prefix in (ACTIVATION, LOSS, REDUCTION) for name in self._named(prefix, False)]
+        missing = f"; not declared: {', '.join(lacking[:LISTED])}{' …' if len(lacking) > LISTED else ''}"
+        return f"refimpl {self.dtype} | {self.implementation} {word}: {', '.join(parts)}{missing if lacking else ''}"
+
+    def _named(self, prefix: str, judged: bool) -> list[str]:
+        """The activations, losses or reductions of the cases that were judged, or of none of these."""
+        found: dict[bool, dict[str, None]] = {True: {}, False: {}}
+        for result in self.results:
+            names = (t.removeprefix(prefix).strip() for t in result.traits if t.startswith(f"{prefix} "))
+            found[result.judged].update(dict.fromkeys(names))
+        return [name for name in found[judged] if judged or name not in found[True]]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -67,6 +101,7 @@ class ConformanceReport:
         return {
             "format": "refimpl.conformance/1",
             "ok": self.ok,
+            "conforms": self.conforms,
             "implementation": self.implementation,
             "description": self.description,
             "dtype": self.dtype,
@@ -136,7 +171,9 @@ class ConformanceReport:
             lines.append(Text(f"… and {len(causes) - SHOWN} other causes; --json has them all", style="dim"))
         skipped = Counter(result.reason for result in self.results if result.verdict == SKIP).most_common(SHOWN)
         lines += [Text(f"{SKIP} {count} case{'s' if count > 1 else ''}: {why}", style="dim") for why, count in skipped]
-        style = "bold green" if self.ok else "bold red"
+        if self.why_no_more and not self.enough:
+            lines.append(Text(f"no more cases could be drawn: {self.why_no_more}", style="dim"))
+        style = "bold green" if self.conforms else "bold yellow" if self.ok else "bold red"
         return Group(heading, table, *lines, Text(self.summary, style=style))
 
 

@@ -1,4 +1,4 @@
-"""The suite run on an implementation, behind a door: a `CaseResult` a case.
+"""The suite run on an implementation, behind a door, and what is drawn beside it: a `CaseResult` a case.
 
 A FAIL is diagnosed. A list of expected failures is strict: a case on it that passes is reported, and is wrong too.
 """
@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from refimpl.backend.untrusted import printable
 from refimpl.conformance.doors import Answered, Door
-from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case, Suite
+from refimpl.conformance.vectors import ARITHMETIC_NAMES, HIDDEN_LAYERS, Asked, Case, Suite
 from refimpl.faults.common_causes import Wrong
 from refimpl.faults.diagnosis import MAX_SUSPECTS, Finding, diagnose_answer
 from refimpl.formats import files
@@ -27,6 +28,7 @@ from refimpl.network.arithmetic import Arithmetic
 SKIP, XFAIL, XPASS = "SKIP", "XFAIL", "XPASS"
 WRONG = (FAIL, XPASS)
 MAX_LIST_BYTES = 2**20
+WANTED = 20  # judged cases with a hidden layer, below which little is to be said
 UNEXPLAINED = 10  # cases that no pair of faults explains, after which none is looked for
 
 
@@ -44,6 +46,16 @@ class CaseResult:
     findings: tuple[Finding, ...] = ()
     seconds: float = 0.0
     traits: tuple[str, ...] = ()
+
+    @property
+    def judged(self) -> bool:
+        """Whether there was an answer to judge."""
+        return self.verdict != SKIP
+
+    @property
+    def hidden_layers(self) -> bool:
+        """Whether the network has any."""
+        return HIDDEN_LAYERS in self.traits
 
     @property
     def wrong(self) -> list[Wrong]:
@@ -86,7 +98,7 @@ class Experience:
 
 
 def judge_case(
-    door: Door, case: Case, dtype: str, diagnosed: bool = True, experience: Experience | None = None
+    door: Door, case: Asked, dtype: str, diagnosed: bool = True, experience: Experience | None = None
 ) -> CaseResult:
     """Ask for a case and judge what comes. A FAIL is diagnosed, with the experience of the cases before."""
     if not case.fits(dtype):
@@ -99,7 +111,7 @@ def judge_answered(
     name: str,
     arithmetic: Arithmetic,
     answered: Answered,
-    case: Case,
+    case: Asked,
     dtype: str,
     diagnosed: bool = True,
     experience: Experience | None = None,
@@ -108,7 +120,7 @@ def judge_answered(
     result = partial(CaseResult, case.id, case.flags, traits=case.traits, seconds=answered.seconds)
     if answered.answer is None:
         return result(SKIP if answered.skipped else FAIL, answered.skipped or answered.failed)
-    written = ARITHMETIC_NAMES.get(arithmetic.name) == arithmetic
+    written = not isinstance(case, Case) or ARITHMETIC_NAMES.get(arithmetic.name) == arithmetic
     judge = case.judge(dtype) if written else Judge(case.spec, case.batch(dtype))
     rows = tuple(judge.judge_answer(name, answered.answer, arithmetic))
     verdict = next((v for v in (FAIL, UNDETERMINED) if any(row.verdict == v for row in rows)), PASS)
@@ -142,14 +154,21 @@ def conform(
     dtype: str = "float64",
     expected_failures: Mapping[str, str] | None = None,
     diagnosed: bool = True,
+    draws: Iterable[Asked] = (),
 ) -> Iterator[CaseResult]:
-    """The results, case by case. `expected_failures`: case to reason."""
+    """The results, case by case. `expected_failures`: case to reason; `draws`: cases beside the suite's, of which as
+    many are asked for as bring those with a hidden layer to `WANTED`.
+    """
     expected = expected_failures or {}
     experience = Experience()
-    for case in suite.cases:
+    deep = 0
+    for case in chain(suite.cases, draws):
+        if deep >= WANTED and case.id not in suite.by_id:
+            return
         result = judge_case(door, case, dtype, diagnosed and case.id not in expected, experience)
         if case.id in expected:
             result = _as_expected(result, expected[case.id])
+        deep += result.judged and result.hidden_layers
         yield result
 
 

@@ -40,6 +40,8 @@ FOLDER = Path(__file__).parent / "vectors"
 MAX_FILE_BYTES = 2**20
 MAX_FOLDER_BYTES = 2**26
 MAX_VALUES = 100_000  # weighted inputs and activations of one case: its certificate takes some 10 kB for each
+# how what a case has is put into words
+ACTIVATION, LOSS, REDUCTION, HIDDEN_LAYERS = "the activation", "the loss", "the reduction", "several layers"
 ARITHMETIC_NAMES = {a.name: a for a in (*ARITHMETICS.values(), *FLUSHING.values())}
 
 Array = NDArray[Any]
@@ -154,7 +156,62 @@ else:
     Hex = Annotated[Hexadecimal, AfterValidator(_value)]
 
 
-class Case(Document):
+class Asked:
+    """A network with numbers, whose loss and gradients somebody is asked for."""
+
+    if TYPE_CHECKING:  # which pydantic need not see
+
+        @property
+        def id(self) -> str: ...
+        @property
+        def flags(self) -> tuple[str, ...]: ...
+        @property
+        def spec(self) -> NetworkSpec: ...
+        @property
+        def params(self) -> Mapping[str, Array]: ...
+        @property
+        def x(self) -> Array: ...
+        @property
+        def y(self) -> Array: ...
+        def judge(self, dtype: str) -> Judge: ...
+
+    def data(self, dtype: str) -> tuple[dict[str, Array], Array, Array]:
+        """Fresh copies of the parameters, x and y, in a dtype; labels stay int64."""
+        params = {name: array.astype(dtype) for name, array in self.params.items()}
+        y = self.y.copy() if self.y.ndim == 1 else self.y.astype(dtype)
+        return params, self.x.astype(dtype), y
+
+    def fits(self, dtype: str) -> bool:
+        """Whether all numbers are finite in a dtype."""
+        with np.errstate(over="ignore"):
+            return all(np.isfinite(array.astype(dtype)).all() for array in (*self.params.values(), self.x, self.y))
+
+    def batch(self, dtype: str) -> Batch:
+        """The numbers, validated."""
+        return validate(self.spec, *self.data(dtype))
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """What it has that other cases have not, in words."""
+        spec, n = self.spec, len(self.x)
+        activations = dict.fromkeys(f"{ACTIVATION} {layer.activation.name}" for layer in spec.layers)
+        said = {
+            "one sample": n == 1,
+            "several samples": n > 1,
+            "one layer": spec.depth == 1,
+            HIDDEN_LAYERS: spec.depth > 1,
+            "one output": spec.n_out == 1,
+            "several outputs": spec.n_out > 1,
+            "a layer without bias": not all(layer.bias for layer in spec.layers),
+            "labels in y": self.y.ndim == 1,
+            "x of several dimensions": len(spec.input_shape) > 1,
+        }
+        flags = (f"the flag {flag}" for flag in self.flags)
+        words = (word for word, holds in said.items() if holds)
+        return (*activations, f"{LOSS} {spec.loss.name}", f"{REDUCTION} {spec.reduction}", *words, *flags)
+
+
+class Case(Document, Asked):
     """A network with numbers and its certified loss and gradients. `kills`: faults, and the layers they were planted
     at (0: the whole network), that this case tells from the truth.
     """
@@ -179,41 +236,6 @@ class Case(Document):
         if {name: e.value.shape for name, e in {"loss": self.loss, **self.grads}.items()} != shapes:
             raise ValueError(f": the loss and the gradients must have the shapes {shapes}")
         return self
-
-    def data(self, dtype: str) -> tuple[dict[str, Array], Array, Array]:
-        """Fresh copies of the parameters, x and y, in a dtype; labels stay int64."""
-        params = {name: array.astype(dtype) for name, array in self.params.items()}
-        y = self.y.copy() if self.y.ndim == 1 else self.y.astype(dtype)
-        return params, self.x.astype(dtype), y
-
-    def fits(self, dtype: str) -> bool:
-        """Whether all numbers are finite in a dtype."""
-        with np.errstate(over="ignore"):
-            return all(np.isfinite(array.astype(dtype)).all() for array in (*self.params.values(), self.x, self.y))
-
-    def batch(self, dtype: str) -> Batch:
-        """The numbers, validated."""
-        return validate(self.spec, *self.data(dtype))
-
-    @property
-    def traits(self) -> tuple[str, ...]:
-        """What it has that other cases have not, in words."""
-        spec, n = self.spec, len(self.x)
-        activations = dict.fromkeys(f"the activation {layer.activation.name}" for layer in spec.layers)
-        said = {
-            "one sample": n == 1,
-            "several samples": n > 1,
-            "one layer": spec.depth == 1,
-            "several layers": spec.depth > 1,
-            "one output": spec.n_out == 1,
-            "several outputs": spec.n_out > 1,
-            "a layer without bias": not all(layer.bias for layer in spec.layers),
-            "labels in y": self.y.ndim == 1,
-            "x of several dimensions": len(spec.input_shape) > 1,
-        }
-        flags = (f"the flag {flag}" for flag in self.flags)
-        words = (word for word, holds in said.items() if holds)
-        return (*activations, f"the loss {spec.loss.name}", f"the reduction {spec.reduction}", *words, *flags)
 
     def judge(self, dtype: str) -> Judge:
         """A judge who goes by what is written in the case."""

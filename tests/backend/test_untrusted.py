@@ -217,7 +217,7 @@ def test_what_a_backend_leaves_running_does_not_keep_the_command_from_ending(wai
         [sys.executable, "-c", impatient, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "lingering conforms" in done.stdout
+    assert "lingering too little to say: 9 of 9" in done.stdout
 
 
 def test_numpys_true_is_true(monkeypatch: pytest.MonkeyPatch) -> None:

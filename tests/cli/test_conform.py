@@ -17,7 +17,7 @@ from refimpl.conformance import vectors
 from refimpl.conformance.doors.program import say
 from refimpl.conformance.vectors import Suite, load
 from refimpl.formats.arrays import tensor
-from refimpl.formats.errors import BackendError, ConformanceError
+from refimpl.formats.errors import BackendError, ConformanceError, SpecError
 from refimpl_numpy import NumpyBackend
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,9 @@ def answers(tmp_path: Path) -> Path:
 def test_a_backend_by_name() -> None:
     outcome = conform("numpy", "--flag", "Exact")
     assert outcome.exit_code == 0, outcome.output
-    assert "refimpl float64 | numpy conforms: 24 PASS" in outcome.output
+    assert (
+        "refimpl float64 | numpy conforms: 24 of 24, 16 with hidden layers, 2 activations, 2 losses" in outcome.output
+    )
 
 
 def test_a_backend_by_place_as_json() -> None:
@@ -93,11 +95,50 @@ def test_a_program_and_two_backends_with_junit(tmp_path: Path) -> None:
 def test_a_wrong_gradient_is_exit_code_1() -> None:
     outcome = conform("planted:TIMES_TWO", "--flag", "Tie")
     assert outcome.exit_code == 1
-    assert "times two fails: 9 FAIL" in outcome.output
+    assert "times two fails: 0 of 9, 9 FAIL, 9 with hidden layers, 5 activations, 3 losses" in outcome.output
 
 
 def test_what_cannot_be_decided_is_exit_code_3() -> None:
     assert conform("numpy", "--flag", "HugeLogit", "--dtype", "float32").exit_code == 3
+
+
+OWN = {
+    "format": "refimpl.network/1", "input_shape": [3], "loss": "squared_error",
+    "layers": [{"size": 4, "activation": "sigmoid"}, {"size": 2, "activation": "identity"}],
+}  # fmt: skip
+
+
+def test_ones_own_network_is_drawn_for_a_backend_and_for_a_program(tmp_path: Path) -> None:
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps(OWN))
+    for who in (["numpy"], ["--", *PROGRAM]):
+        outcome = conform("--network", str(path), "--seed", "3", *who)
+        assert outcome.exit_code == 0, outcome.output
+        assert "conforms: 20 of 20, 20 with hidden layers, 2 activations, 1 loss" in outcome.output
+    wrong = conform("planted:TIMES_TWO", "--network", str(path), "--seed", "3", "--json")
+    assert wrong.exit_code == 1
+    (report,) = json.loads(wrong.stdout)["reports"]
+    assert [case["id"] for case in report["cases"]] == [f"drawn {n} of seed 3" for n in range(1, 21)]
+
+
+def test_below_20_cases_or_without_a_hidden_layer_there_is_too_little_to_say(tmp_path: Path) -> None:
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps({**OWN, "layers": OWN["layers"][1:]}))
+    outcome = conform("numpy", "--network", str(path))
+    assert outcome.exit_code == 3
+    assert "numpy too little to say: " in outcome.output
+    assert "none with hidden layers" in outcome.output
+    few = conform("numpy", "--flag", "Tie")
+    assert few.exit_code == 0  # so few were asked for
+    assert "numpy too little to say: 9 of 9, 9 with hidden layers" in few.output
+
+
+def test_why_none_was_drawn_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps({**OWN, "loss": "huber"}))
+    outcome = conform("--network", str(path), "--", *PROGRAM)
+    assert outcome.exit_code == 1
+    assert "no more cases could be drawn: has no loss huber" in outcome.output
 
 
 def test_nothing_judged_is_exit_code_1() -> None:
@@ -109,7 +150,7 @@ def test_a_file_of_answers_with_expected_failures(answers: Path, tmp_path: Path)
     first, second = TIES.cases[:2]
     outcome = conform(*arguments)
     assert outcome.exit_code == 1
-    assert f"refimpl float32 | mine fails: {len(TIES.cases) - 1} PASS, 1 FAIL" in outcome.output
+    assert f"refimpl float32 | mine fails: {len(TIES.cases) - 1} of {len(TIES.cases)}, 1 FAIL" in outcome.output
     expected.write_text(
         f"{first.id}\n{next(case for case in SUITE.cases if case not in TIES.cases).id} # another flag\n"
     )
@@ -169,11 +210,15 @@ def test_a_required_backend_that_did_not_run_is_a_failure(monkeypatch: pytest.Mo
         (["--answers", "x", "--timeout", "3"], "--timeout has no effect with --answers"),
         (["--device", "cpu", "--", "true"], "--device has no effect with a program"),
         (["numpy", "--timeout", "3"], "--timeout has no effect with backends"),
+        (["--answers", "x", "--seed", "3"], "--seed has no effect with --answers"),
+        (["numpy", "--flag", "Tie", "--network", "x"], "--flag has no effect with --network"),
+        (["--answers", "x", "--network", "x"], "--answers has no effect with --network"),
+        (["numpy", "--network", "/nonexistent"], "cannot read /nonexistent"),
     ],
 )
 def test_a_wrong_request_is_one_line(arguments: list[str], words: str) -> None:
     outcome = conform(*arguments)
-    assert isinstance(outcome.exception, BackendError | ConformanceError), outcome.output
+    assert isinstance(outcome.exception, BackendError | ConformanceError | SpecError), outcome.output
     assert words in str(outcome.exception)
     assert len(str(outcome.exception).splitlines()) == 1
 

@@ -194,7 +194,7 @@ def test_under_nohup_a_hangup_ends_nothing(tmp_path: Path) -> None:
         (tmp_path / "go").touch()
         out, err, code = here.end()
     assert code == 0, err
-    assert "waiting conforms" in out
+    assert "waiting too little to say: 9 of 9" in out
 
 
 @pytest.mark.kills

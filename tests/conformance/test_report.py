@@ -11,6 +11,7 @@ from rich.console import Console
 
 from refimpl.conformance.report import ConformanceReport, junit
 from refimpl.conformance.run import SKIP, XFAIL, XPASS, CaseResult
+from refimpl.conformance.vectors import HIDDEN_LAYERS
 from refimpl.faults.catalogue import FAULTS
 from refimpl.faults.diagnosis import Cause, Finding
 from refimpl.judge.report import FAIL, PASS, UNDETERMINED
@@ -43,11 +44,25 @@ def shown(report: ConformanceReport) -> str:
 
 
 def test_the_summary_is_one_line(mixed: ConformanceReport) -> None:
-    assert mixed.summary == "refimpl float64 | mine fails: 1 PASS, 1 FAIL, 1 XFAIL, 1 XPASS, 2 SKIP"
+    assert mixed.summary == "refimpl float64 | mine fails: 1 of 4, 1 FAIL, 1 XFAIL, 1 XPASS, none with hidden layers"
     mixed.results = mixed.results[:1]
-    assert mixed.summary == "refimpl float64 | mine conforms: 1 PASS"
+    assert mixed.summary == "refimpl float64 | mine too little to say: 1 of 1, none with hidden layers"
     mixed.results = []
     assert mixed.summary == "refimpl float64 | mine was not judged: no case"
+
+
+def test_conforms_is_said_of_enough_cases_with_hidden_layers_and_of_what(mixed: ConformanceReport) -> None:
+    mixed.results = [
+        CaseResult(str(number), ("Basic",), PASS, traits=("the activation relu", f"the loss {loss}", HIDDEN_LAYERS))
+        for number, loss in enumerate(["huber", "squared_error"] * 10)
+    ]
+    skipped = CaseResult("gelu", ("Basic",), SKIP, traits=("the activation relu", "the activation gelu"))
+    assert not ConformanceReport("mine", "", "float64", "float64", mixed.results[:19]).conforms
+    mixed.results.append(skipped)
+    assert mixed.conforms
+    assert mixed.summary == (
+        "refimpl float64 | mine conforms: 20 of 20, 20 with hidden layers, 1 activation, 2 losses; not declared: gelu"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from refimpl.conformance.vectors import Case
+from refimpl.conformance.vectors import Asked
 from refimpl.judge.submission import Submission, Unusable
 from refimpl.network.arithmetic import Arithmetic
+from refimpl.network.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ class Door(Protocol):
         """The arithmetic that it is judged by."""
         ...
 
-    def answer(self, case: Case, dtype: str) -> Answered:
+    def lacks(self, spec: NetworkSpec, dtype: str) -> str:
+        """What it declares that it lacks for a network; "" where it lacks nothing."""
+        ...
+
+    def answer(self, case: Asked, dtype: str) -> Answered:
         """Its loss and gradients for a case."""
         ...
 

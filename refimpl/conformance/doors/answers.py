@@ -12,11 +12,12 @@ from typing import Any
 from refimpl.conformance.doors import Answered
 from refimpl.conformance.doors.program import heard
 from refimpl.conformance.messages import AnswersHead, CaseAnswer, CaseUnsupported
-from refimpl.conformance.vectors import Case
+from refimpl.conformance.vectors import Asked
 from refimpl.formats import files
 from refimpl.formats.errors import ConformanceError
 from refimpl.formats.validation import checked
 from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
+from refimpl.network.spec import NetworkSpec
 
 MAX_BYTES = 2**26
 BOM = b"\xef\xbb\xbf"
@@ -62,7 +63,11 @@ class AnswersDoor:
         """IEEE's of the dtype."""
         return ARITHMETICS[dtype]
 
-    def answer(self, case: Case, dtype: str) -> Answered:
+    def lacks(self, spec: NetworkSpec, dtype: str) -> str:
+        """All but what it was made for."""
+        return "a file answers the suite's cases only"
+
+    def answer(self, case: Asked, dtype: str) -> Answered:
         """What the file holds for a case."""
         if case.id not in self.lines:
             return Answered(failed="is not answered in the file")

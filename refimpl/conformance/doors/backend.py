@@ -20,12 +20,13 @@ from pathlib import Path
 from refimpl import backend as backends
 from refimpl.backend.gradients import declared_arithmetic
 from refimpl.backend.protocols import Backend
-from refimpl.backend.untrusted import FAILURES, contained, described
+from refimpl.backend.untrusted import FAILURES, contained, described, first_line
 from refimpl.conformance import vectors
 from refimpl.conformance.doors import Answered
-from refimpl.conformance.vectors import Case, Suite
+from refimpl.conformance.vectors import Asked, Case, Suite
 from refimpl.judge.submission import Submission
 from refimpl.network.arithmetic import Arithmetic
+from refimpl.network.spec import NetworkSpec
 
 CHUNK = 8  # cases that are asked here before deciding, and that a process is given at a time
 WORTHWHILE = 8.0  # seconds of work that pay for starting processes
@@ -43,21 +44,28 @@ class BackendDoor:
         """IEEE's of the dtype, or what the backend declares. Raises BackendError where that is none."""
         return declared_arithmetic(self.backend, dtype, self.device)
 
-    def answer(self, case: Case, dtype: str) -> Answered:
-        """What the backend returns; what it raises is a failure."""
+    def lacks(self, spec: NetworkSpec, dtype: str) -> str:
+        """Why `supports` is not True."""
+        supported = backends.supported(self.backend, spec, dtype, self.device)
+        return "" if supported is True else str(supported)
+
+    def answer(self, case: Asked, dtype: str) -> Answered:
+        """What the backend returns; what it raises is a failure, but for NotImplementedError with a reason."""
         started = time.perf_counter()
         answered = self._answer(case, dtype)
         return replace(answered, seconds=time.perf_counter() - started)
 
-    def _answer(self, case: Case, dtype: str) -> Answered:
-        supported = backends.supported(self.backend, case.spec, dtype, self.device)
-        if supported is not True:
-            return Answered(skipped=str(supported))
+    def _answer(self, case: Asked, dtype: str) -> Answered:
+        lacking = self.lacks(case.spec, dtype)
+        if lacking:
+            return Answered(skipped=lacking)
         try:
             with contained():
                 run = self.backend.gradient_function(case.spec, dtype=dtype, device=self.device)
                 return Answered(Submission.of(run(*case.data(dtype))))
         except FAILURES as error:
+            if isinstance(error, NotImplementedError) and error.args:
+                return Answered(skipped=first_line(error))
             return Answered(failed=f"raised {described(error)}")
 
     def close(self) -> None:
@@ -89,16 +97,18 @@ class ParallelDoor(BackendDoor):
         """Loads the backend. Raises BackendError."""
         super().__init__(backends.load(place), device)
         self.processes, self.begin = processes, (place, device, folder)
-        self.cases, self.dtype = [case.id for case in cases], dtype
+        self.cases, self.dtype = {case.id: number for number, case in enumerate(cases)}, dtype
         self.asked, self.seconds = 0, 0.0
         self.pool: ProcessPoolExecutor | None = None
         self.children: list[multiprocessing.process.BaseProcess] = []
         self.answers: Iterator[tuple[str, Answered]] = iter(())
 
-    def answer(self, case: Case, dtype: str) -> Answered:
-        """The answer, once it has come. A process that died is a failure."""
+    def answer(self, case: Asked, dtype: str) -> Answered:
+        """The answer, once it has come. A process that died is a failure. What is none of the cases is asked here."""
+        if case.id not in self.cases:
+            return super().answer(case, dtype)
         if self.pool is None and self.processes > 1 and self.asked >= CHUNK and self._rest() > WORTHWHILE:
-            self._start(self.cases.index(case.id))
+            self._start(self.cases[case.id])
         if self.pool is None:
             answered = super().answer(case, dtype)
             self.asked, self.seconds = self.asked + 1, self.seconds + answered.seconds
@@ -118,7 +128,8 @@ class ParallelDoor(BackendDoor):
         context = multiprocessing.get_context("spawn")
         self.pool = ProcessPoolExecutor(self.processes, context, initializer=_begin, initargs=self.begin)
         others = set(multiprocessing.active_children())
-        self.answers = self.pool.map(partial(_answer, dtype=self.dtype), self.cases[first:], chunksize=CHUNK)
+        rest = list(self.cases)[first:]
+        self.answers = self.pool.map(partial(_answer, dtype=self.dtype), rest, chunksize=CHUNK)
         self.children = [child for child in multiprocessing.active_children() if child not in others]
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ from refimpl.conformance.messages import (
     ProgramAnswer,
     Unsupported,
 )
-from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case
+from refimpl.conformance.vectors import ARITHMETIC_NAMES, Asked
 from refimpl.faults.common_causes import NOT_ASKED
 from refimpl.formats.arrays import tensor
 from refimpl.formats.errors import ConformanceError
@@ -65,7 +65,7 @@ def say(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
-def evaluate(number: int, case: Case, dtype: str) -> bytes:
+def evaluate(number: int, case: Asked, dtype: str) -> bytes:
     """The request for a case's loss and gradients."""
     params, x, y = case.data(dtype)
     parameters = {name: tensor(array) for name, array in params.items()}
@@ -182,9 +182,13 @@ class ProgramDoor:
         """IEEE's of the dtype, or what the hello declares."""
         return ARITHMETIC_NAMES[self.hello.arithmetic or dtype]
 
-    def answer(self, case: Case, dtype: str) -> Answered:
+    def lacks(self, spec: NetworkSpec, dtype: str) -> str:
+        """What the hello does not list."""
+        return lacking(self.hello, spec, dtype)
+
+    def answer(self, case: Asked, dtype: str) -> Answered:
         """What the program answers; whatever else it does is a failure, and it is started anew."""
-        missing = lacking(self.hello, case.spec, dtype)
+        missing = self.lacks(case.spec, dtype)
         if missing:
             return Answered(skipped=missing)
         if self.wasted >= MAX_STARTS:
@@ -206,7 +210,7 @@ class ProgramDoor:
             case _:
                 return Answered(failed=f"said: {getattr(reply, 'message', '')[:200]!r}", seconds=seconds)
 
-    def _ask(self, case: Case, dtype: str, deadline: float) -> Message:
+    def _ask(self, case: Asked, dtype: str, deadline: float) -> Message:
         """Its reply. Starting it anew, where that is needed, counts."""
         if self.program is None:
             self._start(deadline)
