@@ -20,7 +20,8 @@ from refimpl import moved
 if TYPE_CHECKING:
     from refimpl.backend import Backend, value_and_grad
     from refimpl.checking import check
-    from refimpl.faults.diagnosis import Finding, diagnose
+    from refimpl.faults.diagnosis import diagnose
+    from refimpl.faults.findings import Finding
     from refimpl.formats.errors import BackendError, CertificationError, DataError, RefimplError, SpecError
     from refimpl.judge.judge import Judge
     from refimpl.judge.report import Report, Row
@@ -66,7 +67,8 @@ __all__ = [
 
 _HOME = {
     "refimpl.checking": ("check",),
-    "refimpl.faults.diagnosis": ("Finding", "diagnose"),
+    "refimpl.faults.diagnosis": ("diagnose",),
+    "refimpl.faults.findings": ("Finding",),
     "refimpl.backend": ("Backend", "value_and_grad"),
     "refimpl.truth.balls": ("Balls",),
     "refimpl.truth.certification": ("Certificate", "certify"),

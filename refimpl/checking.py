@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from refimpl import backend as registry
 from refimpl.backend import Backend, InputGradientBackend, IntermediatesBackend
-from refimpl.faults.diagnosis import Finding, diagnose_answer
+from refimpl.faults.diagnosis import diagnose_answer
+from refimpl.faults.findings import Finding
 from refimpl.formats.errors import BackendError, DataError
 from refimpl.judge.bounds import BOTH, FIRST_ORDER, THEOREM
 from refimpl.judge.judge import Judge

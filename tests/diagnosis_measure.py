@@ -21,7 +21,7 @@ from networks import diagnosed
 from rich.progress import track
 
 from refimpl.faults.catalogue import FAULTS, Fault, PlantedBackend
-from refimpl.faults.diagnosis import Finding
+from refimpl.faults.findings import Finding
 from refimpl.formats.errors import CertificationError
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL

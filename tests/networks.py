@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refimpl.faults.diagnosis import Finding, diagnose_answer
+from refimpl.faults.diagnosis import diagnose_answer
+from refimpl.faults.findings import Finding
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import Row
 from refimpl.judge.submission import Submission

@@ -18,7 +18,9 @@ from refimpl.backend.untrusted import printable
 from refimpl.conformance.doors import Answered, Door
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, HIDDEN_LAYERS, Asked, Case, Suite
 from refimpl.faults.common_causes import Wrong
-from refimpl.faults.diagnosis import MAX_SUSPECTS, Finding, diagnose_answer
+from refimpl.faults.diagnosis import diagnose_answer
+from refimpl.faults.findings import Finding
+from refimpl.faults.search import MAX_SUSPECTS
 from refimpl.formats import files
 from refimpl.formats.errors import CertificationError, ConformanceError
 from refimpl.judge.judge import Judge

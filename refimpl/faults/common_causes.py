@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from refimpl.faults.diagnosis import Causes, Finding
+from refimpl.faults.findings import Causes, Finding
 from refimpl.faults.formulas import NAMED
 
 NOT_ASKED = "not asked"

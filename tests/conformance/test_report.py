@@ -13,7 +13,7 @@ from refimpl.conformance.report import ConformanceReport, junit
 from refimpl.conformance.run import SKIP, XFAIL, XPASS, CaseResult
 from refimpl.conformance.vectors import HIDDEN_LAYERS
 from refimpl.faults.catalogue import FAULTS
-from refimpl.faults.diagnosis import Cause, Finding
+from refimpl.faults.findings import Cause, Finding
 from refimpl.judge.report import FAIL, PASS, UNDETERMINED
 
 

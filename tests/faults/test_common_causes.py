@@ -16,7 +16,7 @@ from refimpl.conformance.report import ConformanceReport
 from refimpl.conformance.vectors import Suite, load
 from refimpl.faults.catalogue import FAULTS
 from refimpl.faults.common_causes import CommonCause, Wrong, _fewest, common_causes
-from refimpl.faults.diagnosis import Cause, Finding
+from refimpl.faults.findings import Cause, Finding
 from refimpl.judge.report import FAIL
 from refimpl_numpy import NumpyBackend
 

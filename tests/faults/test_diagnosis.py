@@ -11,7 +11,8 @@ from networks import diagnosed, judge, network, problem, sampled
 
 from refimpl.conformance.vectors import load
 from refimpl.faults.catalogue import FAULTS
-from refimpl.faults.diagnosis import Finding, diagnose
+from refimpl.faults.diagnosis import diagnose
+from refimpl.faults.findings import Finding
 from refimpl.network.random_problems import Problem
 from refimpl.network.spec import NetworkSpec
 from refimpl_numpy import NumpyBackend

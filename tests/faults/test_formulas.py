@@ -12,7 +12,7 @@ from networks import DTYPES, diagnosed, judge, network, problem, verdicts
 
 from refimpl.conformance.vectors import load
 from refimpl.faults.catalogue import FAULTS, WHOLE, Fault, Mistaken
-from refimpl.faults.diagnosis import Finding
+from refimpl.faults.findings import Finding
 from refimpl.faults.formulas import CANCELLING, FORMULAS, NAMED
 from refimpl.judge.report import FAIL, PASS
 from refimpl.network.arithmetic import PRESETS

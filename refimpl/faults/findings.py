@@ -1,0 +1,97 @@
+"""What `diagnose` says: `Cause`, and `Finding` of one or more of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from refimpl.faults.catalogue import Fault
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A fault at a layer (0: the whole network), with the number in it that was fitted, if it has one."""
+
+    fault: Fault
+    layer: int
+    parameter: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The name and the place: slope_dropped at layer 2."""
+        number = f" ({self.fault.parameter} {self.parameter:.4g})" if self.parameter is not None else ""
+        return f"{self.fault.name}{f' at layer {self.layer}' if self.layer else ''}{number}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return {
+            "fault": self.fault.name,
+            "layer": self.layer or None,
+            "parameter": self.parameter,
+            "explanation": self.fault.explanation,
+            "remedy": self.fault.remedy,
+        }
+
+
+Causes = tuple[Cause, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong: `explanations` that cannot be told apart on this network and batch, each of one or two causes, or
+    of faults at every layer; none where the cause is unknown. `quantity` is the first wrong one in backward order,
+    `symptom` what about it is wrong. `pairs`: whether pairs of faults were tried too; `compared`: whether there was
+    an array to compare.
+    """
+
+    quantity: str
+    symptom: str
+    explanations: tuple[Causes, ...] = ()
+    pairs: bool = True
+    compared: bool = True
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def known(self) -> bool:
+        """Whether a fault explains it."""
+        return bool(self.explanations)
+
+    @property
+    def text(self) -> str:
+        """The finding in one paragraph."""
+        if not self.known:
+            if not self.compared:
+                return f"{self.quantity} {self.symptom}"
+            unknown = "cause unknown" + ("" if self.pairs else " (two mistakes at once were not tried)")
+            return f"{unknown}; the first that is wrong, going backwards: {self.quantity} {self.symptom}"
+        named = [_named(explanation) for explanation in self.explanations[:6]]
+        more = f" or {len(self.explanations) - 6} more" if len(self.explanations) > 6 else ""
+        causes = self.explanations[0]
+        meaning = " ".join(dict.fromkeys(cause.fault.explanation for cause in causes))
+        remedy = " ".join(dict.fromkeys(cause.fault.remedy for cause in causes))
+        together = " (which cannot be told apart here)" if len(named) > 1 else ""
+        return f"{' or '.join(named)}{more}{together}: {meaning} Remedy: {remedy}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return {
+            "quantity": self.quantity,
+            "symptom": self.symptom,
+            "explanations": [[cause.to_dict() for cause in explanation] for explanation in self.explanations],
+            "text": self.text,
+        }
+
+
+def _named(causes: Causes) -> str:
+    """The causes in words; one fault at several layers is named once."""
+    layers: dict[str, list[Cause]] = {}
+    for cause in causes:
+        layers.setdefault(cause.fault.name, []).append(cause)
+    parts = []
+    for name, same in layers.items():
+        numbers = [str(cause.layer) for cause in same]
+        several = f"{name} at layers {', '.join(numbers[:-1])} and {numbers[-1]}"
+        parts.append(several if len(same) > 1 else same[0].text)
+    return " and ".join(parts)

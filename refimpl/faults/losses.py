@@ -1,0 +1,41 @@
+"""What a wrong loss has for a cause."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from refimpl.faults.catalogue import FAULTS, WHOLE, Fault, Mistaken
+from refimpl.faults.findings import Cause, Causes
+from refimpl.faults.observed import Observed
+from refimpl.faults.prediction import ForwardPass, Reader, Recursion
+
+CLEAR = 0.01  # the share of a difference that its tolerance may have
+
+
+def loss_explanations(case: Observed, known: bool) -> Iterator[Causes]:
+    """What a wrong loss has for a cause. `known`: whether what is wrong with the gradients is."""
+    recursion, reader = Recursion(case.y), Reader(case.arithmetic, case.numbers)
+    before = recursion.forward(case.spec, Mistaken.right(case.spec, case.y).equations)
+    try:
+        loss = float(case.loss)
+    except (TypeError, ValueError):
+        return
+    truth = float(case.judge.truth.loss.mid)
+
+    def explained(fault: Fault, layer: int, forward: ForwardPass | None, reader: Reader) -> bool:
+        mistaken = Mistaken.right(case.spec, case.y)
+        fault.plant(mistaken, layer, None)
+        forward = forward or recursion.forward(mistaken.spec, mistaken.equations)
+        predicted = reader(recursion.cost(mistaken.spec, forward, mistaken.equations))
+        return bool(abs(loss - predicted.mid) <= predicted.err <= CLEAR * abs(loss - truth))
+
+    for fault in FAULTS.values():
+        for layer in fault.where(case.spec, case.n) if fault.on_loss else ():
+            if explained(fault, layer, before, reader):
+                yield (Cause(fault, layer),)
+    # NaN may have any reason
+    lost = (fault for fault, own in case.cancelling if fault.on_loss and explained(fault, WHOLE, None, own))
+    infinite = (fault for fault in case.formulas if known and fault.on_loss and case.run(fault)[0] == loss)
+    for fault in {fault.name: fault for fault in (infinite if math.isinf(loss) else lost)}.values():
+        yield (Cause(fault, WHOLE),)

@@ -1,0 +1,147 @@
+"""A wrong answer beside the truth: `Observed`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.backend import EquationsBackend, able
+from refimpl.faults.catalogue import WHOLE, Fault, PlantedBackend
+from refimpl.faults.formulas import CANCELLING, FORMULAS
+from refimpl.faults.prediction import EXPONENTIALS, Reader
+from refimpl.judge.judge import Judge
+from refimpl.judge.report import FAIL, Row
+from refimpl.judge.submission import Submission
+from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
+
+Array = NDArray[Any]
+
+
+class Observed:
+    """A wrong answer beside the truth: which quantities are wrong, in backward order."""
+
+    def __init__(self, judge: Judge, given: Submission, rows: Sequence[Row], arithmetic: Arithmetic) -> None:
+        self.judge, self.spec, self.arithmetic = judge, judge.spec, arithmetic
+        batch = judge.batch
+        self.params, self.x, self.dtype = batch.params, batch.x, batch.dtype
+        self.y = batch.targets(self.spec.n_out)
+        self.numbers = {**batch.params, "x": batch.x}
+        self.n = len(self.x)
+        self.bounds = judge.tolerance(arithmetic)
+        self.names = [
+            name for number in range(self.spec.depth, 0, -1) for name in (f"W{number}", f"b{number}")
+            if name in batch.params
+        ]  # fmt: skip
+        self.answer: dict[str, Array] = {}
+        self.refused: dict[str, str] = {}
+        for name in self.names:
+            array = given.array(name)
+            if isinstance(array, str) and name.startswith("b") and name not in given.gradients:
+                array = np.zeros(self.params[name].shape)  # a bias gradient never returned is one never computed
+                self.refused[name] = "is missing"
+            elif not isinstance(array, str) and str(array.dtype.newbyteorder("=")) != self.dtype:
+                self.refused[name] = f"is {array.dtype}; {self.dtype} was asked for"
+            if isinstance(array, str):
+                self.refused[name] = array
+            elif array.dtype.kind in "fiu":
+                self.answer[name] = array.astype(np.float64)
+        failed = {row.quantity for row in rows if row.verdict == FAIL}
+        self.wrong = [name for name in self.names if name in failed]
+        self.loss: Any = given.loss
+        self.loss_wrong = self.loss is not None and "loss" in failed
+        self.loss_explained = False
+
+    @property
+    def comparable(self) -> bool:
+        """Whether every gradient is an array of numbers, all of them finite or lost in a formula that overflows, and in
+        none the dtype is all that is wrong.
+        """
+        return (
+            len(self.answer) == len(self.names)
+            and not any(self.refused.get(name, "").startswith("is ") and self._fits(name) for name in self.wrong)
+            and bool(self.finite or self.overflowing)
+        )
+
+    @cached_property
+    def finite(self) -> bool:
+        """Whether all numbers of the gradients are."""
+        return all(np.isfinite(g).all() for g in self.answer.values())
+
+    @cached_property
+    def formulas(self) -> list[Fault]:
+        """Those that may have been used; none where it was not computed in the arithmetic of the dtype."""
+        own = self.arithmetic.unit_roundoff == ARITHMETICS[self.dtype].unit_roundoff
+        return [fault for fault in FORMULAS if own and fault.where(self.spec, self.n)]
+
+    @cached_property
+    def cancelling(self) -> list[tuple[Fault, Reader]]:
+        """The formulas that lose digits, each with the exponential of a library."""
+        readers = [Reader(self.arithmetic, self.numbers, exponential, self.dtype) for exponential in EXPONENTIALS]
+        return list(product([fault for fault in self.formulas if fault in CANCELLING], readers))
+
+    @cached_property
+    def overflowing(self) -> list[Fault]:
+        """The formulas with which the gradients are infinite, and NaN, just where they are; none where every array is
+        one of these throughout, or finite, as it may be for any reason.
+        """
+        lost = {name: _not_finite(array) for name, array in self.answer.items()}
+        telling = any(len(np.unique(array)) > 1 for array in lost.values())
+
+        def alike(grads: Mapping[str, Array]) -> bool:
+            return all(np.array_equal(_not_finite(grads[name]), lost[name], equal_nan=True) for name in self.names)
+
+        return [fault for fault in self.formulas if telling and alike(self.run(fault)[1])]
+
+    def run(self, fault: Fault) -> tuple[float, dict[str, Array]]:
+        """The loss and the gradients in floating point, with a fault in them."""
+        backend = PlantedBackend(((fault, WHOLE, 0.0),), able(EquationsBackend))
+        run = backend.gradient_function(self.spec, dtype=self.dtype, device="cpu")
+        loss, grads = run(*self.judge.batch.copies(self.spec))
+        return loss, dict(grads)
+
+    def _fits(self, name: str) -> bool:
+        return self.answer[name].shape == self.truth(name).shape and self.close(name, self.answer[name])
+
+    def truth(self, name: str) -> Array:
+        """The certified gradient of a parameter."""
+        return self.judge.truth.grads[name].mid
+
+    def miss(self, name: str) -> tuple[tuple[int, ...], float]:
+        """Where an array misses the truth by most, as a multiple of the tolerance, and by how much there."""
+        distance = np.abs(self.answer[name] - self.truth(name))
+        with np.errstate(all="ignore"):
+            ratio = np.nan_to_num(distance / self.bounds.worst_case[name], nan=0.0, posinf=np.inf)
+        at = np.unravel_index(int(np.argmax(np.where(distance > 0, ratio, -1))), ratio.shape)
+        return tuple(int(i) for i in at), float(distance[at])
+
+    def ratio(self, name: str, answer: Array, truth: Array) -> float | None:
+        """The number that the array is the right one times, if there is one."""
+        at = np.unravel_index(int(np.argmax(np.abs(truth))), truth.shape)
+        if truth.size < 2 or truth[at] == 0:
+            return None
+        ratio = float(answer[at] / truth[at])
+        return ratio if ratio != 0 and self.close_to(name, answer, ratio * truth, abs(ratio)) else None
+
+    def near(self, name: str, answer: Array, truth: Array | None = None, scale: float = 1.0) -> NDArray[np.bool_]:
+        """Where an answer is the truth, or what is given in its place, but for rounding."""
+        truth = self.truth(name) if truth is None else truth
+        bound = 2 * self.bounds.worst_case[name] * max(scale, 1.0) + 4 * self.arithmetic.unit_roundoff * np.abs(truth)
+        return np.asarray(np.abs(answer - truth) <= bound)
+
+    def close(self, name: str, answer: Array) -> bool:
+        """Whether it is the truth everywhere."""
+        return bool(self.near(name, answer).all())
+
+    def close_to(self, name: str, answer: Array, truth: Array, scale: float = 1.0) -> bool:
+        """Whether it is what is given in its place, a multiple of the truth."""
+        return bool(self.near(name, answer, truth, scale).all())
+
+
+def _not_finite(array: Array) -> Array:
+    """What is infinite or NaN in it; 0 elsewhere."""
+    return np.where(np.isfinite(array), 0.0, array)

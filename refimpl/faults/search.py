@@ -1,0 +1,367 @@
+"""Which faults of the catalogue explain a wrong gradient: `Search`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain, combinations
+from typing import Any
+
+import numpy as np
+
+from refimpl.faults.catalogue import WHOLE, Mistaken, places
+from refimpl.faults.findings import Cause, Causes
+from refimpl.faults.lost_digits import losing, overflowing
+from refimpl.faults.observed import Observed
+from refimpl.faults.prediction import Bounded, ForwardPass, Reader, Recursion
+from refimpl.faults.quotients import quotients
+from refimpl.truth.graph import Node, constant, given
+
+CONFIRMATIONS = 3  # elements that must agree on a fitted number, the one it was fitted to included
+FORWARD = ("weighted_input", "activation")  # the equations of the forward pass up to the losses
+CLEAR = 0.01  # the share of a difference that its tolerance may have
+MAX_SUSPECTS = 3
+
+
+class Planted:
+    """A network with causes in it, as a graph in which `number` is what they have for a parameter. `forward` is the
+    right network's forward pass.
+    """
+
+    def __init__(self, causes: Causes, case: Observed, recursion: Recursion, forward: ForwardPass) -> None:
+        mistaken = Mistaken.right(case.spec, case.y)
+        self.number = given("parameter", ())
+        for cause in causes:
+            cause.fault.plant(mistaken, cause.layer, self.number)
+        self.changes, self.names = mistaken.changes, mistaken.names
+        self.reshapes = mistaken.spec is not case.spec
+        if self.reshapes or any(equation in FORWARD for _, equation in self.changes):
+            forward = recursion.forward(mistaken.spec, mistaken.equations)
+        self.forward = forward
+        self.loss = recursion.cost(mistaken.spec, forward, mistaken.equations)
+        self._made: dict[str, Node] = {}
+        self._rest = recursion.backward(mistaken.spec, forward, mistaken.equations)
+
+    @property
+    def renames(self) -> bool:
+        """Whether gradients are returned under other names."""
+        return any(name != source for name, source in self.names.items())
+
+    def gradients(self) -> Iterator[tuple[str, Node]]:
+        """By the names of their parameters, in backward order; each is made when it is first asked for."""
+        yield from list(self._made.items())
+        for name, grad in self._rest:
+            self._made[name] = grad
+            yield name, grad
+
+    def gradient(self, name: str) -> Node:
+        """The one that is returned under this name."""
+        return next(grad for source, grad in self.gradients() if source == self.names[name])
+
+
+@dataclass
+class Hypothesis:
+    """Causes and the gradients that they predict together; `touched` are those that they change."""
+
+    causes: Causes
+    planted: Planted
+    grads: dict[str, Bounded]
+    touched: set[str]
+
+
+class Search:
+    """All singles, then each at every layer, difference quotients, and pairs, until something explains the answer."""
+
+    def __init__(self, case: Observed) -> None:
+        self.case = case
+        right = Mistaken.right(case.spec, case.y)
+        self.recursion = Recursion(case.y)
+        self.forward = self.recursion.forward(case.spec, right.equations)
+        self.cost = self.recursion.cost(case.spec, self.forward, right.equations)
+        self.reader = Reader(case.arithmetic, case.numbers)
+        self.known: dict[Node, Any] = {}
+        grads = dict(self.recursion.backward(case.spec, self.forward, right.equations))
+        self.right = {name: self.reader(node, self.known) for name, node in grads.items()}
+        self.reader(self.cost, self.known)
+        self.singles: list[Hypothesis] = []
+        self.loops = self._loops()
+
+    def explanations(self, pairs: bool, suspects: Sequence[str]) -> list[Causes]:
+        """Those that explain the answer, as few faults as possible."""
+        if not self.case.finite:
+            return overflowing(self)
+        self.singles = list(self._hypotheses())
+        tried = sum(1 for single in self.singles if single.touched)
+        return (
+            self._matching(self.singles, tried) + losing(self)
+            or self._matching(self._everywhere(), tried)
+            or self._matching(self._suspected(suspects), tried)
+            or (quotients(self) if pairs else [])
+            or (self._matching(self._pairs(self.singles), tried * tried) if pairs else [])
+            or (self._matching(self._pairs(self._lines()), tried * tried) if pairs else [])
+        )
+
+    def _matching(self, hypotheses: Iterable[Hypothesis], tried: int) -> list[Causes]:
+        """Those that explain the answer, and not by accident, out of so many that are tried."""
+        found: list[Causes] = []
+        for hypothesis in hypotheses:
+            if self.explains(hypothesis) and self._no_accident(hypothesis, tried):
+                found.append(hypothesis.causes)
+                self.note_loss(hypothesis.planted.loss)
+        return found
+
+    def _hypotheses(self) -> Iterator[Hypothesis]:
+        case = self.case
+        for fault, layer in places(case.spec, case.n, case.dtype):
+            if fault.on_loss or fault.quotient:
+                continue
+            single = self._run((Cause(fault, layer),))
+            if single is not None:
+                yield single
+
+    def _loops(self) -> dict[str, Causes]:
+        """The faults by name, each as one line of code makes it: for the whole network, or at all its layers."""
+        where: dict[str, Causes] = {}
+        for fault, layer in places(self.case.spec, self.case.n, self.case.dtype):
+            before = where.get(fault.name, ())
+            special = fault.on_loss or fault.parameter or fault.evidence or fault.quotient
+            if not special and not (before and before[0].layer == WHOLE):
+                where[fault.name] = (*before, Cause(fault, layer))
+        return where
+
+    def _everywhere(self) -> Iterator[Hypothesis]:
+        """A fault at all of the three or more layers where it can act; two are a pair."""
+        yield from self._predicted(causes for causes in self.loops.values() if len(causes) > 2)
+
+    def _suspected(self, suspects: Sequence[str]) -> Iterator[Hypothesis]:
+        """Two or three of the suspects together, each at all its layers, and one alone at two."""
+        known = [self.loops[name] for name in suspects if name in self.loops]
+        for count in range(1, MAX_SUSPECTS + 1):
+            together = (tuple(chain(*chosen)) for chosen in combinations(known, count))
+            yield from self._predicted(causes for causes in together if len(causes) > 1)
+
+    def _predicted(self, explanations: Iterable[Causes]) -> Iterator[Hypothesis]:
+        for causes in explanations:
+            hypothesis = self.predict(causes, None, wholly=False)
+            if hypothesis is not None:
+                yield hypothesis
+
+    def _run(self, causes: Causes, wholly: bool = True) -> Hypothesis | None:
+        """The causes planted one after the other, the unknown number in one of them fitted to the answer."""
+        unknown = [cause for cause in causes if cause.fault.parameter]
+        if not unknown:
+            return self.predict(causes, None, wholly)
+        try:
+            planted = Planted(causes, self.case, self.recursion, self.forward)
+            fitted = self._fit(planted, unknown[0].fault.example) if len(unknown) == 1 else None
+        except ValueError:  # shapes that do not fit
+            return None
+        return None if fitted is None else self.predict(causes, fitted, wholly, planted)
+
+    def predict(
+        self,
+        causes: Causes,
+        parameter: Bounded | None,
+        wholly: bool = True,
+        planted: Planted | None = None,
+        reader: Reader | None = None,
+    ) -> Hypothesis | None:
+        """What the causes together make of the network; unless `wholly`, None as soon as it is not the answer."""
+        computed: dict[str, Bounded] = {}
+        reader = reader or self.reader
+        try:
+            planted = planted or Planted(causes, self.case, self.recursion, self.forward)
+            values = self._values(planted, parameter)
+            for source, grad in planted.gradients():
+                computed[source] = reader(grad, values)
+                returned = (name for name, other in planted.names.items() if other == source)
+                if not (wholly or all(self.agrees(name, computed[source]) for name in returned)):
+                    return None
+        except ValueError:  # shapes that do not fit: this code would not have run
+            return None
+        grads = {name: computed[source] for name, source in planted.names.items()}
+        if parameter is not None:
+            value = float(parameter.mid)
+            causes = tuple(replace(cause, parameter=value) if cause.fault.parameter else cause for cause in causes)
+        return Hypothesis(causes, planted, grads, self._touched(grads))
+
+    def _values(self, planted: Planted, parameter: Bounded | None) -> dict[Node, Any]:
+        """What is known: the right network's values, and the number in a fault."""
+        return self.known | ({planted.number: parameter} if parameter else {})
+
+    def _touched(self, grads: Mapping[str, Bounded]) -> set[str]:
+        touched = set()
+        for name, grad in grads.items():
+            truth = self.case.truth(name)
+            if grad.shape != truth.shape or not (np.abs(grad.mid - truth) <= grad.err).all():
+                touched.add(name)
+        return touched
+
+    def _fit(self, planted: Planted, example: float) -> Bounded | None:
+        """The number in a cause, from the first wrong gradient that it changes: there it enters linearly."""
+        without, usual = (self._values(planted, self.reader(constant(number))) for number in (0.0, example))
+        for name in self.case.wrong:
+            grad, answer = planted.gradient(name), self.case.answer[name]
+            if grad.shape != answer.shape:
+                continue
+            base, changed = self.reader(grad, without), self.reader(grad, usual)
+            direction = (changed.mid - base.mid) / example
+            with np.errstate(all="ignore"):
+                weight = np.abs(direction) / np.maximum(base.err, np.finfo(np.float64).smallest_normal)
+            if not (np.abs(direction) * example > base.err + changed.err).any():
+                continue
+            at = np.unravel_index(int(np.argmax(weight)), weight.shape)
+            value = (answer[at] - base.mid[at]) / direction[at]
+            slack = (2 * base.err[at] + 4 * changed.err[at]) / abs(direction[at])
+            slack += 8 * self.case.arithmetic.unit_roundoff * abs(value)
+            number = self.reader(constant(value))
+            return Bounded(number.mid, number.err + slack)
+        return None
+
+    def explains(self, hypothesis: Hypothesis) -> bool:
+        """Whether the answer lies within what the causes predict, and that says enough."""
+        case, causes, grads = self.case, hypothesis.causes, hypothesis.grads
+        if not all(self.agrees(name, grads[name]) for name in case.names):
+            return False
+        evidence = [cause.fault.evidence for cause in causes if cause.fault.evidence]
+        if evidence:
+            wrong = np.concatenate([case.answer[name].ravel() for name in case.wrong])
+            right = np.concatenate([case.truth(name).ravel() for name in case.wrong])
+            return all(trace(wrong) and not trace(right) for trace in evidence)
+        return all(self._decisive(name, grads[name]) for name in case.wrong) and self._confirmed(causes, grads)
+
+    def agrees(self, name: str, grad: Bounded) -> bool:
+        """Whether the answer lies within a prediction's tolerance."""
+        answer = self.case.answer[name]
+        if answer.shape != grad.shape:
+            return False
+        lost = np.isinf(grad.err) & (not self.case.finite)
+        return bool(((np.abs(answer - grad.mid) <= grad.err) | lost).all())
+
+    def _decisive(self, name: str, grad: Bounded) -> bool:
+        """Whether the fault's tolerance is small beside the miss that it explains."""
+        answer, truth = self.case.answer[name], self.case.truth(name)
+        if answer.shape != truth.shape:
+            largest = np.abs(grad.mid).max(initial=0.0)
+            return bool(largest == 0 or grad.err.max(initial=0.0) <= CLEAR * largest)
+        at, distance = self.case.miss(name)
+        return bool(grad.err[at] <= CLEAR * distance)
+
+    def _no_accident(self, hypothesis: Hypothesis, tried: int) -> bool:
+        """Whether none of so many would be likely to come this near by accident, for each of the causes where it says
+        most. A fitted number is `_confirmed`'s, a trace has its own chance.
+        """
+        touched = {(single.causes[0].fault.name, single.causes[0].layer): single.touched for single in self.singles}
+        for cause in hypothesis.causes:
+            if cause.fault.parameter or cause.fault.evidence:
+                continue
+            # alone, a fault may change nothing where another makes it change something
+            names = (touched.get((cause.fault.name, cause.layer)) or hypothesis.touched) & set(self.case.wrong)
+            chance = min((self._chance(name, hypothesis.grads[name]) for name in names), default=1.0)
+            if tried * chance > CLEAR:
+                return False
+        return True
+
+    def _chance(self, name: str, grad: Bounded) -> float:
+        """How likely it is that a wrong number lies within a prediction's tolerance of it, at the element where that
+        is least likely: the tolerance as a share of how far the answer missed the truth.
+        """
+        answer, truth = self.case.answer[name], self.case.truth(name)
+        if answer.shape != truth.shape:  # that is no accident
+            return 0.0
+        distance = np.abs(answer - truth)
+        return float((grad.err[distance > 0] / distance[distance > 0]).min(initial=1.0))
+
+    def _confirmed(self, causes: Causes, grads: Mapping[str, Bounded]) -> bool:
+        """Whether enough elements bear a fitted number out."""
+        if not any(cause.fault.parameter for cause in causes):
+            return True
+        without = self.predict(causes, self.reader(constant(0.0)))
+        if without is None:
+            return False
+        names = [name for name in self.case.names if name in self.case.wrong]
+        change = np.concatenate([(grads[name].mid - without.grads[name].mid).ravel() for name in names])
+        err = np.concatenate([grads[name].err.ravel() for name in names])
+        truth = np.concatenate([without.grads[name].mid.ravel() for name in names])
+        clear = (change != 0) & (np.abs(change) * CLEAR >= err)
+        if clear.sum() < CONFIRMATIONS:
+            return False
+        # a mere multiple of the right gradient has any number of causes
+        at = int(np.argmax(np.abs(truth)))
+        return bool(truth[at] == 0 or (np.abs(change - change[at] / truth[at] * truth) > 4 * err).any())
+
+    def note_loss(self, loss: Node, reader: Reader | None = None) -> None:
+        """Whether causes explain the loss as well, which is noted."""
+        case = self.case
+        if case.loss_wrong:
+            predicted = (reader or self.reader)(loss, dict(self.known))
+            with suppress(TypeError, ValueError):  # a loss may be anything at all
+                given = float(case.loss)
+                near = abs(given - predicted.mid) <= predicted.err
+                case.loss_explained |= bool(near or not (math.isfinite(given) or np.isfinite(predicted.err)))
+
+    def planted(self, causes: Causes) -> Planted:
+        """The network with causes in it."""
+        return Planted(causes, self.case, self.recursion, self.forward)
+
+    # Pairs
+
+    def _lines(self) -> list[Hypothesis]:
+        """Each fault as one line of code makes it: at all its layers."""
+        found = (self.predict(causes, None) for causes in self.loops.values())
+        return [hypothesis for hypothesis in found if hypothesis is not None]
+
+    def _pairs(self, alone: Sequence[Hypothesis]) -> Iterator[Hypothesis]:
+        """Two faults together. A gradient that only one of them changes is that one's alone, which leaves few pairs
+        to run.
+        """
+        useful = [single for single in alone if single.touched and not single.causes[0].fault.evidence]
+        agreeing = [self._agreeing(single) for single in useful]
+        for i, first in enumerate(useful):
+            for second, agrees in zip(useful[i + 1 :], agreeing[i + 1 :], strict=True):
+                if _interfere(first, second) or self._may_explain(first, agreeing[i], second, agrees):
+                    yield from self._together(first, second)
+
+    def _may_explain(
+        self, first: Hypothesis, first_alone: set[str], second: Hypothesis, second_alone: set[str]
+    ) -> bool:
+        wrong = set(self.case.wrong)
+        either, both = first.touched | second.touched, first.touched & second.touched
+        return (
+            wrong <= either
+            and either - both <= wrong
+            and first.touched - both <= first_alone
+            and second.touched - both <= second_alone
+        )
+
+    def _together(self, first: Hypothesis, second: Hypothesis) -> Iterator[Hypothesis]:
+        """The two, in the other order too where that may make a difference."""
+        one, other = (tuple(Cause(c.fault, c.layer) for c in each.causes) for each in (first, second))
+        for causes in (one + other,) if _commute(first, second) else (one + other, other + one):
+            hypothesis = self._run(causes, wholly=False)
+            if hypothesis is not None and self.explains(hypothesis):
+                yield hypothesis
+                return
+
+    def _agreeing(self, single: Hypothesis) -> set[str]:
+        """The gradients that a fault alone predicts rightly; all, where it was fitted to what may not be its own."""
+        if single.causes[0].parameter is not None:
+            return set(single.grads)
+        return {name for name, grad in single.grads.items() if self.agrees(name, grad)}
+
+
+def _interfere(one: Hypothesis, other: Hypothesis) -> bool:
+    """Whether one of the two may change what the other does to a gradient that it leaves alone."""
+    first, second = ([cause.layer for cause in each.causes] for each in (one, other))
+    renames = one.planted.renames or other.planted.renames
+    return renames or (first == second and len(first) == 1 and WHOLE not in first)
+
+
+def _commute(one: Hypothesis, other: Hypothesis) -> bool:
+    """Whether it makes no difference which of the two is made first."""
+    first, second = one.planted, other.planted
+    if first.reshapes or second.reshapes or (first.renames and second.renames):
+        return False
+    return not first.changes & second.changes
