@@ -250,6 +250,31 @@ def _gradients(factor: Callable[[Mistaken], float]) -> Plant:
     return plant
 
 
+def times(*places: str) -> Plant:
+    """The parameter as a factor on what is named: the gradients of "W" or of "b" of the layer or of all, the error
+    signal "delta" from the layer down or "every delta", the "loss", or "both" loss and gradients.
+    """
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        def scaled(number: int, equation: str) -> None:
+            m.change(number, equation, lambda right: lambda *operands: right(*operands) * parameter)
+
+        for place in places:
+            if place in ("loss", "both"):
+                scaled(m.spec.depth, "cost")
+            for number in [layer] if layer else range(1, m.spec.depth + 1):
+                if place in ("W", "both"):
+                    scaled(number, "weight_gradient")
+                if place in ("b", "both"):
+                    scaled(number, "bias_gradient")
+                if place == "every delta" and number > 1:
+                    scaled(number, "hidden_error")
+            if place == "delta":
+                scaled(layer + 1, "hidden_error")
+
+    return plant
+
+
 def _bias_gradient(change: Callable[[Any, Any], Any]) -> Plant:
     """db changed: `change(db, delta)`."""
 

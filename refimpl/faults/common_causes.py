@@ -11,9 +11,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
+from refimpl.faults.catalogue import Fault
 from refimpl.faults.findings import Causes, Finding
+from refimpl.faults.fits import FITS
 from refimpl.faults.formulas import NAMED
 
 NOT_ASKED = "not asked"
@@ -23,7 +26,13 @@ LISTED = 3
 FACTOR = "is the right one times"
 NUMBER = r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?"
 
+ALL: Mapping[str, Fault] = {**NAMED, **FITS}
 Names = frozenset[str]
+
+
+def _fault(label: str) -> Fault:
+    """What a label is about."""
+    return ALL[label.partition(" ")[0]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,11 @@ class Wrong:
     def explanations(self) -> Mapping[Names, Causes]:
         """By the faults in them, as many as are worth a thought."""
         found = self.finding.explanations[:MAX_EXPLANATIONS] if self.finding else ()
-        return {frozenset(cause.fault.name for cause in causes): causes for causes in reversed(found)}
+        return {
+            frozenset(labels): causes
+            for causes in reversed(found)
+            for labels in reversed(list(product(*(cause.labels for cause in causes))))
+        }
 
     @cached_property
     def form(self) -> str:
@@ -93,16 +106,17 @@ class CommonCause:
         place = f"{count} case{'s' if count > 1 else ''}, {'as' if count > 1 else 'namely'} {first.case!r}"
         if not self.faults:
             return " ".join(part for part in (f"{place}: {first.text.rstrip('.')}.", self.where) if part)
-        fault = NAMED[self.faults[0]]
+        fault = _fault(self.faults[0])
         names = " or ".join(self.faults) + (" (which no case tells apart)" if len(self.faults) > 1 else "")
         said = f"{names} in {place}{self._layers()}, where {first.reason}"
         return f"{said}: {fault.explanation} Remedy: {fault.remedy} {self.where}".strip()
 
     def _layers(self) -> str:
-        here = [cause for cause in self.example if cause.fault.name == self.faults[0]]
+        here = [cause for cause in self.example if self.faults[0] in cause.labels]
         layers = [str(cause.layer) for cause in here if cause.layer]
         place = f" at layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}" if layers else ""
-        return place + (f" ({here[0].fault.parameter} {here[0].parameter:.4g})" if here[0].parameter else "")
+        fitted = here[0].parameter and not here[0].readings
+        return place + (f" ({here[0].fault.parameter} {here[0].parameter:.4g})" if fitted else "")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data."""
@@ -159,8 +173,8 @@ def _covered(explanations: Iterable[Names], chosen: Names) -> bool:
 
 
 def _order(names: Names) -> int:
-    """The catalogue's."""
-    return min(list(NAMED).index(name) for name in names)
+    """The catalogue's, and that of the readings of a factor."""
+    return min(list(ALL).index(_fault(name).name) for name in names)
 
 
 def _alike(name: str, items: Sequence[tuple[Wrong, Names]]) -> list[str]:
@@ -170,7 +184,8 @@ def _alike(name: str, items: Sequence[tuple[Wrong, Names]]) -> list[str]:
         for item, used in items
         for rest in [used - {name}]
     ]
-    return [other for other in NAMED if other != name and all(other in each for each in others)]
+    common = set.intersection(*others)
+    return sorted(common - {name}, key=lambda other: _order(frozenset({other})))
 
 
 def _coincidences(wrong: Sequence[Wrong]) -> set[str]:

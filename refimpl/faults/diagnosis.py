@@ -35,7 +35,7 @@ from refimpl.faults.findings import Finding
 from refimpl.faults.losses import loss_explanations
 from refimpl.faults.observed import Observed
 from refimpl.faults.search import Search
-from refimpl.faults.symptoms import loss_symptom, symptom
+from refimpl.faults.symptoms import by_array, loss_symptom, symptom
 from refimpl.formats.errors import DataError
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import Row
@@ -91,7 +91,8 @@ def _findings(case: Observed, pairs: bool, suspects: Sequence[str]) -> list[Find
     if case.wrong:
         quantity, wrong = symptom(case)
         explanations = Search(case).explanations(pairs, suspects) if case.comparable else []
-        findings.append(Finding(quantity, wrong, tuple(explanations), pairs, quantity not in case.refused))
+        compared = quantity not in case.refused
+        findings.append(Finding(quantity, wrong, tuple(explanations), pairs, compared, by_array(case)))
     if case.loss_wrong and not (case.wrong and case.loss_explained):
         compared = not isinstance(case.loss, Unusable)
         explanations = list(loss_explanations(case, all(finding.known for finding in findings)))

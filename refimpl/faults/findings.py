@@ -10,16 +10,27 @@ from refimpl.faults.catalogue import Fault
 
 @dataclass(frozen=True)
 class Cause:
-    """A fault at a layer (0: the whole network), with the number in it that was fitted, if it has one."""
+    """A fault at a layer (0: the whole network), with the number in it that was fitted, if it has one. `readings`: what
+    was fitted in words, and what it equals here.
+    """
 
     fault: Fault
     layer: int
     parameter: float | None = None
+    readings: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it may be called, wherever it is: one for every reading."""
+        return tuple(f"{self.fault.name} {reading}" for reading in self.readings) or (self.fault.name,)
 
     @property
     def text(self) -> str:
         """The name and the place: slope_dropped at layer 2."""
         number = f" ({self.fault.parameter} {self.parameter:.4g})" if self.parameter is not None else ""
+        if self.readings:
+            equal = " or ".join(one.removeprefix("× ") for one in self.readings[1:])
+            number = f" ({self.readings[0]}{f', which is {equal} here' if equal else ''})"
         return f"{self.fault.name}{f' at layer {self.layer}' if self.layer else ''}{number}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -28,6 +39,7 @@ class Cause:
             "fault": self.fault.name,
             "layer": self.layer or None,
             "parameter": self.parameter,
+            **({"readings": list(self.readings)} if self.readings else {}),
             "explanation": self.fault.explanation,
             "remedy": self.fault.remedy,
         }
@@ -41,7 +53,7 @@ class Finding:
     """What is wrong: `explanations` that cannot be told apart on this network and batch, each of one or two causes, or
     of faults at every layer; none where the cause is unknown. `quantity` is the first wrong one in backward order,
     `symptom` what about it is wrong. `pairs`: whether pairs of faults were tried too; `compared`: whether there was
-    an array to compare.
+    an array to compare; `by_array`: what of every array is right or wrong, where several are wrong.
     """
 
     quantity: str
@@ -49,6 +61,7 @@ class Finding:
     explanations: tuple[Causes, ...] = ()
     pairs: bool = True
     compared: bool = True
+    by_array: str = ""
 
     def __str__(self) -> str:
         return self.text
@@ -65,7 +78,8 @@ class Finding:
             if not self.compared:
                 return f"{self.quantity} {self.symptom}"
             unknown = "cause unknown" + ("" if self.pairs else " (two mistakes at once were not tried)")
-            return f"{unknown}; the first that is wrong, going backwards: {self.quantity} {self.symptom}"
+            every = f". By array: {self.by_array}" if self.by_array else ""
+            return f"{unknown}; the first that is wrong, going backwards: {self.quantity} {self.symptom}{every}"
         named = [_named(explanation) for explanation in self.explanations[:6]]
         more = f" or {len(self.explanations) - 6} more" if len(self.explanations) > 6 else ""
         causes = self.explanations[0]
@@ -79,6 +93,7 @@ class Finding:
         return {
             "quantity": self.quantity,
             "symptom": self.symptom,
+            "by_array": self.by_array,
             "explanations": [[cause.to_dict() for cause in explanation] for explanation in self.explanations],
             "text": self.text,
         }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from refimpl.faults.catalogue import FAULTS, WHOLE, Fault, Mistaken
 from refimpl.faults.findings import Cause, Causes
+from refimpl.faults.fits.factors import loss_factor
 from refimpl.faults.observed import Observed
 from refimpl.faults.prediction import ForwardPass, Reader, Recursion
 
@@ -34,6 +35,7 @@ def loss_explanations(case: Observed, known: bool) -> Iterator[Causes]:
         for layer in fault.where(case.spec, case.n) if fault.on_loss else ():
             if explained(fault, layer, before, reader):
                 yield (Cause(fault, layer),)
+    yield from loss_factor(case)
     # NaN may have any reason
     lost = (fault for fault, own in case.cancelling if fault.on_loss and explained(fault, WHOLE, None, own))
     infinite = (fault for fault in case.formulas if known and fault.on_loss and case.run(fault)[0] == loss)

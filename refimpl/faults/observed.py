@@ -33,6 +33,9 @@ class Observed:
         self.numbers = {**batch.params, "x": batch.x}
         self.n = len(self.x)
         self.bounds = judge.tolerance(arithmetic)
+        self.tight = {  # the smaller of both bounds
+            name: np.minimum(bound, self.bounds.statistical[name]) for name, bound in self.bounds.worst_case.items()
+        }
         self.names = [
             name for number in range(self.spec.depth, 0, -1) for name in (f"W{number}", f"b{number}")
             if name in batch.params
@@ -105,7 +108,11 @@ class Observed:
         return loss, dict(grads)
 
     def _fits(self, name: str) -> bool:
-        return self.answer[name].shape == self.truth(name).shape and self.close(name, self.answer[name])
+        return self.fits_shape(name) and self.close(name, self.answer[name])
+
+    def fits_shape(self, name: str) -> bool:
+        """Whether an array has the shape that it should have."""
+        return self.answer[name].shape == self.truth(name).shape
 
     def truth(self, name: str) -> Array:
         """The certified gradient of a parameter."""
@@ -130,7 +137,7 @@ class Observed:
     def near(self, name: str, answer: Array, truth: Array | None = None, scale: float = 1.0) -> NDArray[np.bool_]:
         """Where an answer is the truth, or what is given in its place, but for rounding."""
         truth = self.truth(name) if truth is None else truth
-        bound = 2 * self.bounds.worst_case[name] * max(scale, 1.0) + 4 * self.arithmetic.unit_roundoff * np.abs(truth)
+        bound = 2 * self.tight[name] * max(scale, 1.0) + 4 * self.arithmetic.unit_roundoff * np.abs(truth)
         return np.asarray(np.abs(answer - truth) <= bound)
 
     def close(self, name: str, answer: Array) -> bool:

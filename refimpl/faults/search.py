@@ -13,6 +13,8 @@ import numpy as np
 
 from refimpl.faults.catalogue import WHOLE, Mistaken, places
 from refimpl.faults.findings import Cause, Causes
+from refimpl.faults.fits import fitted
+from refimpl.faults.fits.factors import EVERYTHING
 from refimpl.faults.lost_digits import losing, overflowing
 from refimpl.faults.observed import Observed
 from refimpl.faults.prediction import Bounded, ForwardPass, Reader, Recursion
@@ -92,10 +94,13 @@ class Search:
         """Those that explain the answer, as few faults as possible."""
         if not self.case.finite:
             return overflowing(self)
+        fits = fitted(self.case)
+        if fits and fits[0][0].fault == EVERYTHING:
+            return fits[:1]
         self.singles = list(self._hypotheses())
         tried = sum(1 for single in self.singles if single.touched)
         return (
-            self._matching(self.singles, tried) + losing(self)
+            self._matching(self.singles, tried) + losing(self) + fits
             or self._matching(self._everywhere(), tried)
             or self._matching(self._suspected(suspects), tried)
             or (quotients(self) if pairs else [])

@@ -13,6 +13,7 @@ from refimpl.judge.report import apart
 from refimpl.judge.submission import Unusable
 
 ROUNDING = 64  # unit roundoffs
+LISTED = 6
 Array = NDArray[Any]
 
 
@@ -22,7 +23,27 @@ def symptom(case: Observed) -> tuple[str, str]:
     if name in case.refused:
         return name, case.refused[name]
     answer, truth = case.answer[name], case.truth(name)
-    return name, of_array(case, name, answer, truth)
+    others = _list([other for other in case.names if other not in case.wrong])
+    found = of_array(case, name, answer, truth)
+    return name, f"{found}; {others} {'are' if ',' in others else 'is'} right" if others else found
+
+
+def by_array(case: Observed) -> str:
+    """What is to be said of every gradient, where more than one is wrong: what is right, and what of the others is
+    wrong.
+    """
+    if len(case.wrong) < 2:
+        return ""
+    said: dict[str, list[str]] = {}
+    for name in reversed(case.names):
+        what = "right" if name not in case.wrong else case.refused.get(name, "")
+        what = what or of_array(case, name, case.answer[name], case.truth(name))
+        said.setdefault(what.removeprefix("is "), []).append(name)
+    return "; ".join(f"{_list(names)}: {what}" for what, names in said.items())
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:LISTED]) + (" …" if len(names) > LISTED else "")
 
 
 def of_array(case: Observed, name: str, answer: Array, truth: Array) -> str:
@@ -39,19 +60,16 @@ def of_array(case: Observed, name: str, answer: Array, truth: Array) -> str:
     if np.abs(answer).max() <= ROUNDING * case.arithmetic.unit_roundoff * np.abs(truth).max():
         return "is zero everywhere, but for rounding"
     close = case.near(name, answer)
-    parts = [_pattern(case, name, answer, truth, close)]
-    others = [other for other in case.names if other not in case.wrong]
-    if others:
-        parts.append(
-            f"{', '.join(others[:6])}{' …' if len(others) > 6 else ''} {'are' if len(others) > 1 else 'is'} right"
-        )
-    return "; ".join(parts)
+    return _pattern(case, name, answer, truth, close)
 
 
 def _pattern(case: Observed, name: str, answer: Array, truth: Array, close: NDArray[np.bool_]) -> str:
     if close.all():
-        rounded = int((answer != truth).sum())
-        return f"is rounded in {rounded} of {close.size} elements, where the right ones need no rounding"
+        wrong, bound = answer != truth, case.tight[name]
+        if not bound[wrong].any():
+            return f"is rounded in {int(wrong.sum())} of {close.size} elements, where the right ones need no rounding"
+        ratio = (np.abs(answer - truth) / np.maximum(bound, case.arithmetic.smallest_subnormal)).max()
+        return f"is off by up to {ratio:.2g} times what roundings come to"
     ratio = case.ratio(name, answer, truth)
     if ratio is not None:
         return f"is the right one times {named_ratio(ratio, case.n, case.spec.n_out)}"

@@ -1,0 +1,26 @@
+"""What few numbers explain, tried before the catalogue: `fitted`, and `FITS`, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from refimpl.faults.catalogue import Fault
+from refimpl.faults.findings import Causes
+from refimpl.faults.fits.added import ADDED, added
+from refimpl.faults.fits.clipping import CLIPPINGS, clipped
+from refimpl.faults.fits.factors import FACTORS, factors
+from refimpl.faults.fits.precision import PRECISIONS, rounded
+from refimpl.faults.fits.samples import SAMPLES, weights
+from refimpl.faults.observed import Observed
+
+FITS: Mapping[str, Fault] = {fault.name: fault for fault in (*FACTORS, *SAMPLES, *ADDED, *CLIPPINGS, *PRECISIONS)}
+
+
+def fitted(case: Observed) -> list[Causes]:
+    """What explains every wrong gradient with one number or few: a factor, a limit, whole samples; else what was added,
+    the weights of samples, or a precision.
+    """
+    if not case.finite or any(name in case.refused for name in case.names):
+        return []
+    simple = factors(case) + clipped(case)
+    return simple + weights(case, solved=False) if simple else added(case) or weights(case) or rounded(case)

@@ -1,0 +1,102 @@
+"""Right numbers that were rounded: to decimals or digits, as printing does, or to a shorter format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.faults.catalogue import WHOLE, Mistaken, Plant, are_short
+from refimpl.faults.findings import Cause, Causes
+from refimpl.faults.fits.fit import CONFIRMATIONS, fit
+from refimpl.faults.observed import Observed
+
+FORMATS: Mapping[str, int] = {"bfloat16": 8, "float16": 11, "float32": 24}  # bits of the significand
+MOST = 12  # decimals or digits
+Array = NDArray[Any]
+
+
+def _rounded(change: Callable[[Array, int], Array]) -> Plant:
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        for number in range(1, m.spec.depth + 1):
+            for equation in ("weight_gradient", "bias_gradient"):
+                m.change(number, equation, lambda right: lambda *operands: change(right(*operands), int(parameter)))
+
+    return plant
+
+
+def to_decimals(values: Array, places: int) -> Array:
+    """As text with so many decimals, and back."""
+    return np.vectorize(lambda value: float(f"{value:.{places}f}"), otypes=[np.float64])(values)
+
+
+def to_digits(values: Array, digits: int) -> Array:
+    """As text with so many significant digits, and back."""
+    return np.vectorize(lambda value: float(f"{value:.{digits}g}"), otypes=[np.float64])(values)
+
+
+def to_bits(values: Array, bits: int) -> Array:
+    """To so many bits of significand, to nearest."""
+    significand, exponent = np.frexp(values)
+    return np.ldexp(np.rint(np.ldexp(significand, bits)), exponent - bits)
+
+
+REMEDY = "Print numbers so that they read back exactly (%.17g), and keep them in the dtype that is asked for."
+DECIMALS = fit(
+    "rounded_to_decimals", "The numbers are right, but rounded to so many decimals.", REMEDY, _rounded(to_decimals),
+    "decimals", 4,
+)  # fmt: skip
+DIGITS = fit(
+    "rounded_to_digits", "The numbers are right, but rounded to so many significant digits.", REMEDY,
+    _rounded(to_digits), "digits", 7,
+)  # fmt: skip
+SHORT = fit(
+    "rounded_to_format", "The numbers are right, but rounded to a shorter format.", REMEDY, _rounded(to_bits), "bits", 8
+)
+PRECISIONS = (DECIMALS, DIGITS, SHORT)
+
+
+def rounded(case: Observed) -> list[Causes]:
+    """The roundings, of which the wrong numbers bear the trace and the right ones do not, that explain every wrong
+    gradient.
+    """
+    if not all(case.fits_shape(name) for name in case.wrong):
+        return []
+    return [(cause,) for cause in _found(case)]
+
+
+def _found(case: Observed) -> Iterator[Cause]:
+    answer = np.concatenate([case.answer[name].ravel() for name in case.wrong])
+    truth = np.concatenate([case.truth(name).ravel() for name in case.wrong])
+    bound = np.concatenate([case.tight[name].ravel() for name in case.wrong])
+
+    def holds(change: Callable[[Array, int], Array], number: int) -> bool:
+        """Whether these are numbers so rounded, as the right ones would be, which are not."""
+        if not (change(answer, number) == answer).all():
+            return False
+        near = np.abs(answer - truth) <= bound + _half_a_unit(change, number, truth)
+        telling = (change(truth, number) != truth) & ~np.array([are_short(np.array([value])) for value in answer])
+        return bool(near.all() and telling.sum() >= CONFIRMATIONS)
+
+    for fault, change in ((DECIMALS, to_decimals), (DIGITS, to_digits)):
+        number = next((number for number in range(1, MOST + 1) if (change(answer, number) == answer).all()), 0)
+        if number and holds(change, number):
+            yield Cause(fault, WHOLE, float(number), (f"{number}",))
+    for name, bits in FORMATS.items():
+        if (to_bits(answer, bits) == answer).all():
+            wide = np.abs(to_bits(truth, bits) - truth) > 2 * bound
+            near = np.abs(answer - truth) <= bound + 2.0**-bits * np.abs(truth)
+            if case.dtype != name and near.all() and wide.sum() >= CONFIRMATIONS:
+                yield Cause(SHORT, WHOLE, float(bits), (name,))
+            return
+
+
+def _half_a_unit(change: Callable[[Array, int], Array], number: int, truth: Array) -> Array:
+    """Of the last place that is kept."""
+    if change is to_decimals:
+        return np.full(truth.shape, 0.5 * 10.0**-number)
+    with np.errstate(divide="ignore"):
+        exponent = np.floor(np.log10(np.abs(truth)))
+    return np.where(truth != 0, 0.5 * 10.0 ** (exponent - number + 1), 0.0)

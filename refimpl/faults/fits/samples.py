@@ -1,0 +1,173 @@
+"""Samples that do not all count once: left out, counted twice, averaged in batches of unequal size, or weighted in some
+other way. The gradients of the samples alone are summed with the weights of each pattern, times one factor; where none
+fits, the weights are found by least squares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.backend import EquationsBackend, able
+from refimpl.faults.catalogue import WHOLE, Fault, Mistaken, Plant, like
+from refimpl.faults.findings import Cause, Causes
+from refimpl.faults.fits.factors import equal_to, scaled
+from refimpl.faults.fits.fit import ACCIDENT, CLEAR, CONFIRMATIONS, fit
+from refimpl.faults.observed import Observed
+from refimpl.network.spec import NetworkSpec
+
+MOST = 64  # samples that are told apart
+Array = NDArray[Any]
+Real = NDArray[np.float64]
+
+
+def _weighted(m: Mistaken, layer: int, parameter: Any) -> None:
+    """The last sample counted as often as the parameter says."""
+    weights = np.ones((m.n, 1))
+    weights[-1] = parameter
+    m.change(m.spec.depth, "cost_gradient", lambda right: lambda d, reduction: right(d, reduction) * like(d, weights))
+
+
+def _fit(name: str, explanation: str, remedy: str, plant: Plant = _weighted, example: float = 0.0) -> Fault:
+    return fit(name, explanation, remedy, plant, "weight", example)
+
+
+LEFT_OUT = _fit(
+    "samples_left_out", "Some samples do not contribute.",
+    "Sum over the whole batch: look for an index or a slice that stops early, and for = in place of +=.",
+)  # fmt: skip
+AGAIN = _fit(
+    "sample_counted_again", "A sample contributes twice.", "Sum over the batch once; reset what is summed in.",
+    example=2.0,
+)  # fmt: skip
+BATCHES = _fit(
+    "batches_averaged", "The means of batches of unequal size are averaged.",
+    "Weigh each batch by its size, or divide the sum over all samples by N.",
+)  # fmt: skip
+WEIGHTED = _fit(
+    "samples_weighted", "The samples contribute by other weights than they should.",
+    "Every sample counts once: look for a mask, a weight or a mean over a part of the batch.",
+)  # fmt: skip
+SAMPLES = (LEFT_OUT, AGAIN, BATCHES, WEIGHTED)
+
+
+def weights(case: Observed, solved: bool = True) -> list[Causes]:
+    """The patterns that explain every wrong gradient: of all layers or of one, of W and b or of one of them; or, where
+    any weights may be `solved` for, these.
+    """
+    if not 1 < case.n <= MOST or not all(case.fits_shape(name) for name in case.names):
+        return []
+    each = _of_each_sample(case)
+    layers, kinds = {int(name[1:]) for name in case.wrong}, {name[0] for name in case.wrong}
+    layer = layers.pop() if len(layers) == 1 else WHOLE
+    names = [name for name in case.names if name[0] in kinds and layer in (WHOLE, int(name[1:]))]
+    found: list[Causes] = [
+        (Cause(fault, layer, factor, (reading,)),)
+        for fault, words, pattern in _patterns(case.n)
+        for factor, reading in _times(case, each, names, pattern, words)
+    ]
+    if found or not solved:
+        return found
+    return [(Cause(WEIGHTED, layer, None, (reading,)),) for reading in _solved(case, each, names)]
+
+
+def _of_each_sample(case: Observed) -> dict[str, Real]:
+    """(N, *shape) by parameter: what each sample should contribute."""
+    spec = NetworkSpec(case.spec.input_shape, case.spec.layers, case.spec.loss, "sum")
+    run = able(EquationsBackend).gradient_function(spec, dtype="float64", device="cpu")
+    params, x, y = case.judge.batch.copies(case.spec)
+    params, x = {name: array.astype(np.float64) for name, array in params.items()}, x.astype(np.float64)
+    y = y if y.ndim == 1 else y.astype(np.float64)
+    alone = [run(params, x[i : i + 1], y[i : i + 1])[1] for i in range(case.n)]
+    share = 1 / case.n if case.spec.reduction == "mean" else 1.0
+    return {name: share * np.array([grads[name] for grads in alone]) for name in case.names}
+
+
+def _patterns(n: int) -> Iterator[tuple[Fault, str, Array]]:
+    """Weights (N,), and what they are in words."""
+    ones = np.ones(n, np.float64)
+    every: Any = np.eye(n)
+    place = [*(f"sample {i + 1}" for i in range(n - 1)), "the last"]
+    place[0] = "the first" if n > 1 else place[0]
+    for i in range(n):
+        yield LEFT_OUT, f"only {place[i]}", every[i]
+        yield LEFT_OUT, f"all but {place[i]}", ones - every[i]
+        yield AGAIN, place[i], ones + every[i]
+    for k in range(2, n - 1):
+        yield LEFT_OUT, f"only the first {k} of {n}", (np.arange(n) < k) * 1.0
+        yield LEFT_OUT, f"only the last {k} of {n}", (np.arange(n) >= n - k) * 1.0
+    for size in range(2, n):
+        if n % size:
+            number = np.arange(n) // size
+            yield BATCHES, f"of {size}", n / (number.max() + 1) / np.bincount(number)[number]
+
+
+def _times(
+    case: Observed, each: Mapping[str, Real], names: list[str], pattern: Real, words: str
+) -> Iterator[tuple[float, str]]:
+    """The factor, and the words for it and for the pattern, where these arrays are that many times the weighted sum."""
+    u = case.arithmetic.unit_roundoff
+    found = []
+    for name in sorted(names, key=lambda name: -case.answer[name].size):
+        wanted = np.tensordot(pattern, each[name], axes=1)
+        bound = 2 * case.tight[name] + 4 * u * np.abs(each[name]).sum(axis=0)
+        if not wanted.any():
+            if (np.abs(case.answer[name]) > bound).any():
+                return
+            continue
+        one = scaled(case.answer[name], wanted, bound, u)
+        if one is None:
+            return
+        found.append((one, wanted, bound, name))
+    if not found:
+        return
+    best = min((one for one, *_ in found), key=lambda one: one.slack)
+    if not all(abs(one.factor / best.factor - 1) <= one.slack + best.slack for one, *_ in found):
+        return
+    unit = abs(best.factor - 1) <= best.slack
+    equal = equal_to(best.factor, best.slack, case.n, case.spec.n_out)
+    if not (unit or equal):
+        return
+    # how likely it is that a wrong number lies this near by accident: the tolerance as a share of what is missed
+    shares = np.sort(
+        np.concatenate(
+            [
+                np.minimum(bound / np.maximum(np.abs(case.answer[name] - case.truth(name)), bound), 1.0).ravel()
+                for _, _, bound, name in found
+            ]
+        )
+    )
+    tried = 6 * case.n * case.n
+    if (shares <= CLEAR).sum() < 2 or tried * np.prod(shares[1 : 2 * CONFIRMATIONS]) > ACCIDENT:
+        return
+    kept = case.n / pattern.sum() if case.spec.reduction == "mean" else 1.0
+    if set(pattern.tolist()) == {0.0, 1.0} and abs(best.factor - kept) <= best.slack * kept:
+        yield best.factor, f"{words}, as if there were no others"
+    yield best.factor, words if unit else f"{words}, × {equal[0][0]}"
+    for name, _ in () if unit else equal[1:]:
+        yield best.factor, f"{words}, × {name}"
+
+
+def _solved(case: Observed, each: Mapping[str, Real], names: list[str]) -> Iterator[str]:
+    """The weights by least squares, where they are determined and more elements than enough bear them out."""
+    u = case.arithmetic.unit_roundoff
+    bound = np.concatenate([(2 * case.tight[name] + 4 * u * np.abs(each[name]).sum(axis=0)).ravel() for name in names])
+    matrix = np.concatenate([each[name].reshape(case.n, -1) for name in names], axis=1).T
+    answer = np.concatenate([case.answer[name].ravel() for name in names])
+    use = np.isfinite(bound) & (bound > 0)
+    if use.sum() < case.n + CONFIRMATIONS:
+        return
+    rows, right = matrix[use] / bound[use, None], answer[use] / bound[use]
+    found, _, rank, _ = np.linalg.lstsq(rows, right, rcond=2.0**-20)
+    if rank < case.n or not np.isfinite(found).all():
+        return
+    if (np.abs(matrix @ found - answer) > bound * (1 + np.abs(found).max())).any():
+        return
+    clear = (np.abs(matrix).max(axis=1) * CLEAR > bound).sum()
+    if clear < case.n + CONFIRMATIONS:
+        return
+    texts = [f"{weight:.3g}" if abs(weight) > 2.0**-20 else "0" for weight in found[:6].tolist()]
+    yield f"{', '.join(texts)}{' …' if case.n > 6 else ''}"
