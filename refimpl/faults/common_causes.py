@@ -116,7 +116,8 @@ class CommonCause:
         layers = [str(cause.layer) for cause in here if cause.layer]
         place = f" at layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}" if layers else ""
         fitted = here[0].parameter and not here[0].readings
-        return place + (f" ({here[0].fault.parameter} {here[0].parameter:.4g})" if fitted else "")
+        number = f" ({here[0].fault.parameter} {here[0].parameter:.4g})" if fitted else ""
+        return place + (f" ({here[0].detail})" if here[0].detail else number)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data."""

@@ -11,13 +11,14 @@ from refimpl.faults.catalogue import Fault
 @dataclass(frozen=True)
 class Cause:
     """A fault at a layer (0: the whole network), with the number in it that was fitted, if it has one. `readings`: what
-    was fitted in words, and what it equals here.
+    was fitted in words, and what it equals here; `detail`: the first of them in full.
     """
 
     fault: Fault
     layer: int
     parameter: float | None = None
     readings: tuple[str, ...] = ()
+    detail: str = ""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -30,7 +31,7 @@ class Cause:
         number = f" ({self.fault.parameter} {self.parameter:.4g})" if self.parameter is not None else ""
         if self.readings:
             equal = " or ".join(one.removeprefix("× ") for one in self.readings[1:])
-            number = f" ({self.readings[0]}{f', which is {equal} here' if equal else ''})"
+            number = f" ({self.detail or self.readings[0]}{f', which is {equal} here' if equal else ''})"
         return f"{self.fault.name}{f' at layer {self.layer}' if self.layer else ''}{number}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,16 +11,21 @@ from refimpl.faults.fits.clipping import CLIPPINGS, clipped
 from refimpl.faults.fits.factors import FACTORS, factors
 from refimpl.faults.fits.precision import PRECISIONS, rounded
 from refimpl.faults.fits.samples import SAMPLES, weights
+from refimpl.faults.fits.slopes import SLOPES, slopes
 from refimpl.faults.observed import Observed
 
-FITS: Mapping[str, Fault] = {fault.name: fault for fault in (*FACTORS, *SAMPLES, *ADDED, *CLIPPINGS, *PRECISIONS)}
+FITS: Mapping[str, Fault] = {
+    fault.name: fault for fault in (*FACTORS, *SAMPLES, *ADDED, *CLIPPINGS, *SLOPES, *PRECISIONS)
+}
 
 
 def fitted(case: Observed) -> list[Causes]:
     """What explains every wrong gradient with one number or few: a factor, a limit, whole samples; else what was added,
-    the weights of samples, or a precision.
+    f' or ∂C/∂s as a function of where they are, the weights of samples, or a precision.
     """
     if not case.finite or any(name in case.refused for name in case.names):
         return []
     simple = factors(case) + clipped(case)
-    return simple + weights(case, solved=False) if simple else added(case) or weights(case) or rounded(case)
+    if simple:
+        return simple + weights(case, solved=False) + slopes(case)
+    return added(case) or weights(case, solved=False) or slopes(case) or weights(case) or rounded(case)

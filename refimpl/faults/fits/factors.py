@@ -82,6 +82,8 @@ def scaled(answer: Array, truth: Array, bound: Array, u: float) -> Scaled | None
     with np.errstate(all="ignore"):
         shares = np.nan_to_num(tolerance / (abs(factor - 1) * np.abs(truth)), nan=1.0, posinf=1.0)
     slack = float(tolerance[at] / abs(answer[at]))
+    if slack > CLEAR:  # it would be nearly any number
+        return None
     return Scaled(factor, slack, tuple(np.minimum(shares, 1.0).ravel().tolist()))
 
 

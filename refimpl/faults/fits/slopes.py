@@ -1,0 +1,237 @@
+"""What a wrong answer takes for f' at every unit, and for ∂C/∂s at every output, as a function of where it is.
+
+The error signals of a layer follow from its own dW and db, δᵀ a = dW, where the activations that came in are
+independent. Divided by what is propagated to the layer they are its slopes. Where these are right at some z and wrong
+at others, or those of another function, that is said, with what they are there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.backend import IntermediatesBackend, able
+from refimpl.faults.catalogue import WHOLE, Jacobian, Mistaken, Plant
+from refimpl.faults.findings import Cause, Causes
+from refimpl.faults.fits.fit import CLEAR, CONFIRMATIONS, fit
+from refimpl.faults.observed import Observed
+from refimpl.network.functions import ACTIVATIONS
+from refimpl.truth.elementwise import Elementwise, activation
+from refimpl.truth.graph import given
+from refimpl.truth.numbers import NumberAlgebra
+
+CONDITION = 1e6  # of the activations that came in, above which error signals do not follow from them
+UNLIKELY = 100  # ways to choose as many places as are wrong, of which one is on one side of a threshold
+Array = NDArray[Any]
+Real = NDArray[np.float64]
+
+REMEDY = "Compare f' with its formula there; compute it from a, or by a form that does not lose digits far out."
+
+
+def _far(m: Mistaken, layer: int, parameter: Any) -> None:
+    """f' is 0 where |z| is above the parameter."""
+
+    def far(vjp: Jacobian) -> Jacobian:
+        return lambda z, a, d: vjp(z, a, d) * (abs(z) <= parameter)
+
+    for number in [layer] if layer else range(1, m.spec.depth + 1):
+        if m.spec.layers[number - 1].activation.name != "identity":
+            m.change_vjp(number, far)
+
+
+def _fit(name: str, explanation: str, remedy: str, plant: Plant = _far) -> Any:
+    return fit(name, explanation, remedy, plant, "threshold", 3.0)
+
+
+FAR_OUT = _fit("slope_wrong_far_out", "f'(z) is right at most z, and wrong beyond a number.", REMEDY)
+OTHER = _fit(
+    "slope_of_another_function", "f' is that of another function.", "Differentiate the activation that is applied."
+)
+COST = _fit(
+    "cost_gradient_wrong_far_out", "∂C/∂s is right at most outputs, and wrong beyond a number.",
+    "Compare ∂C/∂s with its formula on both sides: |s − y| has two, and so has a probability that is clipped.",
+)  # fmt: skip
+SLOPES = (FAR_OUT, OTHER, COST)
+
+
+@dataclass(frozen=True)
+class Points:
+    """What a function was taken to be, and what it is, at the same places, each (K,); `err`: how well that is known."""
+
+    at: Mapping[str, Real]
+    found: Real
+    right: Real
+    err: Real
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Where it is known well enough to be right or wrong."""
+        return np.isfinite(self.found) & (self.err <= CLEAR * np.maximum(np.abs(self.found), np.abs(self.right)))
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """Where it is wrong beyond doubt."""
+        return self.known & (np.abs(self.found - self.right) * CLEAR > self.err)
+
+
+def slopes(case: Observed) -> list[Causes]:
+    """What all that is wrong with the gradients follows from: the slope of one activation, or ∂C/∂s."""
+    if not all(case.fits_shape(name) for name in case.names):
+        return []
+    found, cost = _points(case)
+    if found is None:
+        return []
+    bad = [name for name, points in found.items() if points.wrong.any()]
+    if cost is not None and cost.wrong.any():
+        return [] if bad else [(cause,) for cause in _beyond(COST, "", cost)]
+    if len(bad) != 1:
+        return []
+    name, points = bad[0], found[bad[0]]
+    return [(cause,) for cause in (*_of_another(case, name, points), *_beyond(FAR_OUT, name, points))]
+
+
+def _points(case: Observed) -> tuple[dict[str, Points] | None, Points | None]:
+    """The slopes by activation, and ∂C/∂s, as far down as error signals follow from the answer; None where some array
+    is wrong in another way too.
+    """
+    params, x, y = case.judge.batch.copies(case.spec)
+    exact = {name: array.astype(np.float64) for name, array in params.items()}
+    targets = y if y.ndim == 1 else y.astype(np.float64)
+    run = able(IntermediatesBackend).intermediates_function(case.spec, dtype="float64", device="cpu")
+    values = run(exact, x.astype(np.float64), targets)
+    collected: dict[str, list[Points]] = {}
+    cost: Points | None = None
+    depth, u = case.spec.depth, case.arithmetic.unit_roundoff
+    signal: Array | None = None
+    for number in range(depth, 0, -1):
+        own = [name for name in (f"W{number}", f"b{number}") if name in case.names]
+        came_in = x.reshape(case.n, -1).astype(np.float64) if number == 1 else values[f"a{number}"]
+        right = values[f"delta{number + 1}"]
+        if not any(name in case.wrong for name in own) and signal is None:
+            continue  # as long as nothing is wrong the error signal is the right one
+        solved = _signals(case, number, came_in)
+        if solved is None:
+            return (None, None) if not collected and cost is None else (_joined(collected), cost)
+        found, err = solved
+        z, layer = values[f"z{number + 1}"], case.spec.layers[number - 1]
+        if number == depth:
+            if layer.activation.name != "identity":
+                return None, None
+            scale = case.n if case.spec.reduction == "mean" else 1.0
+            places = {"s − y": z - case.y, "s": z}
+            cost = Points(
+                {name: array.ravel() for name, array in places.items()},
+                scale * found.ravel(), scale * right.ravel(), scale * err.ravel(),
+            )  # fmt: skip
+        elif ACTIVATIONS[layer.activation.name].elementwise and layer.activation.name != "identity":
+            before = signal if signal is not None else values[f"delta{number + 2}"]
+            arriving = before @ exact[f"W{number + 1}"]
+            f = activation(layer.activation.name, tuple(layer.activation.kwargs.items()))
+            slope = _derivative(f, z)
+            with np.errstate(all="ignore"):
+                points = Points(
+                    {"z": z.ravel()}, (found / arriving).ravel(), slope.ravel(),
+                    (err / np.abs(arriving) + 16 * u * np.abs(slope)).ravel(),
+                )  # fmt: skip
+            collected.setdefault(layer.activation.name, []).append(points)
+        signal = found
+    return _joined(collected), cost
+
+
+def _derivative(function: Elementwise, z: Real) -> Real:
+    return NumberAlgebra({}).derivatives(given("z", z.shape), function, z)[1]
+
+
+def _joined(collected: Mapping[str, list[Points]]) -> dict[str, Points]:
+    return {
+        name: Points(
+            {"z": np.concatenate([one.at["z"] for one in many])},
+            *(np.concatenate([getattr(one, part) for one in many]) for part in ("found", "right", "err")),
+        )
+        for name, many in collected.items()
+    }
+
+
+def _signals(case: Observed, number: int, came_in: Real) -> tuple[Real, Real] | None:
+    """δ (N, n) of a layer by its own gradients, and how far it may be off; None where it does not follow from them."""
+    bias = f"b{number}" in case.names
+    rows = np.concatenate([came_in, np.ones((case.n, 1))], axis=1) if bias else came_in
+    grads = [case.answer[f"W{number}"].T, *([case.answer[f"b{number}"][None]] if bias else [])]
+    bounds = [case.tight[f"W{number}"].T, *([case.tight[f"b{number}"][None]] if bias else [])]
+    wanted, bound = np.concatenate(grads), 2 * np.concatenate(bounds)
+    bound = bound + 4 * case.arithmetic.unit_roundoff * np.abs(wanted)
+    if not np.isfinite(wanted).all() or rows.shape[1] < case.n or np.linalg.cond(rows) > CONDITION:
+        return None
+    inverse = np.linalg.pinv(rows.T)
+    found = inverse @ wanted
+    err = np.abs(inverse) @ bound
+    if (np.abs(rows.T @ found - wanted) > bound + np.abs(rows.T) @ err).any():
+        return None
+    return found, err
+
+
+def _of_another(case: Observed, name: str, points: Points) -> Iterator[Cause]:
+    """The slopes of other functions of the catalogue."""
+    telling = points.known
+    for other, entry in ACTIVATIONS.items():
+        if other == name or not entry.elementwise or other == "identity":
+            continue
+        defaults = tuple((key, parameter.default) for key, parameter in entry.parameters.items())
+        slope = _derivative(activation(other, defaults), points.at["z"])
+        near = np.abs(points.found - slope) <= points.err + 16 * case.arithmetic.unit_roundoff * np.abs(slope)
+        told = telling & (np.abs(slope - points.right) * CLEAR > points.err)
+        if near[telling].all() and told.sum() >= CONFIRMATIONS:
+            yield Cause(OTHER, WHOLE, None, (f"{other} for {name}",))
+
+
+def _beyond(fault: Any, name: str, points: Points) -> Iterator[Cause]:
+    """On which side of a number it is wrong, and what it is there."""
+    known, wrong = points.known, points.wrong
+    right = known & ~wrong
+    count, bad = int(known.sum()), int(wrong.sum())
+    if not bad or not right.any():
+        return
+    there = _constant(points, wrong)
+    if math.comb(count, bad) < (UNLIKELY if there == "" else UNLIKELY / 10):
+        return
+    of = f"{name}, " if name else ""
+    for variable, at in points.at.items():
+        sides: tuple[tuple[str, str, Callable[[Real], Real]], ...] = (
+            (f"{variable} >", "large", lambda values: values),
+            (f"{variable} <", "small", lambda values: -values),
+            (f"|{variable}| >", "large in magnitude", np.abs),
+        )
+        for sign, word, side in sides:
+            inner, outer = float(side(at)[right].max()), float(side(at)[wrong].min())
+            if inner < outer:
+                low, high = (-outer, -inner) if word == "small" else (inner, outer)
+                detail = f"{of}where {sign} {_between(low, high)}{f': {there}' if there else ''}"
+                yield Cause(fault, WHOLE, (low + high) / 2, (f"{of}{variable} {word}",), detail)
+
+
+def _constant(points: Points, wrong: NDArray[np.bool_]) -> str:
+    """What it is where it is wrong, where that is one thing."""
+    found, err = points.found[wrong], points.err[wrong]
+    for value in (0.0, 1.0, -1.0):
+        if (np.abs(found - value) <= err).all():
+            return f"it is {value:g} there"
+    for variable, at in points.at.items():
+        if (np.abs(found - at[wrong]) <= err + 2.0**-40 * np.abs(found)).all():
+            return f"it is {variable} there"
+    if len(found) > 1 and np.ptp(found) <= 2 * err.max():
+        return f"it is {found[0]:.4g} there"
+    return ""
+
+
+def _between(low: float, high: float) -> str:
+    """The simplest number in between, or both ends."""
+    for digits in range(1, 4):
+        number = float(f"{(low + high) / 2:.{digits}g}")
+        if low <= number <= high and digits == 1 and number == round(number):
+            return f"{number:g}"
+    return f"{low:.3g} to {high:.3g}"
