@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +19,8 @@ from refimpl.conformance.doors import Answered, Door
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, HIDDEN_LAYERS, Asked, Case, Suite
 from refimpl.faults.common_causes import Wrong
 from refimpl.faults.diagnosis import diagnose_answer
-from refimpl.faults.findings import Finding
+from refimpl.faults.findings import Cause, Finding
+from refimpl.faults.fits import FITS
 from refimpl.faults.search import MAX_SUSPECTS
 from refimpl.formats import files
 from refimpl.formats.errors import CertificationError, ConformanceError
@@ -31,7 +32,16 @@ SKIP, XFAIL, XPASS = "SKIP", "XFAIL", "XPASS"
 WRONG = (FAIL, XPASS)
 MAX_LIST_BYTES = 2**20
 WANTED = 20  # judged cases with a hidden layer, below which little is to be said
+TRUSTED = 3  # cases that a fit must explain before less evidence does in others
 UNEXPLAINED = 10  # cases that no pair of faults explains, after which none is looked for
+
+
+@dataclass
+class Diagnosis:
+    """What is wrong in a case, which other cases may teach to be told better: `again` does."""
+
+    findings: tuple[Finding, ...] = ()
+    again: Callable[[Experience], Sequence[Finding]] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,9 +55,14 @@ class CaseResult:
     verdict: str
     reason: str = ""
     rows: tuple[Row, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    diagnosis: Diagnosis | None = None
     seconds: float = 0.0
     traits: tuple[str, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong in it, as far as that is known by now."""
+        return self.diagnosis.findings if self.diagnosis else ()
 
     @property
     def judged(self) -> bool:
@@ -81,22 +96,41 @@ class CaseResult:
 
 @dataclass
 class Experience:
-    """What the cases before have taught about an implementation: the faults that explained them, and how many none
-    did.
+    """What the cases before have taught about an implementation: the faults that explained them, what was fitted, by
+    its labels, and the cases that nothing explained.
     """
 
     faults: Counter[str] = field(default_factory=Counter)
-    unexplained: int = 0
+    fits: dict[str, list[Cause]] = field(default_factory=dict)
+    unexplained: list[Diagnosis] = field(default_factory=list)
 
     @property
     def suspects(self) -> list[str]:
         """The faults that explained most cases, if more than one."""
         return [name for name, count in self.faults.most_common(MAX_SUSPECTS) if count > 1]
 
-    def note(self, findings: Sequence[Finding]) -> None:
+    @property
+    def trusted(self) -> dict[str, Cause]:
+        """What was fitted in several cases, by its labels."""
+        return {label: own[0].within(own) for label, own in self.fits.items() if len(own) >= TRUSTED}
+
+    def note(self, diagnosis: Diagnosis) -> None:
         """One more case."""
-        self.unexplained += any(not finding.known for finding in findings)
-        self.faults.update({cause.fault.name for f in findings for cause in (f.explanations or ((),))[0]})
+        findings = diagnosis.findings
+        if any(not finding.known for finding in findings):
+            self.unexplained.append(diagnosis)
+        self.faults.update({cause.fault.name for f in findings for cause in (f.explanations or ((),))[0]} - FITS.keys())
+        causes = [cause for f in findings for explanation in f.explanations for cause in explanation]
+        fitted = {label: cause for cause in causes if cause.readings for label in cause.labels}
+        for label, cause in fitted.items():
+            self.fits.setdefault(label, []).append(cause)
+
+    def revise(self) -> None:
+        """Look again at what nothing explained, by what the others have taught."""
+        if self.trusted or self.suspects:
+            for diagnosis in self.unexplained:
+                assert diagnosis.again is not None
+                diagnosis.findings = tuple(diagnosis.again(self))
 
 
 def judge_case(
@@ -126,14 +160,19 @@ def judge_answered(
     judge = case.judge(dtype) if written else Judge(case.spec, case.batch(dtype))
     rows = tuple(judge.judge_answer(name, answered.answer, arithmetic))
     verdict = next((v for v in (FAIL, UNDETERMINED) if any(row.verdict == v for row in rows)), PASS)
-    findings: tuple[Finding, ...] = ()
+    diagnosis = None
     if verdict == FAIL and diagnosed:
-        known = experience or Experience()
+        known, diagnosis = experience or Experience(), Diagnosis()
         with suppress(CertificationError):
-            certified, pairs = Judge(case.spec, case.batch(dtype)), known.unexplained < UNEXPLAINED
-            findings = tuple(diagnose_answer(certified, answered.answer, rows, arithmetic, pairs, known.suspects))
-        known.note(findings)
-    return result(verdict, _worst(rows, verdict), rows, findings)
+            certified, answer = Judge(case.spec, case.batch(dtype)), answered.answer
+
+            def again(known: Experience, pairs: bool = False) -> list[Finding]:
+                return diagnose_answer(certified, answer, rows, arithmetic, pairs, known.suspects, known.trusted)
+
+            diagnosis.findings = tuple(again(known, len(known.unexplained) < UNEXPLAINED))
+            diagnosis.again = again
+        known.note(diagnosis)
+    return result(verdict, _worst(rows, verdict), rows, diagnosis)
 
 
 def _worst(rows: Sequence[Row], verdict: str) -> str:
@@ -166,12 +205,13 @@ def conform(
     deep = 0
     for case in chain(suite.cases, draws):
         if deep >= WANTED and case.id not in suite.by_id:
-            return
+            break
         result = judge_case(door, case, dtype, diagnosed and case.id not in expected, experience)
         if case.id in expected:
             result = _as_expected(result, expected[case.id])
         deep += result.judged and result.hidden_layers
         yield result
+    experience.revise()
 
 
 def _as_expected(result: CaseResult, reason: str) -> CaseResult:

@@ -117,7 +117,9 @@ class CommonCause:
         place = f" at layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}" if layers else ""
         fitted = here[0].parameter and not here[0].readings
         number = f" ({here[0].fault.parameter} {here[0].parameter:.4g})" if fitted else ""
-        return place + (f" ({here[0].detail})" if here[0].detail else number)
+        every = (c for w in self.wrong for causes in w.explanations.values() for c in causes)
+        told = here[0].within(c for c in every if self.faults[0] in c.labels).told
+        return place + (f" ({told})" if told else number)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data."""

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.faults.findings import Finding
+from refimpl.faults.findings import Cause, Finding
 from refimpl.faults.losses import loss_explanations
 from refimpl.faults.observed import Observed
 from refimpl.faults.search import Search
@@ -74,16 +74,19 @@ def diagnose_answer(
     arithmetic: Arithmetic | None = None,
     pairs: bool = True,
     suspects: Sequence[str] = (),
+    trusted: Mapping[str, Cause] | None = None,
 ) -> list[Finding]:
     """`diagnose` for what somebody's code returned to what `judge` knows the truth about, and the verdicts on it.
 
     `pairs`: whether to try pairs of faults and difference quotients, which takes most of the time. `suspects`: faults
-    that other answers of the same code have, which are tried together, each at all its layers.
+    that other answers of the same code have, which are tried together, each at all its layers; `trusted`: fits that
+    explain others, by their labels.
     """
     if isinstance(given, Unusable):
         return []
     with np.errstate(all="ignore"):
-        return _findings(Observed(judge, given, rows, arithmetic or ARITHMETICS[judge.batch.dtype]), pairs, suspects)
+        case = Observed(judge, given, rows, arithmetic or ARITHMETICS[judge.batch.dtype], trusted)
+        return _findings(case, pairs, suspects)
 
 
 def _findings(case: Observed, pairs: bool, suspects: Sequence[str]) -> list[Finding]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from refimpl.faults.catalogue import Fault
@@ -11,7 +12,8 @@ from refimpl.faults.catalogue import Fault
 @dataclass(frozen=True)
 class Cause:
     """A fault at a layer (0: the whole network), with the number in it that was fitted, if it has one. `readings`: what
-    was fitted in words, and what it equals here; `detail`: the first of them in full.
+    was fitted in words, and what it equals here; `detail`: the first of them in full, with {} for
+    the `interval` that the number is in.
     """
 
     fault: Fault
@@ -19,6 +21,7 @@ class Cause:
     parameter: float | None = None
     readings: tuple[str, ...] = ()
     detail: str = ""
+    interval: tuple[float, float] | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -26,12 +29,29 @@ class Cause:
         return tuple(f"{self.fault.name} {reading}" for reading in self.readings) or (self.fault.name,)
 
     @property
+    def told(self) -> str:
+        """The detail, with the simplest number in the interval, or both ends."""
+        if self.interval is None:
+            return self.detail
+        low, high = self.interval
+        simple = float(f"{(low + high) / 2:.1g}")
+        return self.detail.format(f"{simple:g}" if low <= simple <= high else f"{low:.3g} to {high:.3g}")
+
+    def within(self, others: Iterable[Cause]) -> Cause:
+        """The same, with the number in the intervals of all; as it is where these have none in common."""
+        intervals = [other.interval for other in others if other.interval]
+        if self.interval is None or not intervals:
+            return self
+        low, high = max(low for low, _ in intervals), min(high for _, high in intervals)
+        return replace(self, interval=(low, high), parameter=(low + high) / 2) if low <= high else self
+
+    @property
     def text(self) -> str:
         """The name and the place: slope_dropped at layer 2."""
         number = f" ({self.fault.parameter} {self.parameter:.4g})" if self.parameter is not None else ""
         if self.readings:
             equal = " or ".join(one.removeprefix("× ") for one in self.readings[1:])
-            number = f" ({self.detail or self.readings[0]}{f', which is {equal} here' if equal else ''})"
+            number = f" ({self.told or self.readings[0]}{f', which is {equal} here' if equal else ''})"
         return f"{self.fault.name}{f' at layer {self.layer}' if self.layer else ''}{number}"
 
     def to_dict(self) -> dict[str, Any]:

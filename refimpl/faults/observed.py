@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from refimpl.backend import EquationsBackend, able
 from refimpl.faults.catalogue import WHOLE, Fault, PlantedBackend
+from refimpl.faults.findings import Cause
 from refimpl.faults.formulas import CANCELLING, FORMULAS
 from refimpl.faults.prediction import EXPONENTIALS, Reader
 from refimpl.judge.judge import Judge
@@ -23,9 +24,15 @@ Array = NDArray[Any]
 
 
 class Observed:
-    """A wrong answer beside the truth: which quantities are wrong, in backward order."""
+    """A wrong answer beside the truth: which quantities are wrong, in backward order. `trusted`: what explains other
+    answers of the same code, by its labels, of which less must bear it out here.
+    """
 
-    def __init__(self, judge: Judge, given: Submission, rows: Sequence[Row], arithmetic: Arithmetic) -> None:
+    def __init__(
+        self, judge: Judge, given: Submission, rows: Sequence[Row], arithmetic: Arithmetic,
+        trusted: Mapping[str, Cause] | None = None,
+    ) -> None:  # fmt: skip
+        self.trusted = trusted or {}
         self.judge, self.spec, self.arithmetic = judge, judge.spec, arithmetic
         batch = judge.batch
         self.params, self.x, self.dtype = batch.params, batch.x, batch.dtype
@@ -100,9 +107,9 @@ class Observed:
 
         return [fault for fault in self.formulas if telling and alike(self.run(fault)[1])]
 
-    def run(self, fault: Fault) -> tuple[float, dict[str, Array]]:
+    def run(self, fault: Fault, parameter: float = 0.0) -> tuple[float, dict[str, Array]]:
         """The loss and the gradients in floating point, with a fault in them."""
-        backend = PlantedBackend(((fault, WHOLE, 0.0),), able(EquationsBackend))
+        backend = PlantedBackend(((fault, WHOLE, parameter),), able(EquationsBackend))
         run = backend.gradient_function(self.spec, dtype=self.dtype, device="cpu")
         loss, grads = run(*self.judge.batch.copies(self.spec))
         return loss, dict(grads)

@@ -34,12 +34,11 @@ def by_array(case: Observed) -> str:
     """
     if len(case.wrong) < 2:
         return ""
-    said: dict[str, list[str]] = {}
-    for name in reversed(case.names):
-        what = "right" if name not in case.wrong else case.refused.get(name, "")
-        what = what or of_array(case, name, case.answer[name], case.truth(name))
+    said = {"right": [name for name in reversed(case.names) if name not in case.wrong]}
+    for name in case.wrong:
+        what = case.refused.get(name) or of_array(case, name, case.answer[name], case.truth(name))
         said.setdefault(what.removeprefix("is "), []).append(name)
-    return "; ".join(f"{_list(names)}: {what}" for what, names in said.items())
+    return "; ".join(f"{_list(names)}: {what}" for what, names in said.items() if names)
 
 
 def _list(names: list[str]) -> str:

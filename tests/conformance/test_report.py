@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from refimpl.conformance.report import ConformanceReport, junit
-from refimpl.conformance.run import SKIP, XFAIL, XPASS, CaseResult
+from refimpl.conformance.run import SKIP, XFAIL, XPASS, CaseResult, Diagnosis
 from refimpl.conformance.vectors import HIDDEN_LAYERS
 from refimpl.faults.catalogue import FAULTS
 from refimpl.faults.findings import Cause, Finding
@@ -27,7 +27,9 @@ def mixed() -> ConformanceReport:
         "float64",
         [
             CaseResult("a", ("Basic",), PASS, seconds=0.25),
-            CaseResult("b", ("Basic", "Tie"), FAIL, "W1[1,1] is 1, should be -1", findings=(finding,), seconds=0.5),
+            CaseResult(
+                "b", ("Basic", "Tie"), FAIL, "W1[1,1] is 1, should be -1", diagnosis=Diagnosis((finding,)), seconds=0.5
+            ),
             CaseResult("c", ("Tie",), XFAIL, "expected to fail (known <bug>)"),
             CaseResult("d", ("Tie",), XPASS, "expected to fail, but passes"),
             CaseResult("e", ("Deep",), SKIP, "only on Mondays"),
@@ -116,7 +118,7 @@ def test_a_terminal_shows_the_cause_and_why_nothing_ran(mixed: ConformanceReport
 def test_many_causes_are_counted_and_some_are_shown(mixed: ConformanceReport) -> None:
     def strange(number: int) -> Any:
         finding = Finding("W1", f"{chr(ord('a') + number)} is strange")
-        return CaseResult(str(number), ("Basic",), FAIL, findings=(finding,))
+        return CaseResult(str(number), ("Basic",), FAIL, diagnosis=Diagnosis((finding,)))
 
     mixed.results = [strange(number) for number in range(25)]
     assert "and 5 other causes" in shown(mixed)

@@ -72,24 +72,27 @@ def _found(case: Observed) -> Iterator[Cause]:
     truth = np.concatenate([case.truth(name).ravel() for name in case.wrong])
     bound = np.concatenate([case.tight[name].ravel() for name in case.wrong])
 
-    def holds(change: Callable[[Array, int], Array], number: int) -> bool:
+    def holds(change: Callable[[Array, int], Array], number: int, label: str) -> bool:
         """Whether these are numbers so rounded, as the right ones would be, which are not."""
         if not (change(answer, number) == answer).all():
             return False
         near = np.abs(answer - truth) <= bound + _half_a_unit(change, number, truth)
         telling = (change(truth, number) != truth) & ~np.array([are_short(np.array([value])) for value in answer])
-        return bool(near.all() and telling.sum() >= CONFIRMATIONS)
+        return bool(near.all() and telling.sum() >= (1 if label in case.trusted else CONFIRMATIONS))
 
     for fault, change in ((DECIMALS, to_decimals), (DIGITS, to_digits)):
         number = next((number for number in range(1, MOST + 1) if (change(answer, number) == answer).all()), 0)
-        if number and holds(change, number):
-            yield Cause(fault, WHOLE, float(number), (f"{number}",))
+        cause = Cause(fault, WHOLE, float(number), (f"{number}",))
+        if number and holds(change, number, cause.labels[0]):
+            yield cause
     for name, bits in FORMATS.items():
         if (to_bits(answer, bits) == answer).all():
             wide = np.abs(to_bits(truth, bits) - truth) > 2 * bound
             near = np.abs(answer - truth) <= bound + 2.0**-bits * np.abs(truth)
-            if case.dtype != name and near.all() and wide.sum() >= CONFIRMATIONS:
-                yield Cause(SHORT, WHOLE, float(bits), (name,))
+            cause = Cause(SHORT, WHOLE, float(bits), (name,))
+            enough = 1 if cause.labels[0] in case.trusted else CONFIRMATIONS
+            if case.dtype != name and near.all() and wide.sum() >= enough:
+                yield cause
             return
 
 

@@ -67,7 +67,8 @@ def weights(case: Observed, solved: bool = True) -> list[Causes]:
     found: list[Causes] = [
         (Cause(fault, layer, factor, (reading,)),)
         for fault, words, pattern in _patterns(case.n)
-        for factor, reading in _times(case, each, names, pattern, words)
+        for factor, reading, sure in _times(case, each, names, pattern, words)
+        if sure or f"{fault.name} {reading}" in case.trusted
     ]
     if found or not solved or case.spec.n_out == 1:  # where they cannot be told from ∂C/∂s
         return found
@@ -107,8 +108,10 @@ def _patterns(n: int) -> Iterator[tuple[Fault, str, Array]]:
 
 def _times(
     case: Observed, each: Mapping[str, Real], names: list[str], pattern: Real, words: str
-) -> Iterator[tuple[float, str]]:
-    """The factor, and the words for it and for the pattern, where these arrays are that many times the weighted sum."""
+) -> Iterator[tuple[float, str, bool]]:
+    """The factor, and the words for it and for the pattern, where these arrays are that many times the weighted sum;
+    and whether that is no accident.
+    """
     u = case.arithmetic.unit_roundoff
     found = []
     for name in sorted(names, key=lambda name: -case.answer[name].size):
@@ -141,14 +144,13 @@ def _times(
         )
     )
     tried = 6 * case.n * case.n
-    if (shares <= CLEAR).sum() < 2 or tried * np.prod(shares[1 : 2 * CONFIRMATIONS]) > ACCIDENT:
-        return
+    sure = bool((shares <= CLEAR).sum() >= 2 and tried * np.prod(shares[1 : 2 * CONFIRMATIONS]) <= ACCIDENT)
     kept = case.n / pattern.sum() if case.spec.reduction == "mean" else 1.0
     if set(pattern.tolist()) == {0.0, 1.0} and abs(best.factor - kept) <= best.slack * kept:
-        yield best.factor, f"{words}, as if there were no others"
-    yield best.factor, words if unit else f"{words}, × {equal[0][0]}"
+        yield best.factor, f"{words}, as if there were no others", sure
+    yield best.factor, words if unit else f"{words}, × {equal[0][0]}", sure
     for name, _ in () if unit else equal[1:]:
-        yield best.factor, f"{words}, × {name}"
+        yield best.factor, f"{words}, × {name}", sure
 
 
 def _solved(case: Observed, each: Mapping[str, Real], names: list[str]) -> Iterator[str]:

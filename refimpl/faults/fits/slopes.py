@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.backend import IntermediatesBackend, able
-from refimpl.faults.catalogue import WHOLE, Jacobian, Mistaken, Plant
+from refimpl.faults.catalogue import WHOLE, Fault, Jacobian, Mistaken, Plant
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.fit import CLEAR, CONFIRMATIONS, fit
 from refimpl.faults.observed import Observed
@@ -33,19 +33,66 @@ Real = NDArray[np.float64]
 REMEDY = "Compare f' with its formula there; compute it from a, or by a form that does not lose digits far out."
 
 
-def _far(m: Mistaken, layer: int, parameter: Any) -> None:
-    """f' is 0 where |z| is above the parameter."""
-
-    def far(vjp: Jacobian) -> Jacobian:
-        return lambda z, a, d: vjp(z, a, d) * (abs(z) <= parameter)
-
-    for number in [layer] if layer else range(1, m.spec.depth + 1):
-        if m.spec.layers[number - 1].activation.name != "identity":
-            m.change_vjp(number, far)
+Beyond = Callable[[Any, Any], Any]  # where values are beyond a number
 
 
-def _fit(name: str, explanation: str, remedy: str, plant: Plant = _far) -> Any:
-    return fit(name, explanation, remedy, plant, "threshold", 3.0)
+def _above(values: Any, limit: Any) -> Any:
+    return values > limit
+
+
+def _below(values: Any, limit: Any) -> Any:
+    return values < limit
+
+
+def _far(values: Any, limit: Any) -> Any:
+    return abs(values) > limit
+
+
+def _beyond_in_slopes(name: str, beyond: Beyond, value: float) -> Plant:
+    """f' is the value where z is beyond the parameter, in every hidden layer of the activation of this name."""
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        def wrong(vjp: Jacobian) -> Jacobian:
+            return lambda z, a, d: np.where(beyond(z, parameter), d * value, vjp(z, a, d))
+
+        for number, own in enumerate(m.spec.layers[:-1], start=1):
+            if name in ("", own.activation.name):
+                m.change_vjp(number, wrong)
+
+    return plant
+
+
+def _another_in_slopes(name: str, other: Elementwise) -> Plant:
+    """f' of another function in every hidden layer of the activation of this name."""
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        for number, own in enumerate(m.spec.layers[:-1], start=1):
+            if own.activation.name == name:
+                m.change_vjp(number, lambda vjp: lambda z, a, d: d * _derivative(other, z))
+
+    return plant
+
+
+def _beyond_in_cost(variable: str, beyond: Beyond, value: float) -> Plant:
+    """∂C/∂s is the value, not yet averaged, where the variable is beyond the parameter."""
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        share = 1 / m.n if m.spec.reduction == "mean" else 1.0
+
+        def wrong(right: Callable[..., Any]) -> Callable[..., Any]:
+            def output_error(dC_ds: Any, z: Any, a: Any, vjp: Jacobian) -> Any:
+                at = z - m.y if variable == "s − y" else z
+                return np.where(beyond(at, parameter), share * value, right(dC_ds, z, a, vjp))
+
+            return output_error
+
+        m.change(m.spec.depth, "output_error", wrong)
+
+    return plant
+
+
+def _fit(name: str, explanation: str, remedy: str) -> Fault:
+    return fit(name, explanation, remedy, _beyond_in_slopes("", _far, 0.0), "threshold", 3.0)
 
 
 FAR_OUT = _fit("slope_wrong_far_out", "f'(z) is right at most z, and wrong beyond a number.", REMEDY)
@@ -83,16 +130,29 @@ def slopes(case: Observed) -> list[Causes]:
     """What all that is wrong with the gradients follows from: the slope of one activation, or ∂C/∂s."""
     if not all(case.fits_shape(name) for name in case.names):
         return []
+    return _by_points(case) or [(cause,) for cause in _trusted(case)]
+
+
+def _trusted(case: Observed) -> Iterator[Cause]:
+    """What other answers of the same code taught, where it predicts this one."""
+    for cause in case.trusted.values():
+        if cause.fault.name in (FAR_OUT.name, OTHER.name, COST.name) and cause.fault not in SLOPES:
+            grads = case.run(cause.fault, cause.parameter or 0.0)[1]
+            if all(case.close_to(name, case.answer[name], grads[name]) for name in case.names):
+                yield cause
+
+
+def _by_points(case: Observed) -> list[Causes]:
     found, cost = _points(case)
     if found is None:
         return []
     bad = [name for name, points in found.items() if points.wrong.any()]
     if cost is not None and cost.wrong.any():
-        return [] if bad else [(cause,) for cause in _beyond(COST, "", cost)]
+        return [] if bad else [(cause,) for cause in _beyond(case, COST, "", cost)]
     if len(bad) != 1:
         return []
     name, points = bad[0], found[bad[0]]
-    return [(cause,) for cause in (*_of_another(case, name, points), *_beyond(FAR_OUT, name, points))]
+    return [(cause,) for cause in (*_of_another(case, name, points), *_beyond(case, FAR_OUT, name, points))]
 
 
 def _points(case: Observed) -> tuple[dict[str, Points] | None, Points | None]:
@@ -185,53 +245,56 @@ def _of_another(case: Observed, name: str, points: Points) -> Iterator[Cause]:
         slope = _derivative(activation(other, defaults), points.at["z"])
         near = np.abs(points.found - slope) <= points.err + 16 * case.arithmetic.unit_roundoff * np.abs(slope)
         told = telling & (np.abs(slope - points.right) * CLEAR > points.err)
-        if near[telling].all() and told.sum() >= CONFIRMATIONS:
-            yield Cause(OTHER, WHOLE, None, (f"{other} for {name}",))
+        planted = replace(OTHER, plant=_another_in_slopes(name, activation(other, defaults)))
+        cause = Cause(planted, WHOLE, None, (f"{other} for {name}",))
+        enough = 1 if cause.labels[0] in case.trusted else CONFIRMATIONS
+        if near[telling].all() and told.sum() >= enough:
+            yield cause
 
 
-def _beyond(fault: Any, name: str, points: Points) -> Iterator[Cause]:
+def _beyond(case: Observed, fault: Fault, name: str, points: Points) -> Iterator[Cause]:
     """On which side of a number it is wrong, and what it is there."""
     known, wrong = points.known, points.wrong
     right = known & ~wrong
     count, bad = int(known.sum()), int(wrong.sum())
     if not bad or not right.any():
         return
-    there = _constant(points, wrong)
-    if math.comb(count, bad) < (UNLIKELY if there == "" else UNLIKELY / 10):
-        return
+    value, there = _value(points, wrong)
+    sure = math.comb(count, bad) >= (UNLIKELY if there == "" else UNLIKELY / 10)
     of = f"{name}, " if name else ""
     for variable, at in points.at.items():
-        sides: tuple[tuple[str, str, Callable[[Real], Real]], ...] = (
-            (f"{variable} >", "large", lambda values: values),
-            (f"{variable} <", "small", lambda values: -values),
-            (f"|{variable}| >", "large in magnitude", np.abs),
+        sides: tuple[tuple[str, str, Beyond, float, float], ...] = (
+            (f"{variable} >", "large", _above, at[right].max(), at[wrong].min()),
+            (f"{variable} <", "small", _below, at[wrong].max(), at[right].min()),
+            (f"|{variable}| >", "large in magnitude", _far, np.abs(at[right]).max(), np.abs(at[wrong]).min()),
         )
-        for sign, word, side in sides:
-            inner, outer = float(side(at)[right].max()), float(side(at)[wrong].min())
-            if inner < outer:
-                low, high = (-outer, -inner) if word == "small" else (inner, outer)
-                detail = f"{of}where {sign} {_between(low, high)}{f': {there}' if there else ''}"
-                yield Cause(fault, WHOLE, (low + high) / 2, (f"{of}{variable} {word}",), detail)
+        for sign, word, beyond, low, high in sides:
+            if not low < high:
+                continue
+            own = fault
+            if value is not None:
+                plant = _beyond_in_slopes(name, beyond, value) if name else _beyond_in_cost(variable, beyond, value)
+                own = replace(fault, plant=plant)
+            detail = f"{of}where {sign} {{}}{f': {there}' if there else ''}"
+            interval = float(low), float(high)
+            cause = Cause(own, WHOLE, sum(interval) / 2, (f"{of}{variable} {word}",), detail, interval)
+            if sure or cause.labels[0] in case.trusted:
+                yield cause
 
 
-def _constant(points: Points, wrong: NDArray[np.bool_]) -> str:
-    """What it is where it is wrong, where that is one thing."""
-    found, err = points.found[wrong], points.err[wrong]
+def _value(points: Points, wrong: NDArray[np.bool_]) -> tuple[float | None, str]:
+    """What it is where it is wrong, where that is one thing, as a number and in words."""
+    found, err, right = points.found[wrong], points.err[wrong], points.right[wrong]
     for value in (0.0, 1.0, -1.0):
         if (np.abs(found - value) <= err).all():
-            return f"it is {value:g} there"
+            return value, f"it is {value:g} there"
     for variable, at in points.at.items():
         if (np.abs(found - at[wrong]) <= err + 2.0**-40 * np.abs(found)).all():
-            return f"it is {variable} there"
+            return None, f"it is {variable} there"
     if len(found) > 1 and np.ptp(found) <= 2 * err.max():
-        return f"it is {found[0]:.4g} there"
-    return ""
-
-
-def _between(low: float, high: float) -> str:
-    """The simplest number in between, or both ends."""
-    for digits in range(1, 4):
-        number = float(f"{(low + high) / 2:.{digits}g}")
-        if low <= number <= high and digits == 1 and number == round(number):
-            return f"{number:g}"
-    return f"{low:.3g} to {high:.3g}"
+        return float(np.median(found)), f"it is {found[0]:.4g} there"
+    with np.errstate(all="ignore"):
+        times, slack = found / right, err / np.abs(right)
+    if len(found) > 1 and np.isfinite(times).all() and np.ptp(times) <= 2 * slack.max():
+        return None, f"it is {times[0]:.4g} times what it should be there"
+    return None, ""
