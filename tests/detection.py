@@ -28,7 +28,8 @@ from rich.progress import Progress
 from right_implementations import targets
 from summation import Array, Product
 
-from refimpl.faults.catalogue import FAULTS, WHOLE, Mistaken
+from refimpl.faults.catalogue import FAULTS
+from refimpl.faults.mistaken import WHOLE, Mistaken
 from refimpl.formats.markdown import table
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL, PASS, UNDETERMINED, WORST_CASE

@@ -20,8 +20,9 @@ import numpy as np
 from networks import diagnosed
 from rich.progress import track
 
-from refimpl.faults.catalogue import FAULTS, Fault, PlantedBackend
+from refimpl.faults.catalogue import FAULTS
 from refimpl.faults.findings import Finding
+from refimpl.faults.mistaken import Fault, PlantedBackend
 from refimpl.formats.errors import CertificationError
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL

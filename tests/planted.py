@@ -9,7 +9,8 @@ from refimpl.conformance.doors.backend import BackendDoor
 from refimpl.conformance.report import ConformanceReport
 from refimpl.conformance.run import conform
 from refimpl.conformance.vectors import Suite
-from refimpl.faults.catalogue import FAULTS, PlantedBackend
+from refimpl.faults.catalogue import FAULTS
+from refimpl.faults.mistaken import PlantedBackend
 from refimpl.network.spec import NetworkSpec
 from refimpl_numpy import NumpyBackend
 

@@ -21,7 +21,8 @@ from rich.console import Console
 import refimpl
 from refimpl import backend
 from refimpl.benchmark.page import COLOURS
-from refimpl.faults.catalogue import FAULTS, PlantedBackend
+from refimpl.faults.catalogue import FAULTS
+from refimpl.faults.mistaken import PlantedBackend
 
 HERE = Path(__file__).parent
 RESULT = HERE.parent.parent / "benchmarks" / "results" / "cpu.json"

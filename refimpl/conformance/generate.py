@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from refimpl.backend import EquationsBackend, able
 from refimpl.conformance.drafts import FLAGS, Draft, drafts, draw
 from refimpl.conformance.vectors import ARITHMETIC_NAMES, Case, Expected
-from refimpl.faults.catalogue import FAULTS, Mistaken, PlantedBackend, places
+from refimpl.faults.catalogue import FAULTS, places
 from refimpl.faults.diagnosis import diagnose_answer
+from refimpl.faults.mistaken import Mistaken, PlantedBackend
 from refimpl.faults.prediction import Recursion
 from refimpl.formats.errors import CertificationError, ConformanceError
 from refimpl.judge.bounds import Tolerance

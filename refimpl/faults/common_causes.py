@@ -14,10 +14,10 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from refimpl.faults.catalogue import Fault
 from refimpl.faults.findings import Causes, Finding
 from refimpl.faults.fits import FITS
 from refimpl.faults.formulas import NAMED
+from refimpl.faults.mistaken import Fault
 
 NOT_ASKED = "not asked"
 ACCIDENT = 0.01  # the likelihood below which what all wrong cases have in common is taken to be no accident

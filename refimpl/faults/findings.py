@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from refimpl.faults.catalogue import Fault
+from refimpl.faults.mistaken import Fault
 
 
 @dataclass(frozen=True)

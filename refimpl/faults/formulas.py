@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.faults.catalogue import FAULTS, WHOLE, Fault, Mistaken, Plant, Where, like
+from refimpl.faults.catalogue import FAULTS
+from refimpl.faults.mistaken import WHOLE, Fault, Mistaken, Plant, Where, like
 from refimpl.faults.prediction import Exponential, Form, computed
 
 Array = NDArray[Any]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from refimpl.faults.catalogue import FAULTS, WHOLE, Fault, Mistaken
+from refimpl.faults.catalogue import FAULTS
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.factors import loss_factor
+from refimpl.faults.mistaken import WHOLE, Fault, Mistaken
 from refimpl.faults.observed import Observed
 from refimpl.faults.prediction import ForwardPass, Reader, Recursion
 

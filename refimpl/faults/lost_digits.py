@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refimpl.faults.catalogue import WHOLE
 from refimpl.faults.findings import Cause, Causes
+from refimpl.faults.mistaken import WHOLE
 from refimpl.faults.prediction import Reader
 
 if TYPE_CHECKING:

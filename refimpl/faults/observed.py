@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.backend import EquationsBackend, able
-from refimpl.faults.catalogue import WHOLE, Fault, PlantedBackend
 from refimpl.faults.findings import Cause
 from refimpl.faults.formulas import CANCELLING, FORMULAS
+from refimpl.faults.mistaken import WHOLE, Fault, PlantedBackend
 from refimpl.faults.prediction import EXPONENTIALS, Reader
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL, Row

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.faults.catalogue import FAULTS, WHOLE, Mistaken, are_short, moved
+from refimpl.faults.catalogue import FAULTS
+from refimpl.faults.catalogue.numbers import are_short
 from refimpl.faults.findings import Cause, Causes
+from refimpl.faults.mistaken import WHOLE, Mistaken, moved
 from refimpl.faults.prediction import Bounded
 from refimpl.truth.graph import constant
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.faults.catalogue import WHOLE, Mistaken, places
+from refimpl.faults.catalogue import places
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits import fitted
 from refimpl.faults.fits.factors import EVERYTHING
 from refimpl.faults.lost_digits import losing, overflowing
+from refimpl.faults.mistaken import WHOLE, Mistaken
 from refimpl.faults.observed import Observed
 from refimpl.faults.prediction import Bounded, ForwardPass, Reader, Recursion
 from refimpl.faults.quotients import quotients

@@ -13,7 +13,8 @@ from networks import judge
 from refimpl.conformance.drafts import Draft, Drawn, drafts, draw, network, usual
 from refimpl.conformance.generate import KILL, _case_text, admit, admit_all, files, hexadecimal
 from refimpl.conformance.vectors import FOLDER, load
-from refimpl.faults.catalogue import PlantedBackend, places
+from refimpl.faults.catalogue import places
+from refimpl.faults.mistaken import PlantedBackend
 from refimpl.formats.errors import ConformanceError
 from refimpl.judge.report import FAIL
 from refimpl.network.random_problems import Problem

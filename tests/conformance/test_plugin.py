@@ -75,7 +75,8 @@ def test_a_wrong_backend_fails_with_the_cause(inner: Any, pytester: pytest.Pytes
     backend(
         pytester,
         planted_here="""
-        from refimpl.faults.catalogue import FAULTS, PlantedBackend
+        from refimpl.faults.catalogue import FAULTS
+        from refimpl.faults.mistaken import PlantedBackend
         from refimpl_numpy import NumpyBackend
         backend = PlantedBackend(((FAULTS["slope_dropped"], 1, 0.0),), NumpyBackend())
         """,

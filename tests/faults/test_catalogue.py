@@ -11,7 +11,8 @@ from networks import BACKENDS, judge, network, problem, verdicts
 
 from refimpl import backend as backends
 from refimpl.equations import EQUATIONS, Equations
-from refimpl.faults.catalogue import FAULTS, WHOLE, Mistaken, places
+from refimpl.faults.catalogue import FAULTS, places
+from refimpl.faults.mistaken import WHOLE, Mistaken
 from refimpl.judge.report import FAIL, PASS
 from refimpl_numpy import NumpyBackend
 

@@ -11,9 +11,10 @@ from diagnosis_measure import other_mistake, other_mistakes, planted_backend
 from networks import DTYPES, diagnosed, judge, network, problem, verdicts
 
 from refimpl.conformance.vectors import load
-from refimpl.faults.catalogue import FAULTS, WHOLE, Fault, Mistaken
+from refimpl.faults.catalogue import FAULTS
 from refimpl.faults.findings import Finding
 from refimpl.faults.formulas import CANCELLING, FORMULAS, NAMED
+from refimpl.faults.mistaken import WHOLE, Fault, Mistaken
 from refimpl.judge.report import FAIL, PASS
 from refimpl.network.arithmetic import PRESETS
 from refimpl.network.random_problems import Problem

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from refimpl.faults.catalogue import Fault
 from refimpl.faults.findings import Causes
 from refimpl.faults.fits.added import ADDED, added
 from refimpl.faults.fits.clipping import CLIPPINGS, clipped
@@ -12,6 +11,7 @@ from refimpl.faults.fits.factors import FACTORS, factors
 from refimpl.faults.fits.precision import PRECISIONS, rounded
 from refimpl.faults.fits.samples import SAMPLES, weights
 from refimpl.faults.fits.slopes import SLOPES, slopes
+from refimpl.faults.mistaken import Fault
 from refimpl.faults.observed import Observed
 
 FITS: Mapping[str, Fault] = {

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.faults.catalogue import WHOLE, Mistaken, Plant
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.fit import ACCIDENT, CLEAR, CONFIRMATIONS, fit
+from refimpl.faults.mistaken import WHOLE, Mistaken, Plant
 from refimpl.faults.observed import Observed
 
 REMEDY = "Leave weight decay out, or to the optimiser: it is not part of this loss."

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.faults.catalogue import WHOLE, Mistaken, Plant
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.fit import fit
+from refimpl.faults.mistaken import WHOLE, Mistaken, Plant
 from refimpl.faults.observed import Observed
 
 REMEDY = "Clip in the optimiser, if at all: what is returned is the gradient."

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.faults.catalogue import WHOLE, Fault, Plant, times
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.fit import ACCIDENT, CLEAR, CONFIRMATIONS, fit
+from refimpl.faults.mistaken import WHOLE, Fault, Plant
 from refimpl.faults.observed import Observed
+from refimpl.faults.plants import times
 
 SMALL = 12  # numerators and denominators of factors that have a name
 

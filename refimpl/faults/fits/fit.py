@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from refimpl.faults.catalogue import Fault, Plant
+from refimpl.faults.mistaken import Fault, Plant
 from refimpl.network.spec import NetworkSpec
 
 CLEAR = 0.01  # the share of a change that its tolerance may have

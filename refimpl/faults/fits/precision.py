@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.faults.catalogue import WHOLE, Mistaken, Plant, are_short
+from refimpl.faults.catalogue.numbers import are_short
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.fit import CONFIRMATIONS, fit
+from refimpl.faults.mistaken import WHOLE, Mistaken, Plant
 from refimpl.faults.observed import Observed
 
 FORMATS: Mapping[str, int] = {"bfloat16": 8, "float16": 11, "float32": 24}  # bits of the significand

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.backend import EquationsBackend, able
-from refimpl.faults.catalogue import WHOLE, Fault, Mistaken, Plant, like
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.factors import equal_to, scaled
 from refimpl.faults.fits.fit import ACCIDENT, CLEAR, CONFIRMATIONS, fit
+from refimpl.faults.mistaken import WHOLE, Fault, Mistaken, Plant, like
 from refimpl.faults.observed import Observed
 from refimpl.network.spec import NetworkSpec
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.backend import IntermediatesBackend, able
-from refimpl.faults.catalogue import WHOLE, Fault, Jacobian, Mistaken, Plant
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.fit import CLEAR, CONFIRMATIONS, fit
+from refimpl.faults.mistaken import WHOLE, Fault, Jacobian, Mistaken, Plant
 from refimpl.faults.observed import Observed
 from refimpl.network.functions import ACTIVATIONS
 from refimpl.truth.elementwise import Elementwise, activation

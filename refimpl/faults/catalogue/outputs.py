@@ -1,0 +1,122 @@
+"""What is wrong between the output and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from refimpl.faults.mistaken import (
+    WHOLE,
+    Fault,
+    Mistaken,
+    Plant,
+    like,
+)
+from refimpl.faults.plants import (
+    vjp,
+    with_layer,
+)
+from refimpl.faults.where import (
+    last_layer,
+    one_output,
+    whole,
+    with_activation,
+    with_loss,
+)
+from refimpl.network.spec import NetworkSpec
+
+
+def _ones(m: Mistaken, layer: int, parameter: Any) -> None:
+    m.change(m.spec.depth, "cost_gradient", lambda right: lambda d, reduction: right(d * 0.0 + 1.0, reduction))
+
+
+def _softmax_twice(m: Mistaken, layer: int, parameter: Any) -> None:
+    with_layer(m, layer, "softmax")
+    m.spec = NetworkSpec(m.spec.input_shape, m.spec.layers, "cross_entropy", m.spec.reduction, m.spec.name)
+
+
+def _sigmoid_kept(m: Mistaken, layer: int, parameter: Any) -> None:
+    def change(right: Callable[..., Any]) -> Callable[..., Any]:
+        def cost_gradient(d: Any, reduction: str) -> Any:
+            p = d + like(d, m.y)
+            return right(d, reduction) * (p * (1.0 - p))
+
+        return cost_gradient
+
+    m.change(m.spec.depth, "cost_gradient", change)
+
+
+def _softmax_kept(m: Mistaken, layer: int, parameter: Any) -> None:
+    def change(right: Callable[..., Any]) -> Callable[..., Any]:
+        def cost_gradient(d: Any, reduction: str) -> Any:
+            p, g = d + like(d, m.y), right(d, reduction)
+            return p * (g - (p * g).sum(axis=1, keepdims=True))
+
+        return cost_gradient
+
+    m.change(m.spec.depth, "cost_gradient", change)
+
+
+def _broadcast(share: Callable[[int], float]) -> Plant:
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        slope = 2.0 if m.spec.loss.name == "mean_squared_error" else 1.0
+        # Σ_k (s − y_k) over all targets in place of s − y
+        others = slope * (m.n * m.y - m.y.sum())
+        m.change(
+            m.spec.depth,
+            "cost_gradient",
+            lambda right: lambda d, reduction: right((d * float(m.n) + like(d, others)) * share(m.n), reduction),
+        )
+
+    return plant
+
+
+FAULTS = (
+    Fault(
+        "softmax_twice",
+        "Softmax is applied twice: the network ends in softmax, and the cross-entropy takes logits.",
+        "Give cross-entropy the logits, or use the negative log-likelihood on the probabilities.",
+        last_layer(lambda spec: spec.n_out > 1 and (
+            (spec.loss.name == "cross_entropy" and spec.layers[-1].activation.name == "identity")
+            or (spec.loss.name == "negative_log_likelihood" and spec.layers[-1].activation.name == "softmax")
+    )),
+        _softmax_twice,
+    ),
+    Fault(
+        "diagonal_softmax_jacobian",
+        "Only the diagonal a(1 − a) of softmax's Jacobian is used.",
+        "δ = a ⊙ (d − Σ a d): every output depends on every z.",
+        with_activation("softmax"), vjp(lambda vjp: lambda z, a, d: d * (a * (1.0 - a))),
+    ),
+    Fault(
+        "sigmoid_slope_kept",
+        "σ'(s) is multiplied in although it has cancelled: ∂C/∂s of binary cross-entropy is σ(s) − y.",
+        "Drop the σ' at the output.",
+        with_loss("binary_cross_entropy"), _sigmoid_kept,
+    ),
+    Fault(
+        "softmax_jacobian_kept",
+        "The softmax's Jacobian is multiplied in although it has cancelled: ∂C/∂s of cross-entropy is "
+        "softmax(s) − y.",
+        "Drop the Jacobian at the output.",
+        lambda spec, n: (WHOLE,) if spec.loss.name == "cross_entropy" and spec.n_out > 1 else (), _softmax_kept,
+    ),
+    Fault(
+        "gradient_of_output",
+        "The gradient is that of the network's output, not of the loss.",
+        "Start the backward pass from ∂C/∂s, not from 1.",
+        whole, _ones,
+    ),
+    Fault(
+        "broadcast_residual_mean",
+        "s − y was broadcast: s is (N, 1) and y is (N,), so every prediction meets every target (mean over all).",
+        "Give y the shape (N, 1).",
+        one_output, _broadcast(lambda n: 1.0 / n),
+    ),
+    Fault(
+        "broadcast_residual_sum",
+        "s − y was broadcast: s is (N, 1) and y is (N,), so every prediction meets every target (summed).",
+        "Give y the shape (N, 1).",
+        one_output, _broadcast(lambda n: 1.0),
+    ),
+)  # fmt: skip

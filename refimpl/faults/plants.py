@@ -1,0 +1,92 @@
+"""Ways to change the equations, shared by families of faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from refimpl.faults.mistaken import (
+    Jacobian,
+    Mistaken,
+    Plant,
+)
+from refimpl.network.documents import Function
+from refimpl.network.spec import LayerSpec, NetworkSpec
+
+
+def cost_gradient(change: Callable[[Any, Mistaken], Any]) -> Plant:
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        m.change(m.spec.depth, "cost_gradient", lambda right: lambda d, reduction: change(right(d, reduction), m))
+
+    return plant
+
+
+def gradients(factor: Callable[[Mistaken], float]) -> Plant:
+    """The layer's dW and db times a number; for the whole network, of every layer."""
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        for number in [layer] if layer else range(1, m.spec.depth + 1):
+            for name in ("weight_gradient", "bias_gradient"):
+                m.change(number, name, lambda right: lambda *operands: right(*operands) * factor(m))
+
+    return plant
+
+
+def bias_gradient(change: Callable[[Any, Any], Any]) -> Plant:
+    """db changed: `change(db, delta)`."""
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        m.change(layer, "bias_gradient", lambda right: lambda delta: change(right(delta), delta))
+
+    return plant
+
+
+def weight_gradient(change: Callable[[Any, Any], Any]) -> Plant:
+    """dW changed: `change(dW, delta)`."""
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        m.change(layer, "weight_gradient", lambda right: lambda delta, a: change(right(delta, a), delta))
+
+    return plant
+
+
+def loss(factor: Callable[[Mistaken], float]) -> Plant:
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        m.change(m.spec.depth, "cost", lambda right: lambda losses, reduction: right(losses, reduction) * factor(m))
+
+    return plant
+
+
+def vjp(change: Callable[[Jacobian], Jacobian]) -> Plant:
+    return lambda m, layer, parameter: m.change_vjp(layer, change)
+
+
+def with_layer(m: Mistaken, layer: int, activation: str | Function) -> None:
+    layers = list(m.spec.layers)
+    layers[layer - 1] = LayerSpec(layers[layer - 1].size, activation, layers[layer - 1].bias)
+    m.spec = NetworkSpec(m.spec.input_shape, layers, m.spec.loss, m.spec.reduction, m.spec.name)
+
+
+def times(*places: str) -> Plant:
+    """The parameter as a factor on what is named: the gradients of "W" or of "b" of the layer or of all, the error
+    signal "delta" from the layer down or "every delta", the "loss", or "both" loss and gradients.
+    """
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        def scaled(number: int, equation: str) -> None:
+            m.change(number, equation, lambda right: lambda *operands: right(*operands) * parameter)
+
+        for place in places:
+            if place in ("loss", "both"):
+                scaled(m.spec.depth, "cost")
+            for number in [layer] if layer else range(1, m.spec.depth + 1):
+                if place in ("W", "both"):
+                    scaled(number, "weight_gradient")
+                if place in ("b", "both"):
+                    scaled(number, "bias_gradient")
+                if place == "every delta" and number > 1:
+                    scaled(number, "hidden_error")
+            if place == "delta":
+                scaled(layer + 1, "hidden_error")
+
+    return plant
