@@ -47,7 +47,7 @@ class Diagnosis:
 @dataclass(frozen=True)
 class CaseResult:
     """The verdict on one case, its rows, what is wrong where it is FAIL, and the seconds the answer took. `traits` are
-    what the case has that others have not.
+    what the case has that others have not, `kills` the faults, and the layers they are at, that it tells from the truth.
     """
 
     case: str
@@ -58,6 +58,7 @@ class CaseResult:
     diagnosis: Diagnosis | None = None
     seconds: float = 0.0
     traits: tuple[str, ...] = ()
+    kills: frozenset[tuple[str, int]] = frozenset()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -153,7 +154,8 @@ def judge_answered(
     experience: Experience | None = None,
 ) -> CaseResult:
     """`judge_case` for what has come already."""
-    result = partial(CaseResult, case.id, case.flags, traits=case.traits, seconds=answered.seconds)
+    kills = frozenset(case.kills) if isinstance(case, Case) else frozenset()
+    result = partial(CaseResult, case.id, case.flags, traits=case.traits, kills=kills, seconds=answered.seconds)
     if answered.answer is None:
         return result(SKIP if answered.skipped else FAIL, answered.skipped or answered.failed)
     written = not isinstance(case, Case) or ARITHMETIC_NAMES.get(arithmetic.name) == arithmetic

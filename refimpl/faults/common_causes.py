@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
 
-from refimpl.faults.findings import Causes, Finding
+from refimpl.faults.findings import Cause, Causes, Finding
 from refimpl.faults.fits import FITS
 from refimpl.faults.formulas import NAMED
 from refimpl.faults.mistaken import Fault
@@ -126,8 +126,15 @@ class CommonCause:
         return {"verdict": self.verdict, "faults": list(self.faults), "cases": self.cases, "text": self.text}
 
 
-def common_causes(wrong: Sequence[Wrong], traits: Mapping[str, Collection[str]]) -> list[CommonCause]:
-    """The causes of all that is wrong, the one with the most cases first. `traits`: of every case that was judged."""
+def common_causes(
+    wrong: Sequence[Wrong],
+    traits: Mapping[str, Collection[str]],
+    passed: Mapping[str, Collection[tuple[str, int]]] | None = None,
+) -> list[CommonCause]:
+    """The causes of all that is wrong, the one with the most cases first. `traits`: of every case that was judged;
+    `passed`: the faults, and their layers, that the cases that pass tell from the truth.
+    """
+    wrong = [_surviving(item, traits, passed or {}) for item in wrong]
     coincidences = _coincidences(wrong)
     explained = [item for item in wrong if item.explanations and item.form not in coincidences]
     chosen = _fewest([item.explanations.keys() for item in explained])
@@ -152,6 +159,24 @@ def common_causes(wrong: Sequence[Wrong], traits: Mapping[str, Collection[str]])
     found += [_common(same, having) for same in groups.values()]
     # what was not even asked is a consequence
     return sorted(found, key=lambda cause: (cause.wrong[0].reason.startswith(NOT_ASKED), -len(cause.cases)))
+
+
+def _surviving(
+    item: Wrong, traits: Mapping[str, Collection[str]], passed: Mapping[str, Collection[tuple[str, int]]]
+) -> Wrong:
+    """Without explanations by a fault that cases that pass rule out, unless the wrong case has something that none of
+    these has.
+    """
+    if item.finding is None or not item.finding.explanations:
+        return item
+    own = set(traits.get(item.case, ()))
+
+    def holds(cause: Cause) -> bool:
+        against = [case for case, kills in passed.items() if (cause.fault.name, cause.layer) in kills]
+        return not against or bool(own - set().union(*(traits.get(case, ()) for case in against)))
+
+    left = tuple(causes for causes in item.finding.explanations if all(map(holds, causes)))
+    return replace(item, finding=replace(item.finding, explanations=left))
 
 
 def _fewest(explained: Sequence[Collection[Names]]) -> Names:

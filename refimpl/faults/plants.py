@@ -57,6 +57,20 @@ def loss(factor: Callable[[Mistaken], float]) -> Plant:
     return plant
 
 
+def noting(seen: list[Any], of: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An equation as it is, which notes `of(result, *operands)` when it is run."""
+
+    def make(right: Callable[..., Any]) -> Callable[..., Any]:
+        def equation(*operands: Any) -> Any:
+            result = right(*operands)
+            seen[:] = [of(result, *operands)]
+            return result
+
+        return equation
+
+    return make
+
+
 def vjp(change: Callable[[Jacobian], Jacobian]) -> Plant:
     return lambda m, layer, parameter: m.change_vjp(layer, change)
 

@@ -26,6 +26,7 @@ CONFIRMATIONS = 3  # elements that must agree on a fitted number, the one it was
 FORWARD = ("weighted_input", "activation")  # the equations of the forward pass up to the losses
 CLEAR = 0.01  # the share of a difference that its tolerance may have
 MAX_SUSPECTS = 3
+ZEROING = ("bias_gradient_missing", "nothing_propagated")
 
 
 class Planted:
@@ -110,9 +111,14 @@ class Search:
         )
 
     def _matching(self, hypotheses: Iterable[Hypothesis], tried: int) -> list[Causes]:
-        """Those that explain the answer, and not by accident, out of so many that are tried."""
+        """Those that explain the answer, and not by accident, out of so many that are tried. Gradients of zero alone are
+        explained by what makes them zero whatever the data are.
+        """
         found: list[Causes] = []
+        nothing = not any(self.case.answer[name].any() for name in self.case.wrong)
         for hypothesis in hypotheses:
+            if nothing and not any(cause.fault.name in ZEROING for cause in hypothesis.causes):
+                continue
             if self.explains(hypothesis) and self._no_accident(hypothesis, tried):
                 found.append(hypothesis.causes)
                 self.note_loss(hypothesis.planted.loss)

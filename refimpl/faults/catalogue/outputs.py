@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from refimpl.faults.mistaken import (
     WHOLE,
     Fault,
     Mistaken,
     Plant,
+    Where,
     like,
 )
 from refimpl.faults.plants import (
@@ -17,6 +20,7 @@ from refimpl.faults.plants import (
     with_layer,
 )
 from refimpl.faults.where import (
+    batch,
     last_layer,
     one_output,
     whole,
@@ -24,6 +28,7 @@ from refimpl.faults.where import (
     with_loss,
 )
 from refimpl.network.spec import NetworkSpec
+from refimpl.truth.graph import Node, softmax, transpose
 
 
 def _ones(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -69,6 +74,62 @@ def _broadcast(share: Callable[[int], float]) -> Plant:
         )
 
     return plant
+
+
+def _over_batch(z: Any) -> Any:
+    """Softmax over the samples."""
+    if isinstance(z, Node):
+        return transpose(softmax(transpose(z, (1, 0))), (1, 0))
+    e = np.exp(z - z.max(axis=0, keepdims=True))
+    return e / e.sum(axis=0, keepdims=True)
+
+
+def _softmax(z: Any) -> Any:
+    if isinstance(z, Node):
+        return softmax(z)
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def _softmax_over_batch(m: Mistaken, layer: int, parameter: Any) -> None:
+    m.change(layer, "activation", lambda right: lambda z, f: _over_batch(z))
+    m.change_vjp(layer, lambda vjp: lambda z, a, d: a * (d - (a * d).sum(axis=0, keepdims=True)))
+
+
+def _probabilities(of: Callable[[Any], Any]) -> Plant:
+    """∂C/∂s as these probabilities of s less y, over N where the loss is a mean."""
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        share = 1.0 / m.n if m.spec.reduction == "mean" else 1.0
+
+        def wrong(right: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda dC_ds, z, a, vjp: right((of(a) - like(dC_ds, m.y)) * share, z, a, vjp)
+
+        m.change(m.spec.depth, "output_error", wrong)
+
+    return plant
+
+
+def _labels_from_1(m: Mistaken, layer: int, parameter: Any) -> None:
+    moved = m.y - np.roll(m.y, -1, axis=1)
+    m.change(m.spec.depth, "cost_gradient", lambda right: lambda d, reduction: right(d + like(d, moved), reduction))
+
+
+def _sign_of_second_term(m: Mistaken, layer: int, parameter: Any) -> None:
+    def change(right: Callable[..., Any]) -> Callable[..., Any]:
+        def cost_gradient(d: Any, reduction: str) -> Any:
+            y = like(d, m.y)
+            p = d + y
+            return right((p * (y - 1.0)) - (p * -1.0 + 1.0) * y, reduction)
+
+        return cost_gradient
+
+    m.change(m.spec.depth, "cost_gradient", change)
+
+
+def _classified(*losses: str) -> Where:
+    """Where several outputs are classes or probabilities of this loss."""
+    return lambda spec, n: (WHOLE,) if spec.loss.name in losses and spec.n_out > 1 else ()
 
 
 FAULTS = (
@@ -118,5 +179,35 @@ FAULTS = (
         "s − y was broadcast: s is (N, 1) and y is (N,), so every prediction meets every target (summed).",
         "Give y the shape (N, 1).",
         one_output, _broadcast(lambda n: 1.0),
+    ),
+    Fault(
+        "softmax_over_batch",
+        "The softmax is taken over the samples, not over the units.",
+        "Softmax of a row: axis=1.",
+        batch(with_activation("softmax")), _softmax_over_batch,
+    ),
+    Fault(
+        "output_softmax_over_batch",
+        "∂C/∂s is that of a softmax over the samples, not over the outputs.",
+        "Softmax of a row: axis=1.",
+        batch(_classified("cross_entropy")), _probabilities(_over_batch),
+    ),
+    Fault(
+        "softmax_for_binary_cross_entropy",
+        "∂C/∂s is softmax(s) − y; for binary cross-entropy each output has a sigmoid of its own.",
+        "∂C/∂s = σ(s) − y, or use the cross-entropy.",
+        _classified("binary_cross_entropy"), _probabilities(_softmax),
+    ),
+    Fault(
+        "labels_from_1",
+        "The labels are taken to begin at 1.",
+        "The first class is 0.",
+        _classified("cross_entropy"), _labels_from_1,
+    ),
+    Fault(
+        "sign_of_second_term",
+        "The term with 1 − y of the binary cross-entropy has the wrong sign.",
+        "C = −Σ y log p + (1 − y) log(1 − p).",
+        with_loss("binary_cross_entropy"), _sign_of_second_term,
     ),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,28 @@ from refimpl.faults.mistaken import (
     Jacobian,
     Mistaken,
     Plant,
+    Where,
     like,
 )
 from refimpl.faults.plants import (
+    noting,
     vjp,
     with_layer,
 )
 from refimpl.faults.where import (
+    KINKED,
     SLOPED,
     SMOOTH,
     last_layer,
     with_activation,
 )
+from refimpl.network.documents import Function
+from refimpl.network.functions import SELU_ALPHA, SELU_SCALE
+from refimpl.network.spec import NetworkSpec
 from refimpl.truth.elementwise import AT_ZERO
 from refimpl.truth.graph import Node, apply
+
+DEFAULT_SLOPE = 0.01
 
 
 def _formula_fed_z(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -54,6 +63,8 @@ def _kink_slope(share: float) -> Plant:
         left, right_slope = {
             "relu": (0.0, 1.0),
             "leaky_relu": (function.kwargs.get("negative_slope", 0.0), 1.0),
+            "elu": (function.kwargs.get("alpha", 0.0), 1.0),
+            "selu": (float(SELU_SCALE) * float(SELU_ALPHA), float(SELU_SCALE)),
         }[function.name]
         jump = share * (right_slope - left)
         m.change_vjp(layer, lambda vjp: lambda z, a, d: vjp(z, a, d) + d * like(d, jump * _at_zero(z)))
@@ -63,6 +74,70 @@ def _kink_slope(share: float) -> Plant:
 
 def _at_zero(z: Any) -> Any:
     return apply(AT_ZERO, z) if isinstance(z, Node) else np.asarray(z == 0, dtype=np.float64)
+
+
+def _left_out_of_weight_gradient(m: Mistaken, layer: int, parameter: Any) -> None:
+    seen: list[Any] = []
+    m.change_vjp(layer, noting(seen, lambda result, z, a, d: d))
+    m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(seen[0], a))
+
+
+def _of_layer_above(m: Mistaken, layer: int, parameter: Any) -> None:
+    seen: list[Any] = []
+
+    def remembering(vjp: Jacobian) -> Jacobian:
+        seen[:] = [vjp]
+        return vjp
+
+    m.change_vjp(layer + 1, remembering)
+    m.change_vjp(layer, lambda vjp: lambda z, a, d: seen[0](z, a, d))
+
+
+def _at_layer_above(m: Mistaken, layer: int, parameter: Any) -> None:
+    seen: list[Any] = []
+    m.change_vjp(layer + 1, noting(seen, lambda result, z, a, d: (z, a)))
+    m.change_vjp(layer, lambda vjp: lambda z, a, d: vjp(seen[0][0], seen[0][1], d))
+
+
+def _other_formula(m: Mistaken, layer: int, parameter: Any) -> None:
+    wrong: Jacobian = {
+        "sigmoid": lambda z, a, d: d * (1.0 - a * a),
+        "tanh": lambda z, a, d: d * (a * (1.0 - a)),
+    }[m.spec.layers[layer - 1].activation.name]
+    m.change_vjp(layer, lambda vjp: wrong)
+
+
+def _not_applied(m: Mistaken, layer: int, parameter: Any) -> None:
+    with_layer(m, layer, "identity")
+
+
+def _default_slope(m: Mistaken, layer: int, parameter: Any) -> None:
+    with_layer(m, layer, Function("leaky_relu", (("negative_slope", DEFAULT_SLOPE),)))
+
+
+def _with_another_slope(spec: NetworkSpec, n: int) -> Sequence[int]:
+    return [
+        number for number in with_activation("leaky_relu")(spec, n)
+        if spec.layers[number - 1].activation.kwargs["negative_slope"] != DEFAULT_SLOPE
+    ]  # fmt: skip
+
+
+def _above(condition: Callable[[NetworkSpec, int], bool]) -> Where:
+    """Layers on which, and on the next, f' is no constant, and for which a condition holds."""
+
+    def where(spec: NetworkSpec, n: int) -> Sequence[int]:
+        sloped = with_activation(*SMOOTH)(spec, n)
+        return [layer for layer in sloped if layer + 1 in sloped and condition(spec, layer)]
+
+    return where
+
+
+def _other_function(spec: NetworkSpec, layer: int) -> bool:
+    return spec.layers[layer - 1].activation != spec.layers[layer].activation
+
+
+def _same_width(spec: NetworkSpec, layer: int) -> bool:
+    return spec.layers[layer - 1].size == spec.layers[layer].size
 
 
 FAULTS = (
@@ -106,16 +181,16 @@ FAULTS = (
     ),
     Fault(
         "kink_slope_one",
-        "At z = 0 the derivative is taken from the right (1), as torch.clamp does; the network's is the left one.",
+        "At z = 0 the derivative is taken from the right, as torch.clamp does; the network's is the left one.",
         "Use z > 0, not z ≥ 0, in the mask.",
-        with_activation("relu", "leaky_relu"), _kink_slope(1.0),
+        with_activation(*KINKED), _kink_slope(1.0),
     ),
     Fault(
         "kink_slope_half",
         "At z = 0 the derivative is the mean of both sides, as jax.numpy.maximum gives; the network's is the "
         "left one.",
         "Use z > 0 in the mask, or jax.nn.relu in place of jax.numpy.maximum.",
-        with_activation("relu", "leaky_relu"), _kink_slope(0.5),
+        with_activation(*KINKED), _kink_slope(0.5),
     ),
     Fault(
         "other_gelu",
@@ -128,5 +203,42 @@ FAULTS = (
         "The leaky ReLU's small slope is on the positive side.",
         "z where z > 0, negative_slope · z elsewhere.",
         with_activation("leaky_relu"), _wrong_side,
+    ),
+    Fault(
+        "slope_missing_in_weight_gradient",
+        "dW is formed without f'(z), which db and what is propagated have.",
+        "Multiply by f'(z) before dW is formed: dW = δᵀ a with the whole δ.",
+        with_activation(*SLOPED), _left_out_of_weight_gradient,
+    ),
+    Fault(
+        "slope_of_layer_above",
+        "f' is that of the next layer's activation.",
+        "Differentiate the activation that this layer applies.",
+        _above(_other_function), _of_layer_above,
+    ),
+    Fault(
+        "slope_at_layer_above",
+        "f' is taken at the next layer's z.",
+        "f'(z) of a layer takes that layer's z.",
+        _above(_same_width), _at_layer_above,
+    ),
+    Fault(
+        "activation_formula_of_another",
+        "The formula for the derivative in terms of a is another activation's: a(1 − a) for tanh, 1 − a² for the "
+        "sigmoid.",
+        "a(1 − a) belongs to the sigmoid, 1 − a² to tanh.",
+        with_activation("sigmoid", "tanh"), _other_formula,
+    ),
+    Fault(
+        "activation_not_applied",
+        "The activation of this layer is not applied.",
+        "a = f(z) at every layer.",
+        with_activation(*SLOPED, last=False), _not_applied,
+    ),
+    Fault(
+        "leaky_slope_fixed",
+        "The leaky ReLU has a slope of 0.01, whatever was asked for.",
+        "Take negative_slope from the network.",
+        _with_another_slope, _default_slope,
     ),
 )  # fmt: skip

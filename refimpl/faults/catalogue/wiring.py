@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from refimpl.faults.mistaken import (
@@ -12,9 +12,11 @@ from refimpl.faults.mistaken import (
 )
 from refimpl.faults.plants import (
     bias_gradient,
+    noting,
 )
 from refimpl.faults.where import (
     biased,
+    deep,
     earlier_fits,
     layers,
     leading_back,
@@ -22,9 +24,11 @@ from refimpl.faults.where import (
     reversible,
     square,
     swappable,
+    whole,
     whole_and_layers,
     wide,
 )
+from refimpl.network.spec import NetworkSpec
 
 
 def _transpose(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -141,6 +145,48 @@ def _renumbered(name: str, other: Mapping[int, int]) -> str:
     return f"{name[0]}{other.get(number, number)}"
 
 
+def _summed_over_units(m: Mistaken, layer: int, parameter: Any) -> None:
+    m.change(layer, "bias_gradient", lambda right: lambda delta: right(delta) * 0.0 + delta.sum())
+
+
+def _input_in_weight_gradient(m: Mistaken, layer: int, parameter: Any) -> None:
+    seen: list[Any] = []
+    m.change(1, "weighted_input", noting(seen, lambda z, a, W, b: a))
+    m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(delta, seen[0]))
+
+
+def _weights_returned(m: Mistaken, layer: int, parameter: Any) -> None:
+    seen: list[Any] = []
+    m.change(layer, "weighted_input", noting(seen, lambda z, a, W, b: W))
+    m.change(layer, "weight_gradient", lambda right: lambda delta, a: seen[0])
+
+
+def _bias_from_layer_above(m: Mistaken, layer: int, parameter: Any) -> None:
+    seen: list[Any] = []
+    m.change(layer + 1, "weight_gradient", noting(seen, lambda dW, delta, a: delta))
+    m.change(layer, "bias_gradient", lambda right: lambda delta: right(seen[0]))
+
+
+def _nothing_propagated(m: Mistaken, layer: int, parameter: Any) -> None:
+    m.change(m.spec.depth, "hidden_error", lambda right: lambda *operands: right(*operands) * 0.0)
+
+
+def _without_bias(m: Mistaken, layer: int, parameter: Any) -> None:
+    m.change(layer, "weighted_input", lambda right: lambda a, W, b: right(a, W, None))
+
+
+def _input_fits(spec: NetworkSpec, n: int) -> Sequence[int]:
+    return [number for number in range(3, spec.depth + 1) if spec.sizes[number - 1] == spec.n_in]
+
+
+def _bias_above_fits(spec: NetworkSpec, n: int) -> Sequence[int]:
+    return [number for number in biased(spec, n) if spec.sizes[number : number + 2] == (spec.sizes[number],) * 2]
+
+
+def _several_units(spec: NetworkSpec, n: int) -> Sequence[int]:
+    return [number for number in biased(spec, n) if spec.sizes[number] > 1]
+
+
 FAULTS = (
     Fault(
         "bias_gradient_not_summed",
@@ -220,5 +266,41 @@ FAULTS = (
         "The gradients are returned in the order of the backward pass, last layer first.",
         "Reverse the list of gradients before returning it.",
         reversible, _reversed,
+    ),
+    Fault(
+        "bias_gradient_summed_over_units",
+        "The gradient of b is one number: δ is summed over the units too.",
+        "Sum δ over the samples alone: db = δ.sum(axis=0).",
+        _several_units, _summed_over_units,
+    ),
+    Fault(
+        "input_in_weight_gradient",
+        "dW is formed with the network's input in place of what came into this layer.",
+        "dW of layer l takes the activations that layer l was given.",
+        _input_fits, _input_in_weight_gradient,
+    ),
+    Fault(
+        "weights_for_their_gradient",
+        "What is returned for dW is W.",
+        "Return dW = δᵀ a.",
+        layers, _weights_returned,
+    ),
+    Fault(
+        "bias_gradient_of_layer_above",
+        "db is formed with the next layer's δ.",
+        "db of a layer sums that layer's δ.",
+        _bias_above_fits, _bias_from_layer_above,
+    ),
+    Fault(
+        "nothing_propagated",
+        "Nothing is propagated below the last layer: all gradients there are zero.",
+        "δ of a hidden layer is (δ W) ⊙ f'(z), with the δ of the layer after it.",
+        deep(whole), _nothing_propagated,
+    ),
+    Fault(
+        "bias_not_added",
+        "The forward pass leaves b out.",
+        "z = a Wᵀ + b.",
+        biased, _without_bias,
     ),
 )  # fmt: skip
