@@ -47,7 +47,7 @@ class Diagnosis:
 @dataclass(frozen=True)
 class CaseResult:
     """The verdict on one case, its rows, what is wrong where it is FAIL, and the seconds the answer took. `traits` are
-    what the case has that others have not, `kills` the faults, and the layers they are at, that it tells from the truth.
+    what the case has that others have not, `kills` the faults, with their layers, that it tells from the truth.
     """
 
     case: str

@@ -111,7 +111,7 @@ class Search:
         )
 
     def _matching(self, hypotheses: Iterable[Hypothesis], tried: int) -> list[Causes]:
-        """Those that explain the answer, and not by accident, out of so many that are tried. Gradients of zero alone are
+        """Those that explain the answer, and not by accident, out of so many that are tried. Gradients of zero are only
         explained by what makes them zero whatever the data are.
         """
         found: list[Causes] = []
