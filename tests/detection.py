@@ -30,6 +30,7 @@ from summation import Array, Product
 
 from refimpl.faults.catalogue import FAULTS
 from refimpl.faults.mistaken import WHOLE, Mistaken
+from refimpl.faults.plants import times
 from refimpl.formats.markdown import table
 from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL, PASS, UNDETERMINED, WORST_CASE
@@ -145,6 +146,12 @@ def one_element(size: float) -> Bug:
         return wrong
 
     return altered(f"largest element × (1 + {power(size)})", change)
+
+
+def over_one_less(m: Mistaken) -> None:
+    """Loss and gradients, where they are means over several samples."""
+    if m.spec.reduction == "mean" and m.n > 1:
+        times("∂C/∂s", "loss", by=lambda m: m.n / (m.n - 1))(m, WHOLE, None)
 
 
 def without_last_sample(m: Mistaken) -> None:
@@ -263,7 +270,7 @@ def bugs(dtype: str) -> list[Bug]:
         *(one_element(size) for size in ERRORS[dtype]),
         Bug("last sample missing in one bias's gradient", last_sample_missing_in_a_bias),
         planted("last sample missing in everything", without_last_sample),
-        of_catalogue("divided by N − 1 for N", "averaged_over_n_minus_1"),
+        planted("divided by N − 1 for N", over_one_less),
         *(of_catalogue(f"L2 of {power(size)} added", "regulariser_added", size) for size in REGULARISERS[dtype]),
         *(planted(f"log(p + {power(size)}) for log p", added_in_the_logarithm(size)) for size in EPSILONS[dtype]),
         Bug("labels smoothed by 1e-4", partial(smoothed, epsilon=1e-4)),

@@ -14,45 +14,11 @@ from refimpl.network.documents import Function
 from refimpl.network.spec import LayerSpec, NetworkSpec
 
 
-def cost_gradient(change: Callable[[Any, Mistaken], Any]) -> Plant:
-    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
-        m.change(m.spec.depth, "cost_gradient", lambda right: lambda d, reduction: change(right(d, reduction), m))
-
-    return plant
-
-
-def gradients(factor: Callable[[Mistaken], float]) -> Plant:
-    """The layer's dW and db times a number; for the whole network, of every layer."""
-
-    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
-        for number in [layer] if layer else range(1, m.spec.depth + 1):
-            for name in ("weight_gradient", "bias_gradient"):
-                m.change(number, name, lambda right: lambda *operands: right(*operands) * factor(m))
-
-    return plant
-
-
 def bias_gradient(change: Callable[[Any, Any], Any]) -> Plant:
     """db changed: `change(db, delta)`."""
 
     def plant(m: Mistaken, layer: int, parameter: Any) -> None:
         m.change(layer, "bias_gradient", lambda right: lambda delta: change(right(delta), delta))
-
-    return plant
-
-
-def weight_gradient(change: Callable[[Any, Any], Any]) -> Plant:
-    """dW changed: `change(dW, delta)`."""
-
-    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
-        m.change(layer, "weight_gradient", lambda right: lambda delta, a: change(right(delta, a), delta))
-
-    return plant
-
-
-def loss(factor: Callable[[Mistaken], float]) -> Plant:
-    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
-        m.change(m.spec.depth, "cost", lambda right: lambda losses, reduction: right(losses, reduction) * factor(m))
 
     return plant
 
@@ -81,18 +47,23 @@ def with_layer(m: Mistaken, layer: int, activation: str | Function) -> None:
     m.spec = NetworkSpec(m.spec.input_shape, layers, m.spec.loss, m.spec.reduction, m.spec.name)
 
 
-def times(*places: str) -> Plant:
-    """The parameter as a factor on what is named: the gradients of "W" or of "b" of the layer or of all, the error
-    signal "delta" from the layer down or "every delta", the "loss", or "both" loss and gradients.
+def times(*places: str, by: Callable[[Mistaken], float] | None = None) -> Plant:
+    """A number, the parameter or what `by` makes of the network, as a factor on what is named: the gradients of "W" or
+    of "b" of the layer or of all, the error signal "delta" from the layer down or "every delta", "∂C/∂s", the "loss",
+    or "both" loss and gradients.
     """
 
     def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        factor = by(m) if by else parameter
+
         def scaled(number: int, equation: str) -> None:
-            m.change(number, equation, lambda right: lambda *operands: right(*operands) * parameter)
+            m.change(number, equation, lambda right: lambda *operands: right(*operands) * factor)
 
         for place in places:
             if place in ("loss", "both"):
                 scaled(m.spec.depth, "cost")
+            if place == "∂C/∂s":
+                scaled(m.spec.depth, "cost_gradient")
             for number in [layer] if layer else range(1, m.spec.depth + 1):
                 if place in ("W", "both"):
                     scaled(number, "weight_gradient")

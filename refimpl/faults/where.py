@@ -89,6 +89,16 @@ def earlier_fits(spec: NetworkSpec, n: int) -> Sequence[int]:
     return [number for number in leading_back(spec, n) if spec.sizes[number - 1] == spec.sizes[number - 2]]
 
 
+def outputs_averaged(spec: NetworkSpec, n: int) -> Sequence[int]:
+    """Where the loss is a mean over several outputs."""
+    return (WHOLE,) if spec.n_out > 1 and spec.loss.name == "mean_squared_error" else ()
+
+
+def outputs_summed(spec: NetworkSpec, n: int) -> Sequence[int]:
+    """Where it is a sum over them."""
+    return (WHOLE,) if spec.n_out > 1 and spec.loss.name != "mean_squared_error" else ()
+
+
 def last_layer(condition: Callable[[NetworkSpec], bool]) -> Where:
     return lambda spec, n: (spec.depth,) if condition(spec) else ()
 

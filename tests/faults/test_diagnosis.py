@@ -308,7 +308,7 @@ def test_three_mistakes_are_named_together_where_each_is_suspected() -> None:
     assert not unrelated.known
 
 
-@pytest.mark.parametrize(("form", "fault"), [(".6f", "printed_with_six_decimals"), (".6g", "printed_with_six_digits")])
+@pytest.mark.parametrize(("form", "fault"), [(".6f", "rounded_to_decimals 6"), (".6g", "rounded_to_digits 6")])
 def test_printed_numbers_are_known_by_their_digits(p: Problem, form: str, fault: str) -> None:
     def printed(values: Any) -> np.ndarray:
         return np.vectorize(lambda value: float(format(value, form)))(values)
@@ -317,11 +317,9 @@ def test_printed_numbers_are_known_by_their_digits(p: Problem, form: str, fault:
     scaled = {name: 37.0 * grad for name, grad in grads.items()}  # so that digits and decimals differ
     answer = (float(printed(loss)), {name: printed(grad) for name, grad in grads.items()})
     (found,) = diagnosed(judge(p), answer)
-    assert fault in [causes[0].fault.name for causes in found.explanations]
+    assert fault in [causes[0].labels[0] for causes in found.explanations]
     (wrong,) = diagnosed(judge(p), (None, {name: printed(grad) for name, grad in scaled.items()}))
     assert not wrong.known
-    finer = {name: np.round(grad, 9) for name, grad in grads.items()}
-    assert not any(found.known for found in diagnosed(judge(p), (None, finer)))
 
 
 @pytest.mark.parametrize("scale", [1e-155, 1e-160, 1e-163])

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from refimpl.faults.catalogue import averaging, losses, numbers, outputs, samples, slopes, wiring
-from refimpl.faults.mistaken import (
-    Fault,
-)
+from refimpl.faults.catalogue import averaging, numbers, outputs, samples, slopes, wiring
+from refimpl.faults.mistaken import Fault
 from refimpl.network.spec import NetworkSpec
 
-FAMILIES = (averaging, wiring, slopes, outputs, samples, numbers, losses)
+FAMILIES = (averaging, wiring, slopes, outputs, samples, numbers)
 # in the order in which equal explanations are named
 FAULTS: Mapping[str, Fault] = {fault.name: fault for family in FAMILIES for fault in family.FAULTS}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,44 +18,6 @@ from refimpl.faults.where import (
     whole,
     whole_and_layers,
 )
-from refimpl.network.arithmetic import Arithmetic
-from refimpl.truth.graph import Node, cast
-
-
-def _printed(form: str, absolute: float = 0.0, relative: float = 0.0) -> Plant:
-    """Every number that is returned, as text and back, which moves it by so much at most."""
-    decimals = Arithmetic(form, relative, 0.0, 2 * absolute, math.inf)
-
-    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
-        def as_text(right: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda *operands: read_back(right(*operands))
-
-        def read_back(values: Any) -> Any:
-            return cast(values, decimals) if isinstance(values, Node) else _as_printed(values, form)
-
-        for number in layers(m.spec, m.n):
-            for name in ("weight_gradient", "bias_gradient"):
-                m.change(number, name, as_text)
-        m.change(m.spec.depth, "cost", as_text)
-
-    return plant
-
-
-def _as_printed(values: Any, form: str) -> Array:
-    array = np.asarray(values)
-    texts = [format(value, form) for value in array.ravel().tolist()]
-    return np.array([float(text) for text in texts], dtype=array.dtype).reshape(array.shape)
-
-
-def _is_printed(form: str) -> Callable[[Array], bool]:
-    """Whether all numbers are what printing makes of them, and enough of them are no others' too."""
-
-    def trace(values: Array) -> bool:
-        # what has few bits has few digits, whoever computed it
-        telling = [value for value in values.tolist() if not are_short(np.array([value]))]
-        return len(telling) > 1 and bool((_as_printed(values, form) == values).all())
-
-    return trace
 
 
 def _difference_quotients(one_sided: bool) -> Plant:
@@ -108,18 +69,6 @@ FAULTS = (
         "The answer is float64, but it was computed in float32 or rounded to it.",
         "Cast the parameters and the data to float64 before computing, and the result to nothing else.",
         whole_and_layers, _in_float32, evidence=_is_float32, dtype="float64",
-    ),
-    Fault(
-        "printed_with_six_decimals",
-        "The numbers are right, but rounded to six decimals, as %f prints them.",
-        "Print every digit: %.17g, or the hexadecimal %a.",
-        whole, _printed(".6f", absolute=0.5e-6), evidence=_is_printed(".6f"), dtype="float64",
-    ),
-    Fault(
-        "printed_with_six_digits",
-        "The numbers are right, but rounded to six digits, as %g and C++'s streams print them.",
-        "Print every digit: %.17g, or std::setprecision(17).",
-        whole, _printed(".6g", relative=0.5e-5), evidence=_is_printed(".6g"), dtype="float64",
     ),
     Fault(
         "finite_differences",

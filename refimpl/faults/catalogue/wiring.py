@@ -15,6 +15,7 @@ from refimpl.faults.plants import (
     noting,
 )
 from refimpl.faults.where import (
+    batch,
     biased,
     deep,
     earlier_fits,
@@ -48,15 +49,7 @@ def _propagate_untransposed(m: Mistaken, layer: int, parameter: Any) -> None:
 
 def _bias_from_row_sums(m: Mistaken, layer: int, parameter: Any) -> None:
     seen: list[Any] = []
-
-    def remembering(right: Callable[..., Any]) -> Callable[..., Any]:
-        def weight_gradient(delta: Any, a: Any) -> Any:
-            seen[:] = [right(delta, a)]
-            return seen[0]
-
-        return weight_gradient
-
-    m.change(layer, "weight_gradient", remembering)
+    m.change(layer, "weight_gradient", noting(seen, lambda dW, delta, a: dW))
     m.change(layer, "bias_gradient", lambda right: lambda delta: seen[0].sum(axis=1))
 
 
@@ -75,16 +68,7 @@ def _earlier_in_weight_gradient(m: Mistaken, layer: int, parameter: Any) -> None
 def _recall(m: Mistaken, layer: int, other: int, equation: str, choose: Callable[[Any, Any], Any]) -> None:
     """dW of a layer from something that the forward pass met at another: `choose(result, first operand)` there."""
     seen: list[Any] = []
-
-    def remembering(right: Callable[..., Any]) -> Callable[..., Any]:
-        def forward(*operands: Any) -> Any:
-            result = right(*operands)
-            seen[:] = [choose(result, operands[0])]
-            return result
-
-        return forward
-
-    m.change(other, equation, remembering)
+    m.change(other, equation, noting(seen, lambda result, *operands: choose(result, operands[0])))
     m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(delta, seen[0]))
 
 
@@ -95,20 +79,25 @@ def _updated_first(m: Mistaken, layer: int, parameter: Any) -> None:
 
 def _update_first(m: Mistaken, layer: int, rate: Any) -> None:
     seen: list[Any] = []
-
-    def remembering(right: Callable[..., Any]) -> Callable[..., Any]:
-        def weight_gradient(delta: Any, a: Any) -> Any:
-            seen[:] = [right(delta, a)]
-            return seen[0]
-
-        return weight_gradient
-
-    m.change(layer, "weight_gradient", remembering)
+    m.change(layer, "weight_gradient", noting(seen, lambda dW, delta, a: dW))
     m.change(
         layer,
         "hidden_error",
         lambda right: lambda W, delta, z, a, vjp: right(W - seen[0] * rate, delta, z, a, vjp),
     )
+
+
+def _updated_first_per_sample(m: Mistaken, layer: int, parameter: Any) -> None:
+    def step(right: Callable[..., Any]) -> Callable[..., Any]:
+        def hidden_error(W: Any, delta: Any, z: Any, a: Any, vjp: Any) -> Any:
+            # δ (W − η δᵀ a) of each sample alone
+            moved = (delta * delta).sum(axis=1, keepdims=True) * parameter
+            return right(W, delta, z, a, lambda z, a, d: vjp(z, a, d - a * moved))
+
+        return hidden_error
+
+    for number in [layer] if layer else leading_back(m.spec, m.n):
+        m.change(number, "hidden_error", step)
 
 
 def _regularised(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -118,15 +107,7 @@ def _regularised(m: Mistaken, layer: int, parameter: Any) -> None:
 
 def _regularise(m: Mistaken, layer: int, strength: Any) -> None:
     seen: list[Any] = []
-
-    def remembering(right: Callable[..., Any]) -> Callable[..., Any]:
-        def weighted_input(a: Any, W: Any, b: Any) -> Any:
-            seen[:] = [W]
-            return right(a, W, b)
-
-        return weighted_input
-
-    m.change(layer, "weighted_input", remembering)
+    m.change(layer, "weighted_input", noting(seen, lambda z, a, W, b: W))
     m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(delta, a) + seen[0] * strength)
 
 
@@ -173,6 +154,10 @@ def _nothing_propagated(m: Mistaken, layer: int, parameter: Any) -> None:
 
 def _without_bias(m: Mistaken, layer: int, parameter: Any) -> None:
     m.change(layer, "weighted_input", lambda right: lambda a, W, b: right(a, W, None))
+
+
+def _whole_or_leading_back(spec: NetworkSpec, n: int) -> Sequence[int]:
+    return (WHOLE, *leading_back(spec, n)) if spec.depth > 2 else leading_back(spec, n)
 
 
 def _input_fits(spec: NetworkSpec, n: int) -> Sequence[int]:
@@ -246,8 +231,13 @@ FAULTS = (
         "weight_updated_first",
         "W is updated before the error signal is propagated through it.",
         "Compute every gradient from the same parameters, then update all of them.",
-        lambda spec, n: (WHOLE, *range(2, spec.depth + 1)) if spec.depth > 2 else leading_back(spec, n),
-        _updated_first, parameter="learning rate", example=0.1,
+        _whole_or_leading_back, _updated_first, parameter="learning rate", example=0.1,
+    ),
+    Fault(
+        "weight_updated_first_per_sample",
+        "Every sample updates W before its error signal is propagated through it.",
+        "Compute every gradient from the same parameters, then update all of them.",
+        batch(_whole_or_leading_back), _updated_first_per_sample, parameter="learning rate", example=0.1,
     ),
     Fault(
         "regulariser_added",
