@@ -9,16 +9,28 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+FRAMES = 3  # of a traceback that are told
+OURS = Path(__file__).parents[1]
+LIBRARIES = ("site-packages", "dist-packages", Path(contextlib.__file__).parent.name)  # and Python's own
 FAILURES = (Exception, SystemExit)  # what other people's code may raise and be judged for
 
 
 def described(error: BaseException) -> str:
-    """The kind of an error and the first line of its message."""
-    return f"{type(error).__name__}: {first_line(error)}"
+    """The kind of an error, the first line of its message, and the last lines of its own code on the way there."""
+    own = [
+        f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(part in Path(frame.filename).parts for part in LIBRARIES)
+        and OURS not in Path(frame.filename).parents
+    ]
+    place = f" (at {printable(', '.join(reversed(own[-FRAMES:])))})" if own else ""
+    return f"{type(error).__name__}: {first_line(error)}{place}"
 
 
 def first_line(error: BaseException) -> str:

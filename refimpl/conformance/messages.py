@@ -17,7 +17,9 @@ from pydantic import (
 
 from refimpl.conformance.vectors import ARITHMETIC_NAMES
 from refimpl.formats.arrays import Number, Tensor
+from refimpl.formats.errors import ConformanceError
 from refimpl.formats.validation import Document, Line, Name, OneOf, Whole, sentence
+from refimpl.judge.conventions import AS_REFIMPL, Conventions
 from refimpl.judge.submission import Submission, Unusable
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.documents import NetworkDocument
@@ -45,18 +47,27 @@ class Message(Document):
 
 
 Judged = Annotated[Number | None, WrapValidator(_or_unusable)]
+Arrays = dict[str, Annotated[Tensor, WrapValidator(_or_unusable)]]
 
 
 class Answer(Message):
-    """The loss, which may be left out, and the gradients of a case."""
+    """The loss, which may be left out, and the gradients of a case; or, where a learning rate is declared, the
+    parameters after a step.
+    """
 
     loss: Judged = None
-    gradients: dict[str, Annotated[Tensor, WrapValidator(_or_unusable)]]
+    gradients: Arrays | None = None
+    parameters: Arrays | None = None
 
-    def submission(self, dtype: str) -> Submission:
-        """To be judged, in a dtype."""
+    def submission(self, dtype: str, conventions: Conventions = AS_REFIMPL) -> Submission:
+        """To be judged, in a dtype. Raises ConformanceError where it has other arrays than were declared."""
+        arrays, key = (
+            (self.gradients, "gradients") if conventions.learning_rate is None else (self.parameters, "parameters")
+        )
+        if arrays is None:
+            raise ConformanceError(f"the answer has no {key}; give a tensor for each parameter")
         loss = self.loss if self.loss is None or isinstance(self.loss, Unusable) else np.array(self.loss)
-        return Submission(loss, {name: _array(tensor, dtype) for name, tensor in self.gradients.items()})
+        return Submission(loss, {name: _array(tensor, dtype) for name, tensor in arrays.items()})
 
 
 def _array(tensor: Tensor | Unusable, dtype: str) -> Array | Unusable:
@@ -86,6 +97,7 @@ class Hello(Message):
     losses: list[Annotated[str, OneOf(tuple(LOSSES))]] | None = None
     reductions: list[Annotated[str, OneOf(REDUCTIONS)]] | None = None
     arithmetic: ArithmeticName | None = None
+    conventions: Conventions = AS_REFIMPL
 
 
 class Evaluate(Document):
@@ -105,7 +117,6 @@ class ProgramAnswer(Answer):
 
     type: Literal["answer"]
     id: Whole
-    loss: Judged
 
 
 class Unsupported(Message):
@@ -139,13 +150,13 @@ class AnswersHead(Message):
     format: Literal["refimpl.answers/1"]
     name: Line = ""
     dtype: Dtype | None = None
+    conventions: Conventions = AS_REFIMPL
 
 
 class CaseAnswer(Answer):
     """A line of a file of answers."""
 
     case: str
-    loss: Judged
 
 
 class CaseUnsupported(Message):

@@ -39,7 +39,8 @@ class Observed:
         self.y = batch.targets(self.spec.n_out)
         self.numbers = {**batch.params, "x": batch.x}
         self.n = len(self.x)
-        self.bounds = judge.tolerance(arithmetic)
+        self.slack = given.slack
+        self.bounds = judge.tolerance(arithmetic).plus(given.slack)
         self.tight = {  # the smaller of both bounds
             name: np.minimum(bound, self.bounds.statistical[name]) for name, bound in self.bounds.worst_case.items()
         }

@@ -193,7 +193,7 @@ class Search:
                     return None
         except ValueError:  # shapes that do not fit: this code would not have run
             return None
-        grads = {name: computed[source] for name, source in planted.names.items()}
+        grads = {name: self._recovered(name, computed[source]) for name, source in planted.names.items()}
         if parameter is not None:
             value = float(parameter.mid)
             causes = tuple(replace(cause, parameter=value) if cause.fault.parameter else cause for cause in causes)
@@ -250,7 +250,12 @@ class Search:
         if answer.shape != grad.shape:
             return False
         lost = np.isinf(grad.err) & (not self.case.finite)
-        return bool(((np.abs(answer - grad.mid) <= grad.err) | lost).all())
+        return bool(((np.abs(answer - grad.mid) <= self._recovered(name, grad).err) | lost).all())
+
+    def _recovered(self, name: str, grad: Bounded) -> Bounded:
+        """A prediction beside a gradient that was recovered from something else."""
+        slack = self.case.slack.get(name)
+        return grad if slack is None or slack.shape != grad.shape else Bounded(grad.mid, grad.err + slack)
 
     def _decisive(self, name: str, grad: Bounded) -> bool:
         """Whether the fault's tolerance is small beside the miss that it explains."""

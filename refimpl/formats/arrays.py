@@ -16,9 +16,23 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from refimpl.formats.validation import Document, Listed, Whole
 
 NAMED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def _as_float(value: Any) -> Any:
+    """The named numbers, and integers of any size, as JavaScript writes 3.5e20."""
+    if isinstance(value, str):
+        return NAMED.get(value, value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.copysign(math.inf, value)
+    return value
+
+
 Number = Annotated[
     float,
-    BeforeValidator(lambda value: NAMED.get(value, value) if isinstance(value, str) else value),
+    BeforeValidator(_as_float),
     Field(strict=True),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(NAMED)}]}),
 ]

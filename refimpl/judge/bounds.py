@@ -59,6 +59,15 @@ class Tolerance:
             change(self.saturated),
         )  # fmt: skip
 
+    def plus(self, slack: Mapping[str, Real]) -> Tolerance:
+        """With so much more by name."""
+        if not slack:
+            return self
+        return replace(
+            self.mapped(lambda bounds: {name: bound + slack.get(name, 0.0) for name, bound in bounds.items()}),
+            saturated=self.saturated,
+        )
+
     def at(self, key: str, index: tuple[int, ...]) -> Tolerance:
         """Of one element, as arrays of shape (1,)."""
         return self.mapped(lambda bounds: {key: np.atleast_1d(bounds[key][index])} if key in bounds else {})

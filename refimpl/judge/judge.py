@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from refimpl.backend.protocols import Backend, InputGradientBackend, Intermediat
 from refimpl.backend.untrusted import FAILURES, contained, described, printable
 from refimpl.formats.errors import BackendError
 from refimpl.judge.bounds import BOTH, Tolerance
+from refimpl.judge.conventions import declared_conventions
 from refimpl.judge.report import STATISTICAL, Row
 from refimpl.judge.submission import Submission, Unusable
 from refimpl.judge.tolerance import tolerance
@@ -34,6 +36,7 @@ from refimpl.truth.certification import Certificate, certify_batch, certify_in_f
 
 LARGE = 2**26  # products in the forward pass, ten times those of 784-128-64-10 on 64 samples
 SHARE = 0.01  # of a tolerance: what a certificate may be off
+WITHOUT_LOSS = 'where there is none, declare conventions {"loss": false}'
 UNKNOWN = 10  # keys that are not the network's, of which each has a row
 
 Array = NDArray[Any]
@@ -114,14 +117,16 @@ class Judge:
         """`rows`, and the answer that they are about."""
         name, dtype = backend.name, self.batch.dtype
         try:
-            arithmetic = declared_arithmetic(backend, dtype, device)
+            arithmetic, conventions = declared_arithmetic(backend, dtype, device), declared_conventions(backend)
         except BackendError as error:
             return Judgement([refused(name, "loss", str(error))], None, ARITHMETICS[dtype])
         wants_x = inputs and isinstance(backend, InputGradientBackend)
         try:
+            params, x, y = self.batch.copies(self.spec)
             with contained():
                 run = gradient_function(backend, self.spec, dtype, device, wants_x)
-                submission = Submission.of(run(*self.batch.copies(self.spec)))
+                submission = Submission.of(run(*conventions.given(params, x, y)))
+            submission = conventions.returned(submission, self.batch.params)
         except FAILURES as error:
             return Judgement([refused(name, "loss", f"raised {described(error)}")], None, arithmetic)
         rows = self.judge_answer(name, submission, arithmetic, inputs=wants_x)
@@ -152,7 +157,8 @@ class Judge:
         if isinstance(given, Unusable):
             return [refused(name, "loss", given.reason)]
         truth = {key: ball for key, ball in self.truth.grads.items() if inputs or key != "x"}
-        return [self._judge_loss(name, given.loss, arithmetic), *self._judge_arrays(name, given, truth, arithmetic)]
+        loss = [self._judge_loss(name, given.loss, arithmetic)] if given.with_loss else []
+        return [*loss, *self._judge_arrays(name, given, truth, arithmetic)]
 
     def judge_element(self, name: str, key: str, value: float, index: tuple[int, ...]) -> Row:
         """The verdict on one element, at `index` (from 0), of a gradient or of z, a or delta, in IEEE arithmetic."""
@@ -166,7 +172,7 @@ class Judge:
 
     def _judge_loss(self, name: str, loss: Array | Unusable | None, arithmetic: Arithmetic) -> Row:
         if loss is None or isinstance(loss, Unusable):
-            return refused(name, "loss", "is None, not a real number" if loss is None else loss.reason)
+            return refused(name, "loss", f"is None, not a real number; {WITHOUT_LOSS}" if loss is None else loss.reason)
         if loss.shape != ():
             return refused(name, "loss", f"has shape {loss.shape}; it must be a single number")
         with np.errstate(over="ignore"):  # of a longer dtype
@@ -182,7 +188,7 @@ class Judge:
             if isinstance(array, str):
                 rows.append(refused(name, key, array, size=balls.mid.size))
             else:
-                rows.append(self._judge_array(name, key, array, balls, arithmetic))
+                rows.append(self._judge_array(name, key, array, balls, arithmetic, slack=submission.slack))
         unknown = [key for key in submission.gradients if key not in truth]
         rows += [refused(name, printable(key[:60]), "is not a quantity of this network") for key in unknown[:UNKNOWN]]
         if len(unknown) > UNKNOWN:
@@ -199,11 +205,12 @@ class Judge:
         arithmetic: Arithmetic,
         largest: float | None = None,
         part: Callable[[Tolerance], Tolerance] = lambda bounds: bounds,
+        slack: Mapping[str, Array] = MappingProxyType({}),
     ) -> Row:
         largest = self._largest(truth, key) if largest is None else largest
 
         def verdict(repeated: bool) -> Row:
-            bounds = part(self.tolerance(arithmetic, inputs=key == "x", repeated=repeated))
+            bounds = part(self.tolerance(arithmetic, inputs=key == "x", repeated=repeated)).plus(slack)
             return judged(name, key, values, truth, bounds, self.batch.dtype, largest)
 
         row = verdict(repeated=False)

@@ -5,7 +5,9 @@ What cannot be used as an array, or as a whole, is `Unusable`, with the reason.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,10 +28,14 @@ class Unusable:
 
 
 class Submission(NamedTuple):
-    """What can be judged. A `loss` of None is none that is to be judged."""
+    """What can be judged. `slack`: by name, how far a gradient may be off for being recovered from something else.
+    Where it is not `with_loss`, there is none to be judged.
+    """
 
     loss: Array | Unusable | None
     gradients: dict[str, Array | Unusable]
+    slack: Mapping[str, Array] = MappingProxyType({})
+    with_loss: bool = True
 
     @classmethod
     def of(cls, answer: Any) -> Submission | Unusable:

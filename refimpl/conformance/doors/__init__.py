@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from refimpl.conformance.vectors import Asked
+from refimpl.judge.conventions import Conventions
 from refimpl.judge.submission import Submission, Unusable
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.spec import NetworkSpec
@@ -27,6 +28,11 @@ class Answered:
     failed: str = ""
     skipped: str = ""
     seconds: float = 0.0
+
+
+def declared(conventions: Conventions) -> str:
+    """What a description says of them."""
+    return f"; declared: {conventions}" if str(conventions) else ""
 
 
 class Door(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from refimpl.conformance.doors import Answered
+from refimpl.conformance.doors import Answered, declared
 from refimpl.conformance.doors.program import heard
 from refimpl.conformance.messages import AnswersHead, CaseAnswer, CaseUnsupported
 from refimpl.conformance.vectors import Asked
@@ -41,7 +41,8 @@ class AnswersDoor:
         except ConformanceError as error:
             raise ConformanceError(f"{path}: line 1: {error}") from None
         self.name = head.name or str(path)
-        self.description = f"answers of {self.name}"
+        self.conventions = head.conventions
+        self.description = f"answers of {self.name}{declared(self.conventions)}"
         for number, line in enumerate(rest, start=2):
             try:
                 if line.strip():
@@ -56,7 +57,7 @@ class AnswersDoor:
             raise ConformanceError(f"case {str(case)[:60]!r} is not one of the suite's")
         if case in self.lines:
             raise ConformanceError(f"case {case!r} is answered twice")
-        _read(message, self.dtype)  # it must be an answer
+        self._read(message, self.dtype)  # it must be an answer
         self.lines[case] = line
 
     def arithmetic(self, dtype: str) -> Arithmetic:
@@ -71,15 +72,19 @@ class AnswersDoor:
         """What the file holds for a case."""
         if case.id not in self.lines:
             return Answered(failed="is not answered in the file")
-        return _read(heard(self.lines[case.id], "a line of answers"), dtype)
+        answered = self._read(heard(self.lines[case.id], "a line of answers"), dtype)
+        lacking = self.conventions.lacks(case.spec) or self.conventions.declines(case.spec, case.y)
+        if lacking or answered.answer is None:
+            return Answered(skipped=lacking or answered.skipped)
+        return Answered(self.conventions.returned(answered.answer, case.data(dtype)[0]))
 
     def close(self) -> None:
         """Nothing is held."""
 
-
-def _read(message: dict[str, Any], dtype: str) -> Answered:
-    """A line of answers. Raises ConformanceError."""
-    if "unsupported" in message:
-        skipped = checked(CaseUnsupported, message, ConformanceError, "it").unsupported
-        return Answered(skipped=skipped or "no reason given")
-    return Answered(checked(CaseAnswer, message, ConformanceError, "it").submission(dtype))
+    def _read(self, message: dict[str, Any], dtype: str) -> Answered:
+        """A line of answers. Raises ConformanceError."""
+        if "unsupported" in message:
+            skipped = checked(CaseUnsupported, message, ConformanceError, "it").unsupported
+            return Answered(skipped=skipped or "no reason given")
+        answer = checked(CaseAnswer, message, ConformanceError, "it")
+        return Answered(answer.submission(dtype, self.conventions))

@@ -22,8 +22,9 @@ from refimpl.backend.gradients import declared_arithmetic
 from refimpl.backend.protocols import Backend
 from refimpl.backend.untrusted import FAILURES, contained, described, first_line
 from refimpl.conformance import vectors
-from refimpl.conformance.doors import Answered
+from refimpl.conformance.doors import Answered, declared
 from refimpl.conformance.vectors import Asked, Case, Suite
+from refimpl.judge.conventions import declared_conventions
 from refimpl.judge.submission import Submission
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.spec import NetworkSpec
@@ -36,9 +37,12 @@ class BackendDoor:
     """A Python backend."""
 
     def __init__(self, backend: Backend, device: str = "cpu") -> None:
+        """Raises BackendError where what it declares is none of the conventions."""
         self.backend, self.device = backend, device
         self.name = backend.name
+        self.conventions = declared_conventions(backend)
         self.description = f"backend {backend.name} ({type(backend).__module__.partition('.')[0]}) on {device}"
+        self.description += declared(self.conventions)
 
     def arithmetic(self, dtype: str) -> Arithmetic:
         """IEEE's of the dtype, or what the backend declares. Raises BackendError where that is none."""
@@ -47,7 +51,7 @@ class BackendDoor:
     def lacks(self, spec: NetworkSpec, dtype: str) -> str:
         """Why `supports` is not True."""
         supported = backends.supported(self.backend, spec, dtype, self.device)
-        return "" if supported is True else str(supported)
+        return self.conventions.lacks(spec) if supported is True else str(supported)
 
     def answer(self, case: Asked, dtype: str) -> Answered:
         """What the backend returns; what it raises is a failure, but for NotImplementedError with a reason."""
@@ -56,13 +60,14 @@ class BackendDoor:
         return replace(answered, seconds=time.perf_counter() - started)
 
     def _answer(self, case: Asked, dtype: str) -> Answered:
-        lacking = self.lacks(case.spec, dtype)
+        lacking = self.lacks(case.spec, dtype) or self.conventions.declines(case.spec, case.y)
         if lacking:
             return Answered(skipped=lacking)
         try:
             with contained():
                 run = self.backend.gradient_function(case.spec, dtype=dtype, device=self.device)
-                return Answered(Submission.of(run(*case.data(dtype))))
+                answer = Submission.of(run(*self.conventions.given(*case.data(dtype))))
+            return Answered(self.conventions.returned(answer, case.data(dtype)[0]))
         except FAILURES as error:
             if isinstance(error, NotImplementedError) and error.args:
                 return Answered(skipped=first_line(error))

@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 
-from refimpl.conformance.doors import Answered
+from refimpl.conformance.doors import Answered, declared
 from refimpl.conformance.messages import (
     Answer,
     Error,
@@ -46,6 +46,7 @@ from refimpl.formats.errors import ConformanceError
 from refimpl.formats.files import why
 from refimpl.formats.strict_json import parse
 from refimpl.formats.validation import checked
+from refimpl.judge.conventions import AS_REFIMPL, Conventions
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.network.spec import NetworkSpec
 
@@ -65,9 +66,9 @@ def say(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
-def evaluate(number: int, case: Asked, dtype: str) -> bytes:
+def evaluate(number: int, case: Asked, dtype: str, conventions: Conventions = AS_REFIMPL) -> bytes:
     """The request for a case's loss and gradients."""
-    params, x, y = case.data(dtype)
+    params, x, y = conventions.given(*case.data(dtype))
     parameters = {name: tensor(array) for name, array in params.items()}
     data = {"parameters": parameters, "x": tensor(x), "y": tensor(y)}
     return say({"type": "evaluate", "id": number, "case": case.id, "network": case.spec.to_dict(), **data})
@@ -176,7 +177,9 @@ class ProgramDoor:
         self.program: Program | None = None
         self.hello = self._start(time.monotonic() + seconds)
         self.name = self.hello.name
+        self.conventions = self.hello.conventions
         self.description = f"{self.hello.name} {self.hello.version}".strip() + f" ({' '.join(command)})"
+        self.description += declared(self.conventions)
 
     def arithmetic(self, dtype: str) -> Arithmetic:
         """IEEE's of the dtype, or what the hello declares."""
@@ -184,11 +187,11 @@ class ProgramDoor:
 
     def lacks(self, spec: NetworkSpec, dtype: str) -> str:
         """What the hello does not list."""
-        return lacking(self.hello, spec, dtype)
+        return lacking(self.hello, spec, dtype) or self.conventions.lacks(spec)
 
     def answer(self, case: Asked, dtype: str) -> Answered:
         """What the program answers; whatever else it does is a failure, and it is started anew."""
-        missing = self.lacks(case.spec, dtype)
+        missing = self.lacks(case.spec, dtype) or self.conventions.declines(case.spec, case.y)
         if missing:
             return Answered(skipped=missing)
         if self.wasted >= MAX_STARTS:
@@ -196,15 +199,16 @@ class ProgramDoor:
         started = time.monotonic()
         try:
             reply = self._ask(case, dtype, started + self.seconds)
+            answer = reply.submission(dtype, self.conventions) if isinstance(reply, Answer) else None
         except (ProgramError, ConformanceError) as error:
             self._discard()
             self.wasted += 1
             return Answered(failed=str(error), seconds=time.monotonic() - started)
         self.wasted = 0
         seconds = time.monotonic() - started
+        if answer is not None:
+            return Answered(self.conventions.returned(answer, case.data(dtype)[0]), seconds=seconds)
         match reply:
-            case Answer():
-                return Answered(reply.submission(dtype), seconds=seconds)
             case Unsupported():
                 return Answered(skipped=repr(reply.reason[:200])[1:-1], seconds=seconds)
             case _:
@@ -216,7 +220,7 @@ class ProgramDoor:
             self._start(deadline)
         assert self.program is not None
         self.asked += 1
-        line = self.program.ask(evaluate(self.asked, case, dtype), deadline)
+        line = self.program.ask(evaluate(self.asked, case, dtype, self.conventions), deadline)
         try:
             message = heard(line, "the answer")
             kind = str(message.get("type")) if isinstance(message, dict) else "none"
