@@ -234,6 +234,7 @@ def _wrong_answers(cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
             [[cause.fault.name, cause.layer] for cause in explanation]
             for finding in findings[:1]
             for explanation in finding.explanations
+            if all(cause.fault.name in FAULTS for cause in explanation)
         ]
         if [[fault.name, layer]] not in explanations:
             raise ConformanceError(f"{fault.name} at layer {layer} of case {case.id!r} is not diagnosed")
