@@ -4,7 +4,7 @@ and limits.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,9 @@ from pydantic import (
 from refimpl.conformance.vectors import ARITHMETIC_NAMES
 from refimpl.formats.arrays import Number, Tensor
 from refimpl.formats.errors import ConformanceError
-from refimpl.formats.validation import Document, Line, Name, OneOf, Whole, sentence
+from refimpl.formats.validation import Document, Flag, Line, Name, OneOf, Whole, sentence
 from refimpl.judge.conventions import AS_REFIMPL, Conventions
+from refimpl.judge.judge import WITHOUT_LOSS
 from refimpl.judge.submission import Submission, Unusable
 from refimpl.network.arithmetic import ARITHMETICS
 from refimpl.network.documents import NetworkDocument
@@ -55,6 +56,7 @@ class Answer(Message):
     parameters after a step.
     """
 
+    needs_loss: ClassVar[bool] = False
     loss: Judged = None
     gradients: Arrays | None = None
     parameters: Arrays | None = None
@@ -65,7 +67,9 @@ class Answer(Message):
             (self.gradients, "gradients") if conventions.learning_rate is None else (self.parameters, "parameters")
         )
         if arrays is None:
-            raise ConformanceError(f"the answer has no {key}; give a tensor for each parameter")
+            raise ConformanceError(f"the answer lacks the key {key!r}; give a tensor for each parameter")
+        if self.needs_loss and conventions.loss and "loss" not in self.model_fields_set:
+            raise ConformanceError(f"the answer lacks the key 'loss'; {WITHOUT_LOSS}")
         loss = self.loss if self.loss is None or isinstance(self.loss, Unusable) else np.array(self.loss)
         return Submission(loss, {name: _array(tensor, dtype) for name, tensor in arrays.items()})
 
@@ -115,6 +119,7 @@ class Evaluate(Document):
 class ProgramAnswer(Answer):
     """program → refimpl."""
 
+    needs_loss = True
     type: Literal["answer"]
     id: Whole
 
@@ -145,17 +150,19 @@ ProcessMessage = Greeting | Hello | Evaluate | ProgramAnswer | Unsupported | Err
 
 
 class AnswersHead(Message):
-    """The first line of a file of answers."""
+    """The first line of a file of answers. `partial`: what it does not answer is not what it is for."""
 
     format: Literal["refimpl.answers/1"]
     name: Line = ""
     dtype: Dtype | None = None
+    partial: Flag = False
     conventions: Conventions = AS_REFIMPL
 
 
 class CaseAnswer(Answer):
     """A line of a file of answers."""
 
+    needs_loss = True
     case: str
 
 

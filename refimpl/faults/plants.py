@@ -23,13 +23,30 @@ def bias_gradient(change: Callable[[Any, Any], Any]) -> Plant:
     return plant
 
 
-def noting(seen: list[Any], of: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+class Noted:
+    """What was made where an equation was run."""
+
+    made: Any = None
+
+    @property
+    def value(self) -> Any:
+        """It. Raises ValueError where that has not been run: this code would not either."""
+        if self.made is None:
+            raise ValueError("used before it is made")
+        return self.made
+
+    @value.setter
+    def value(self, made: Any) -> None:
+        self.made = made
+
+
+def noting(seen: Noted, of: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """An equation as it is, which notes `of(result, *operands)` when it is run."""
 
     def make(right: Callable[..., Any]) -> Callable[..., Any]:
         def equation(*operands: Any) -> Any:
             result = right(*operands)
-            seen[:] = [of(result, *operands)]
+            seen.value = of(result, *operands)
             return result
 
         return equation

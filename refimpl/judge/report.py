@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from refimpl.formats.strict_json import finite
+from refimpl.network.indistinct import indistinct
 from refimpl.network.spec import NetworkSpec
 
 PASS, FAIL, UNDETERMINED = "PASS", "FAIL", "UNDETERMINED"
@@ -150,6 +151,15 @@ class Report:
         counts = f"{elements - failed - undetermined} PASS, {failed} FAIL, {undetermined} UNDETERMINED"
         return f"{', '.join(ran)}: {counts} of {elements} elements"
 
+    @property
+    def indistinct(self) -> tuple[str, ...]:
+        """What this network and batch cannot tell apart."""
+        return indistinct(self.spec, self.n)
+
+    @property
+    def _cannot_tell(self) -> str:
+        return f"this network and batch cannot tell {'; '.join(self.indistinct)}" if self.indistinct else ""
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able data; numbers that JSON lacks (inf, nan) become None."""
         return {
@@ -161,6 +171,7 @@ class Report:
             "batch": self.n,
             "precision": self.precision,
             "rows": finite([asdict(row) for row in self.rows]),
+            "indistinct": list(self.indistinct),
             "unavailable": dict(self.unavailable),
             "findings": {name: [finding.to_dict() for finding in found] for name, found in self.findings.items()},
         }
@@ -176,6 +187,8 @@ class Report:
             yield Text(f"{name}: not run: {reason}", style="yellow")
         for name, text in self._causes():
             yield Text(f"{name}: {text}", style="bold red")
+        if self._cannot_tell:
+            yield Text(self._cannot_tell, style="dim")
         yield Text(self.summary, style=_outcome_style(self))
 
     def _table(self, headings: Sequence[str]) -> Table:
@@ -206,6 +219,7 @@ class Report:
             f"<p>{html.escape(name)}: not run: {html.escape(reason)}</p>" for name, reason in self.unavailable.items()
         )
         notes += "".join(f"<p>{html.escape(name)}: {html.escape(text)}</p>" for name, text in self._causes())
+        notes += f"<p>{html.escape(self._cannot_tell)}</p>" if self._cannot_tell else ""
         table = f"<caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
         return f"<table>{table}</table>{notes}<p>{html.escape(self.summary)}</p>"
 

@@ -1,6 +1,6 @@
 """A file of answers (`refimpl.answers/1`), in the suite's order or any other: a line
 {"format":"refimpl.answers/1","name":"…","dtype":"float64"} and then a line {"case":"…","loss":…,"gradients":{…}} a
-case, or {"case":"…","unsupported":"the reason"}.
+case, or {"case":"…","unsupported":"the reason"}. With "partial":true in the first line, a case without one is skipped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class AnswersDoor:
         except ConformanceError as error:
             raise ConformanceError(f"{path}: line 1: {error}") from None
         self.name = head.name or str(path)
-        self.conventions = head.conventions
+        self.conventions, self.partial = head.conventions, head.partial
         self.description = f"answers of {self.name}{declared(self.conventions)}"
         for number, line in enumerate(rest, start=2):
             try:
@@ -70,6 +70,8 @@ class AnswersDoor:
 
     def answer(self, case: Asked, dtype: str) -> Answered:
         """What the file holds for a case."""
+        if case.id not in self.lines and self.partial:
+            return Answered(skipped="is not answered in the file")
         if case.id not in self.lines:
             return Answered(failed="is not answered in the file")
         answered = self._read(heard(self.lines[case.id], "a line of answers"), dtype)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from refimpl.faults.mistaken import (
     like,
 )
 from refimpl.faults.plants import (
+    Noted,
     noting,
     vjp,
     with_layer,
@@ -34,14 +35,24 @@ from refimpl.truth.elementwise import AT_ZERO
 from refimpl.truth.graph import Node, apply
 
 DEFAULT_SLOPE = 0.01
+T = TypeVar("T")
+
+
+def _own(m: Mistaken, layer: int, of: Mapping[str, T]) -> T:
+    """That of the layer's activation. Raises ValueError where another fault has put one there that has none."""
+    name = m.spec.layers[layer - 1].activation.name
+    if name not in of:
+        raise ValueError(f"there is none for {name}")
+    return of[name]
 
 
 def _formula_fed_z(m: Mistaken, layer: int, parameter: Any) -> None:
-    wrong: Jacobian = {
+    forms: Mapping[str, Jacobian] = {
         "sigmoid": lambda z, a, d: d * (z * (1.0 - z)),
         "tanh": lambda z, a, d: d * (1.0 - z * z),
         "softmax": lambda z, a, d: z * (d - (z * d).sum(axis=1, keepdims=True)),
-    }[m.spec.layers[layer - 1].activation.name]
+    }
+    wrong = _own(m, layer, forms)
     m.change_vjp(layer, lambda vjp: wrong)
 
 
@@ -60,12 +71,13 @@ def _kink_slope(share: float) -> Plant:
 
     def plant(m: Mistaken, layer: int, parameter: Any) -> None:
         function = m.spec.layers[layer - 1].activation
-        left, right_slope = {
+        slopes = {
             "relu": (0.0, 1.0),
             "leaky_relu": (function.kwargs.get("negative_slope", 0.0), 1.0),
             "elu": (function.kwargs.get("alpha", 0.0), 1.0),
             "selu": (float(SELU_SCALE) * float(SELU_ALPHA), float(SELU_SCALE)),
-        }[function.name]
+        }
+        left, right_slope = _own(m, layer, slopes)
         jump = share * (right_slope - left)
         m.change_vjp(layer, lambda vjp: lambda z, a, d: vjp(z, a, d) + d * like(d, jump * _at_zero(z)))
 
@@ -77,33 +89,34 @@ def _at_zero(z: Any) -> Any:
 
 
 def _left_out_of_weight_gradient(m: Mistaken, layer: int, parameter: Any) -> None:
-    seen: list[Any] = []
+    seen = Noted()
     m.change_vjp(layer, noting(seen, lambda result, z, a, d: d))
-    m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(seen[0], a))
+    m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(seen.value, a))
 
 
 def _of_layer_above(m: Mistaken, layer: int, parameter: Any) -> None:
-    seen: list[Any] = []
+    seen = Noted()
 
     def remembering(vjp: Jacobian) -> Jacobian:
-        seen[:] = [vjp]
+        seen.value = vjp
         return vjp
 
     m.change_vjp(layer + 1, remembering)
-    m.change_vjp(layer, lambda vjp: lambda z, a, d: seen[0](z, a, d))
+    m.change_vjp(layer, lambda vjp: lambda z, a, d: seen.value(z, a, d))
 
 
 def _at_layer_above(m: Mistaken, layer: int, parameter: Any) -> None:
-    seen: list[Any] = []
+    seen = Noted()
     m.change_vjp(layer + 1, noting(seen, lambda result, z, a, d: (z, a)))
-    m.change_vjp(layer, lambda vjp: lambda z, a, d: vjp(seen[0][0], seen[0][1], d))
+    m.change_vjp(layer, lambda vjp: lambda z, a, d: vjp(seen.value[0], seen.value[1], d))
 
 
 def _other_formula(m: Mistaken, layer: int, parameter: Any) -> None:
-    wrong: Jacobian = {
+    forms: Mapping[str, Jacobian] = {
         "sigmoid": lambda z, a, d: d * (1.0 - a * a),
         "tanh": lambda z, a, d: d * (a * (1.0 - a)),
-    }[m.spec.layers[layer - 1].activation.name]
+    }
+    wrong = _own(m, layer, forms)
     m.change_vjp(layer, lambda vjp: wrong)
 
 

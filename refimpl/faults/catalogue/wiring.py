@@ -11,6 +11,7 @@ from refimpl.faults.mistaken import (
     Mistaken,
 )
 from refimpl.faults.plants import (
+    Noted,
     bias_gradient,
     noting,
 )
@@ -48,9 +49,9 @@ def _propagate_untransposed(m: Mistaken, layer: int, parameter: Any) -> None:
 
 
 def _bias_from_row_sums(m: Mistaken, layer: int, parameter: Any) -> None:
-    seen: list[Any] = []
+    seen = Noted()
     m.change(layer, "weight_gradient", noting(seen, lambda dW, delta, a: dW))
-    m.change(layer, "bias_gradient", lambda right: lambda delta: seen[0].sum(axis=1))
+    m.change(layer, "bias_gradient", lambda right: lambda delta: seen.value.sum(axis=1))
 
 
 def _z_in_weight_gradient(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -67,9 +68,9 @@ def _earlier_in_weight_gradient(m: Mistaken, layer: int, parameter: Any) -> None
 
 def _recall(m: Mistaken, layer: int, other: int, equation: str, choose: Callable[[Any, Any], Any]) -> None:
     """dW of a layer from something that the forward pass met at another: `choose(result, first operand)` there."""
-    seen: list[Any] = []
+    seen = Noted()
     m.change(other, equation, noting(seen, lambda result, *operands: choose(result, operands[0])))
-    m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(delta, seen[0]))
+    m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(delta, seen.value))
 
 
 def _updated_first(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -78,12 +79,12 @@ def _updated_first(m: Mistaken, layer: int, parameter: Any) -> None:
 
 
 def _update_first(m: Mistaken, layer: int, rate: Any) -> None:
-    seen: list[Any] = []
+    seen = Noted()
     m.change(layer, "weight_gradient", noting(seen, lambda dW, delta, a: dW))
     m.change(
         layer,
         "hidden_error",
-        lambda right: lambda W, delta, z, a, vjp: right(W - seen[0] * rate, delta, z, a, vjp),
+        lambda right: lambda W, delta, z, a, vjp: right(W - seen.value * rate, delta, z, a, vjp),
     )
 
 
@@ -106,9 +107,9 @@ def _regularised(m: Mistaken, layer: int, parameter: Any) -> None:
 
 
 def _regularise(m: Mistaken, layer: int, strength: Any) -> None:
-    seen: list[Any] = []
+    seen = Noted()
     m.change(layer, "weighted_input", noting(seen, lambda z, a, W, b: W))
-    m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(delta, a) + seen[0] * strength)
+    m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(delta, a) + seen.value * strength)
 
 
 def _swapped(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -131,21 +132,21 @@ def _summed_over_units(m: Mistaken, layer: int, parameter: Any) -> None:
 
 
 def _input_in_weight_gradient(m: Mistaken, layer: int, parameter: Any) -> None:
-    seen: list[Any] = []
+    seen = Noted()
     m.change(1, "weighted_input", noting(seen, lambda z, a, W, b: a))
-    m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(delta, seen[0]))
+    m.change(layer, "weight_gradient", lambda right: lambda delta, a: right(delta, seen.value))
 
 
 def _weights_returned(m: Mistaken, layer: int, parameter: Any) -> None:
-    seen: list[Any] = []
+    seen = Noted()
     m.change(layer, "weighted_input", noting(seen, lambda z, a, W, b: W))
-    m.change(layer, "weight_gradient", lambda right: lambda delta, a: seen[0])
+    m.change(layer, "weight_gradient", lambda right: lambda delta, a: seen.value)
 
 
 def _bias_from_layer_above(m: Mistaken, layer: int, parameter: Any) -> None:
-    seen: list[Any] = []
+    seen = Noted()
     m.change(layer + 1, "weight_gradient", noting(seen, lambda dW, delta, a: delta))
-    m.change(layer, "bias_gradient", lambda right: lambda delta: right(seen[0]))
+    m.change(layer, "bias_gradient", lambda right: lambda delta: right(seen.value))
 
 
 def _nothing_propagated(m: Mistaken, layer: int, parameter: Any) -> None:
