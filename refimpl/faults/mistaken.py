@@ -102,8 +102,7 @@ class Fault:
     `where(spec, N)` are the layers it can act on, or (`WHOLE`,); empty where it cannot. `plant(mistaken, layer,
     parameter)` makes it. `parameter` names the unknown number in it, `example` a usual value of it. `evidence`, where
     it is given, is a trace that the fault leaves in all the wrong numbers. `dtype` is the only one it can act in,
-    where there is one. `on_loss`: it is the loss that is wrong, and no gradient. `quotient`: there is no backward
-    pass, but difference quotients.
+    where there is one. `on_loss`: it is the loss that is wrong, and no gradient.
     """
 
     name: str
@@ -116,12 +115,11 @@ class Fault:
     evidence: Callable[[Array], bool] | None = field(default=None, repr=False)
     dtype: str = ""
     on_loss: bool = False
-    quotient: bool = False
 
     @property
     def exact(self) -> bool:
         """Whether what it computes says enough before any rounding."""
-        return not (self.evidence or self.quotient)
+        return not self.evidence
 
 
 def like(other: Any, values: Array) -> Array:

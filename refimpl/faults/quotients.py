@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.faults.catalogue import FAULTS
 from refimpl.faults.catalogue.numbers import are_short
 from refimpl.faults.findings import Cause, Causes
-from refimpl.faults.mistaken import WHOLE, Mistaken, moved
+from refimpl.faults.fits.differences import DIFFERENCES, ONE_SIDED
+from refimpl.faults.mistaken import WHOLE, moved
 from refimpl.faults.prediction import Bounded
 from refimpl.truth.graph import constant
 
@@ -20,26 +19,41 @@ if TYPE_CHECKING:
     from refimpl.faults.search import Search
 
 CHANCE = 2.0**-40  # below which a trace is taken to be no accident
-STEPS = (*(10.0**-k for k in range(1, 13)), 2.0**-26, 2.0 ** -(52 ** (1 / 3)))
+# what people choose: one digit, and the roots of the machine epsilon
+STEPS = (*(float(f"{digit}e-{k}") for k in range(1, 13) for digit in (5, 3, 2, 1)), 2.0**-26, 2.0 ** -(52 ** (1 / 3)))
 CLEAR = 0.01  # the share of a difference that its tolerance may have
 NEARLY = 0.1  # how far a difference quotient may be off, of the largest element
+FARTHER = 3.0  # than the nearest of equal widths, above which another is not meant
+ENOUGH = 6  # numbers, which are not all multiples of five places by accident
 MAX_QUOTIENTS = 400  # parameters up to which difference quotients are recomputed
 
 Array = NDArray[Any]
 
 
-def quotients(search: Search) -> list[Causes]:
-    """Difference quotients of the loss, over one of the usual steps."""
+def quotients(search: Search, decisive: bool = False) -> list[Causes]:
+    """Difference quotients of the loss, over one of the usual steps: those whose numbers are multiples of the loss's
+    last place over the width, which those of any wider one may be too; or, where what it leaves out is `decisive`,
+    those that say so.
+    """
     case = search.case
     if case.spec.n_parameters > MAX_QUOTIENTS or not _resembles(search):
         return []
-    found: list[Causes] = []
-    for fault in (fault for fault in FAULTS.values() if fault.quotient):
-        planted = Mistaken.right(case.spec, case.y)
-        fault.plant(planted, WHOLE, fault.example)
-        steps = (s for s in STEPS if _is_quotient(search, s, planted.one_sided))
-        found += [(Cause(fault, WHOLE, step),) for step in islice(steps, 1)]
-    return found
+    loss = float(search.known[search.cost][0])
+    steps = sorted(
+        ((step * (1 if fault is ONE_SIDED else 2), step, fault) for fault in DIFFERENCES for step in STEPS),
+        key=lambda item: item[0], reverse=decisive,
+    )  # fmt: skip
+    found: list[tuple[float, Causes]] = []
+    widest = math.inf
+    for width, step, fault in steps:
+        if width > (1 + 2.0**-40) * widest or not (decisive or _bears_trace(search, width, loss)):
+            continue
+        off = _off(search, step, fault is ONE_SIDED, decisive)
+        if off is not None:
+            found.append((off, (Cause(fault, WHOLE, step, (f"step {step:.3g}",)),)))
+            widest = width if not decisive else widest
+    least = min((off for off, _ in found), default=0.0)
+    return [causes for off, causes in found if off <= FARTHER * least + math.ulp(loss)]
 
 
 def _resembles(search: Search) -> bool:
@@ -51,25 +65,32 @@ def _resembles(search: Search) -> bool:
     return True
 
 
-def _is_quotient(search: Search, step: float, one_sided: bool) -> bool:
+def _off(search: Search, step: float, one_sided: bool, decisive: bool) -> float | None:
+    """How far the answer is from these quotients, as a difference of losses: the root of the mean square. None where it
+    does not lie within their errors, or, with `decisive`, these are not small beside what is wrong.
+    """
     case = search.case
     centre = Bounded(*search.known[search.cost])
     misses = {name: case.miss(name) for name in case.names}
+    squares: list[float] = []
 
     def within(name: str, index: tuple[int, ...]) -> float | None:
         """The error of a quotient that the answer lies within."""
         quotient, error = _quotient(search, name, index, step, one_sided, centre)
-        return error if abs(float(case.answer[name][index]) - quotient) <= error else None
+        off = abs(float(case.answer[name][index]) - quotient)
+        squares.append((off * step * (1 if one_sided else 2)) ** 2)
+        return error if off <= error else None
 
     # the elements that say most first: nearly every step is ruled out by them
     errors = {name: within(name, at) for name, (at, _) in misses.items()}
     if None in errors.values():
-        return False
-    decisive = all((errors[name] or 0.0) <= CLEAR * misses[name][1] for name in case.wrong)
-    if not (decisive or _bears_trace(search, step if one_sided else 2 * step, float(centre.mid))):
-        return False
+        return None
+    if decisive and not all((errors[name] or 0.0) <= CLEAR * misses[name][1] for name in case.wrong):
+        return None
     others = ((name, index) for name, (at, _) in misses.items() for index in np.ndindex(case.answer[name].shape))
-    return all(within(name, index) is not None for name, index in others if index != misses[name][0])
+    if not all(within(name, index) is not None for name, index in others if index != misses[name][0]):
+        return None
+    return math.sqrt(sum(squares) / len(squares))
 
 
 def _bears_trace(search: Search, width: float, loss: float) -> bool:
@@ -77,15 +98,15 @@ def _bears_trace(search: Search, width: float, loss: float) -> bool:
     the right ones are too, or the answer's are coarser, that says nothing.
     """
     case = search.case
-    spacing = np.spacing(np.asarray(abs(loss), dtype=case.dtype)).astype(np.float64)
-    place = float(max(spacing / 2, case.arithmetic.smallest_subnormal))
-
-    def log_chance(array: Array) -> float:
-        numbers = array.ravel().tolist()
-        return sum(math.log(_chance_of_multiple(number * width, place, case.dtype)) for number in numbers)
-
-    accident = sum(log_chance(case.answer[name]) for name in case.names)
-    usual = sum(log_chance(case.truth(name)) for name in case.names)
+    answer, truth = (
+        np.concatenate([np.ravel(of(name)) for name in case.names]) for of in (case.answer.__getitem__, case.truth)
+    )
+    if np.count_nonzero(answer) < ENOUGH:
+        return False
+    smallest = max(abs(loss) - width * np.abs(answer).max(), 0.0)  # of the losses that were subtracted
+    spacing = np.spacing(np.asarray(smallest, dtype=case.dtype)).astype(np.float64)
+    place = float(max(spacing, case.arithmetic.smallest_subnormal))
+    accident, usual = (_log_chance(array * (width / place), case.dtype) for array in (answer, truth))
     return accident < math.log(CHANCE) <= usual and not _coarse(search, width / place)
 
 
@@ -114,12 +135,10 @@ def _loss(search: Search, name: str, index: tuple[int, ...], by: float) -> Bound
     return search.reader(search.cost, {search.forward.params[name]: search.reader(constant(array))})
 
 
-def _chance_of_multiple(value: float, place: float, dtype: str) -> float:
-    """How likely a number is to be this near a multiple of `place` by accident; 1 where it is not near one."""
-    ratio = abs(value) / place
-    if 0 < ratio < 0.5:  # a quotient is nothing or that much
-        return 1.0 / CHANCE
-    spread = max(ratio * 8 * float(np.finfo(dtype).eps), 2.0**-40)
-    if spread > 0.25 or value == 0:
-        return 1.0
-    return 2 * spread if abs(ratio - round(ratio)) <= spread else 1.0 / CHANCE
+def _log_chance(ratios: Array, dtype: str) -> float:
+    """How likely numbers are to be this near whole ones by accident; infinite where one is not near any."""
+    sizes = np.abs(ratios[ratios != 0])
+    spread = np.maximum(sizes * 8 * float(np.finfo(dtype).eps), 2.0**-40)
+    told = spread <= 0.25
+    off = told & ((np.abs(sizes - np.rint(sizes)) > spread) | (sizes < 0.5))  # a quotient is nothing or a whole place
+    return math.inf if off.any() else float(np.log(2 * spread[told]).sum())

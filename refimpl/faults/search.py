@@ -102,10 +102,10 @@ class Search:
         self.singles = list(self._hypotheses())
         tried = sum(1 for single in self.singles if single.touched)
         return (
-            self._matching(self.singles, tried) + losing(self) + fits
+            self._matching(self.singles, tried) + losing(self) + fits + quotients(self)
             or self._matching(self._everywhere(), tried)
             or self._matching(self._suspected(suspects), tried)
-            or (quotients(self) if pairs else [])
+            or (quotients(self, decisive=True) if pairs else [])
             or (self._matching(self._pairs(self.singles), tried * tried) if pairs else [])
             or (self._matching(self._pairs(self._lines()), tried * tried) if pairs else [])
         )
@@ -127,7 +127,7 @@ class Search:
     def _hypotheses(self) -> Iterator[Hypothesis]:
         case = self.case
         for fault, layer in places(case.spec, case.n, case.dtype):
-            if fault.on_loss or fault.quotient:
+            if fault.on_loss:
                 continue
             single = self._run((Cause(fault, layer),))
             if single is not None:
@@ -138,7 +138,7 @@ class Search:
         where: dict[str, Causes] = {}
         for fault, layer in places(self.case.spec, self.case.n, self.case.dtype):
             before = where.get(fault.name, ())
-            special = fault.on_loss or fault.parameter or fault.evidence or fault.quotient
+            special = fault.on_loss or fault.parameter or fault.evidence
             if not special and not (before and before[0].layer == WHOLE):
                 where[fault.name] = (*before, Cause(fault, layer))
         return where

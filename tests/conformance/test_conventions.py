@@ -168,7 +168,8 @@ for message in map(json.loads, sys.stdin):
         loss, found = run(arrays, x, y)
         key = "parameters" if "learning_rate" in declared else "gradients"
         answer = dict(type="answer", id=message["id"])
-        answer |= {{key: {{k: tensor(v) for k, v in found.items()}}}} | ({{}} if loss is None else dict(loss=float(loss)))
+        answer |= {{key: {{k: tensor(v) for k, v in found.items()}}}}
+        answer |= {{}} if loss is None else dict(loss=float(loss))
     else:
         break
     print(json.dumps(answer), flush=True)

@@ -11,20 +11,11 @@ from refimpl.faults.mistaken import (
     Array,
     Fault,
     Mistaken,
-    Plant,
 )
 from refimpl.faults.where import (
     layers,
-    whole,
     whole_and_layers,
 )
-
-
-def _difference_quotients(one_sided: bool) -> Plant:
-    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
-        m.step, m.one_sided = float(parameter), one_sided
-
-    return plant
 
 
 def _in_float32(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -69,17 +60,5 @@ FAULTS = (
         "The answer is float64, but it was computed in float32 or rounded to it.",
         "Cast the parameters and the data to float64 before computing, and the result to nothing else.",
         whole_and_layers, _in_float32, evidence=_is_float32, dtype="float64",
-    ),
-    Fault(
-        "finite_differences",
-        "The gradient is not derived but a central difference quotient of the loss.",
-        "Derive it: a difference quotient is good for about half the digits.",
-        whole, _difference_quotients(one_sided=False), parameter="step", example=1e-5, quotient=True,
-    ),
-    Fault(
-        "one_sided_differences",
-        "The gradient is not derived but a one-sided difference quotient of the loss.",
-        "Derive it: a difference quotient is good for about half the digits.",
-        whole, _difference_quotients(one_sided=True), parameter="step", example=1e-7, quotient=True,
     ),
 )  # fmt: skip

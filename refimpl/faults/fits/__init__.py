@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from refimpl.faults.findings import Causes
 from refimpl.faults.fits.added import ADDED, added
 from refimpl.faults.fits.clipping import CLIPPINGS, clipped
+from refimpl.faults.fits.differences import DIFFERENCES
 from refimpl.faults.fits.factors import FACTORS, factors
 from refimpl.faults.fits.precision import PRECISIONS, rounded
 from refimpl.faults.fits.samples import SAMPLES, weights
@@ -15,7 +16,7 @@ from refimpl.faults.mistaken import Fault
 from refimpl.faults.observed import Observed
 
 FITS: Mapping[str, Fault] = {
-    fault.name: fault for fault in (*FACTORS, *SAMPLES, *ADDED, *CLIPPINGS, *SLOPES, *PRECISIONS)
+    fault.name: fault for fault in (*FACTORS, *SAMPLES, *ADDED, *CLIPPINGS, *SLOPES, *PRECISIONS, *DIFFERENCES)
 }
 
 
@@ -27,5 +28,5 @@ def fitted(case: Observed) -> list[Causes]:
         return []
     simple = factors(case) + clipped(case)
     if simple:
-        return simple + weights(case, solved=False) + slopes(case)
-    return added(case) or weights(case, solved=False) or slopes(case) or weights(case) or rounded(case)
+        return simple + weights(case, any_weights=False) + slopes(case)
+    return added(case) or weights(case, any_weights=False) or slopes(case) or weights(case) or rounded(case)

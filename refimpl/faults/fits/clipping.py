@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.fit import fit
 from refimpl.faults.mistaken import WHOLE, Mistaken, Plant
 from refimpl.faults.observed import Observed
+from refimpl.faults.plants import times
 
 REMEDY = "Clip in the optimiser, if at all: what is returned is the gradient."
 Array = NDArray[Any]
@@ -68,7 +70,8 @@ def _found(case: Observed) -> Iterator[Cause]:
     if 0 < answered < together and _chosen(answered):
         norm = float(f"{answered:.2g}")
         if all(_near(case, name, truths[name] * (norm / together)) for name in case.names):
-            yield Cause(BY_NORM, WHOLE, norm, (f"{norm:.2g}",))
+            own = replace(BY_NORM, plant=times("W", "b", by=lambda m: norm / together))
+            yield Cause(own, WHOLE, norm, (f"{norm:.2g}",))
     lengths = {float(np.linalg.norm(answers[name])) for name in case.wrong}
     norm = float(f"{max(lengths):.2g}")
     if norm > 0 and all(abs(length - norm) <= 1e-5 * norm and _chosen(length) for length in lengths):

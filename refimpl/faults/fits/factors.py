@@ -23,6 +23,7 @@ from refimpl.faults.mistaken import WHOLE, Fault, Plant
 from refimpl.faults.observed import Observed
 from refimpl.faults.plants import times
 
+ROUNDING = 64  # unit roundoffs
 SMALL = 12  # numerators and denominators of factors that have a name
 
 Array = NDArray[Any]
@@ -75,7 +76,7 @@ def scaled(answer: Array, truth: Array, bound: Array, u: float) -> Scaled | None
     bound = 2 * bound + 4 * u * np.abs(truth)
     at = np.unravel_index(int(np.argmax(np.abs(truth) / np.maximum(bound, np.finfo(float).tiny))), truth.shape)
     factor = float(answer[at] / truth[at]) if truth[at] else 0.0
-    if factor == 0 or not math.isfinite(factor):
+    if abs(factor) <= ROUNDING * u or not math.isfinite(factor):  # it is zero, but for rounding
         return None
     tolerance = abs(factor) * bound
     if not (np.abs(answer - factor * truth) <= tolerance).all():
@@ -216,7 +217,11 @@ def loss_factor(case: Observed) -> list[Causes]:
 
 def _cause(case: Observed, fault: Fault, layer: int, factor: Factor) -> Cause:
     number, _, readings = factor
-    return Cause(fault, layer, number, tuple(f"× {text}" for text in readings or (f"{number:.4g}",)))
+    return Cause(fault, layer, number, tuple(f"× {text}" for text in readings or (_shown(number),)))
+
+
+def _shown(number: float) -> str:
+    return f"(1 {number - 1:+.1e})" if f"{number:.4g}" == "1" else f"{number:.4g}"
 
 
 def equal_to(factor: float, slack: float, n: int, outputs: int) -> list[tuple[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,7 @@ def _found(case: Observed) -> Iterator[Cause]:
         number = next((number for number in range(1, MOST + 1) if (change(answer, number) == answer).all()), 0)
         cause = Cause(fault, WHOLE, float(number), (f"{number}",))
         if number and holds(change, number, cause.labels[0]):
+            case.loss_explained |= _loss_is(case, change, number)
             yield cause
     for name, bits in FORMATS.items():
         if (to_bits(answer, bits) == answer).all():
@@ -93,8 +95,19 @@ def _found(case: Observed) -> Iterator[Cause]:
             cause = Cause(SHORT, WHOLE, float(bits), (name,))
             enough = 1 if cause.labels[0] in case.trusted else CONFIRMATIONS
             if case.dtype != name and near.all() and wide.sum() >= enough:
+                case.loss_explained |= _loss_is(case, to_bits, bits)
                 yield cause
             return
+
+
+def _loss_is(case: Observed, change: Callable[[Array, int], Array], number: int) -> bool:
+    """Whether a wrong loss is the right one, so rounded."""
+    truth, bound = case.judge.truth.loss.mid, case.bounds.worst_case["loss"]
+    with suppress(TypeError, ValueError):  # a loss may be anything at all
+        return bool(
+            case.loss_wrong and float(case.loss) in {float(change(truth + by, number)) for by in (-bound, 0, bound)}
+        )
+    return False
 
 
 def _half_a_unit(change: Callable[[Array, int], Array], number: int, truth: Array) -> Array:

@@ -5,7 +5,8 @@ fits, the weights are found by least squares.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,39 +25,50 @@ Array = NDArray[Any]
 Real = NDArray[np.float64]
 
 
-def _weighted(m: Mistaken, layer: int, parameter: Any) -> None:
-    """The last sample counted as often as the parameter says."""
-    weights = np.ones((m.n, 1))
-    weights[-1] = parameter
-    m.change(m.spec.depth, "cost_gradient", lambda right: lambda d, reduction: right(d, reduction) * like(d, weights))
+def _weighted(pattern: Array, kinds: Collection[str] = "Wb") -> Plant:
+    """The samples with these weights (N,), in the gradients of these kinds."""
+    column = np.asarray(pattern, dtype=np.float64)[:, None]
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        for number in [layer] if layer else range(1, m.spec.depth + 1):
+            for kind, equation in (("W", "weight_gradient"), ("b", "bias_gradient")):
+                if kind in kinds:
+                    m.change(number, equation, _of_weighted(column))
+
+    return plant
 
 
-def _fit(name: str, explanation: str, remedy: str, plant: Plant = _weighted, example: float = 0.0) -> Fault:
-    return fit(name, explanation, remedy, plant, "weight", example)
+def _of_weighted(column: Array) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return lambda right: lambda delta, *a: right(delta * like(delta, column), *a)
+
+
+def _fit(name: str, explanation: str, remedy: str, pattern: Sequence[float]) -> Fault:
+    """A fault, with the weights of an example of it."""
+    return fit(name, explanation, remedy, _weighted(np.array(pattern)), "weight", 1.0)
 
 
 LEFT_OUT = _fit(
     "samples_left_out", "Some samples do not contribute.",
-    "Sum over the whole batch: look for an index or a slice that stops early, and for = in place of +=.",
+    "Sum over the whole batch: look for an index or a slice that stops early, and for = in place of +=.", (0.0, 1.0),
 )  # fmt: skip
 AGAIN = _fit(
     "sample_counted_again", "A sample contributes twice.", "Sum over the batch once; reset what is summed in.",
-    example=2.0,
+    (1.0, 2.0),
 )  # fmt: skip
 BATCHES = _fit(
     "batches_averaged", "The means of batches of unequal size are averaged.",
-    "Weigh each batch by its size, or divide the sum over all samples by N.",
+    "Weigh each batch by its size, or divide the sum over all samples by N.", (0.75, 0.75, 1.5),
 )  # fmt: skip
 WEIGHTED = _fit(
     "samples_weighted", "The samples contribute by other weights than they should.",
-    "Every sample counts once: look for a mask, a weight or a mean over a part of the batch.",
+    "Every sample counts once: look for a mask, a weight or a mean over a part of the batch.", (0.5, 2.0),
 )  # fmt: skip
 SAMPLES = (LEFT_OUT, AGAIN, BATCHES, WEIGHTED)
 
 
-def weights(case: Observed, solved: bool = True) -> list[Causes]:
+def weights(case: Observed, any_weights: bool = True) -> list[Causes]:
     """The patterns that explain every wrong gradient: of all layers or of one, of W and b or of one of them; or, where
-    any weights may be `solved` for, these.
+    `any_weights` may be solved for, these.
     """
     if not 1 < case.n <= MOST or not all(case.fits_shape(name) for name in case.names):
         return []
@@ -65,14 +77,17 @@ def weights(case: Observed, solved: bool = True) -> list[Causes]:
     layer = layers.pop() if len(layers) == 1 else WHOLE
     names = [name for name in case.names if name[0] in kinds and layer in (WHOLE, int(name[1:]))]
     found: list[Causes] = [
-        (Cause(fault, layer, factor, (reading,)),)
+        (Cause(replace(fault, plant=_weighted(factor * pattern, kinds)), layer, factor, (reading,)),)
         for fault, words, pattern in _patterns(case.n)
         for factor, reading, sure in _times(case, each, names, pattern, words)
         if sure or f"{fault.name} {reading}" in case.trusted
     ]
-    if found or not solved or case.spec.n_out == 1:  # where they cannot be told from ∂C/∂s
+    if found or not any_weights or case.spec.n_out == 1:  # where they cannot be told from ∂C/∂s
         return found
-    return [(Cause(WEIGHTED, layer, None, (reading,)),) for reading in _solved(case, each, names)]
+    return [
+        (Cause(replace(WEIGHTED, plant=_weighted(solved, kinds)), layer, None, (reading,)),)
+        for solved, reading in _solved(case, each, names)
+    ]
 
 
 def _of_each_sample(case: Observed) -> dict[str, Real]:
@@ -153,7 +168,7 @@ def _times(
         yield best.factor, f"{words}, × {name}", sure
 
 
-def _solved(case: Observed, each: Mapping[str, Real], names: list[str]) -> Iterator[str]:
+def _solved(case: Observed, each: Mapping[str, Real], names: list[str]) -> Iterator[tuple[Array, str]]:
     """The weights by least squares, where they are determined and more elements than enough bear them out."""
     u = case.arithmetic.unit_roundoff
     bound = np.concatenate([(2 * case.tight[name] + 4 * u * np.abs(each[name]).sum(axis=0)).ravel() for name in names])
@@ -164,7 +179,7 @@ def _solved(case: Observed, each: Mapping[str, Real], names: list[str]) -> Itera
         return
     rows, right = matrix[use] / bound[use, None], answer[use] / bound[use]
     found, _, rank, _ = np.linalg.lstsq(rows, right, rcond=2.0**-20)
-    if rank < case.n or not np.isfinite(found).all():
+    if rank < case.n or not np.isfinite(found).all() or not answer.any():
         return
     if (np.abs(matrix @ found - answer) > bound * (1 + np.abs(found).max())).any():
         return
@@ -172,4 +187,4 @@ def _solved(case: Observed, each: Mapping[str, Real], names: list[str]) -> Itera
     if clear < case.n + CONFIRMATIONS:
         return
     texts = [f"{weight:.3g}" if abs(weight) > 2.0**-20 else "0" for weight in found[:6].tolist()]
-    yield f"{', '.join(texts)}{' …' if case.n > 6 else ''}"
+    yield found, f"{', '.join(texts)}{' …' if case.n > 6 else ''}"
