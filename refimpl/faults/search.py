@@ -101,10 +101,13 @@ class Search:
             return fits[:1]
         self.singles = list(self._hypotheses())
         tried = sum(1 for single in self.singles if single.touched)
-        return (
-            self._matching(self.singles, tried) + losing(self) + fits + quotients(self)
+        named = (
+            self._matching(self.singles, tried) + losing(self) + quotients(self)
             or self._matching(self._everywhere(), tried)
             or self._matching(self._suspected(suspects), tried)
+        )
+        return (
+            named + fits
             or (quotients(self, decisive=True) if pairs else [])
             or (self._matching(self._pairs(self.singles), tried * tried) if pairs else [])
             or (self._matching(self._pairs(self._lines()), tried * tried) if pairs else [])

@@ -81,7 +81,7 @@ def test_a_mistake_in_one_activation_is_told_by_what_the_cases_have_in_common() 
     (cause,) = [cause for cause in found.causes() if len(cause.cases) > 2]
     assert cause.traits[0] == "the activation tanh"
     assert "the activation tanh" in cause.text
-    assert not cause.faults
+    assert cause.faults == ("gradients_scaled × 0.37",)
 
 
 def wrong(case: str, *explanations: Sequence[str], symptom: str = "is right in no element") -> Wrong:
