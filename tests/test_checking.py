@@ -189,7 +189,7 @@ def test_what_fails_is_diagnosed_and_nothing_else(p: Problem, monkeypatch: pytes
         [row for row in report.rows if row.backend == name] for name in ("wrong", "coarse")
     ]
     right = NumpyBackend().gradient_function(p.spec, dtype=p.x.dtype.name, device="cpu")(p.params, p.x, p.y)
-    for spec, x, (loss, grads), *_ in given:
+    for spec, x, (loss, grads, *_), *_ in given:
         assert (spec, x, loss) == (p.spec, p.x.tolist(), right[0])
         assert np.array_equal(grads["W1"], -right[1]["W1"])
 
@@ -275,7 +275,7 @@ def test_installed_backends_that_cannot_be_used_are_named_with_the_reason(
     for name in ("refuses", "absent", "broken"):
         with pytest.raises(BackendError) as caught:
             check(p.spec, p.params, p.x, p.y, ["first", name], device="gpu")
-        assert str(caught.value) == report.unavailable[name]
+        assert str(caught.value).partition(" (at ")[0] == report.unavailable[name].partition(" (at ")[0]
     assert check(p.spec, p.params, p.x, p.y, ("last", Least("mine"))).ok
 
 

@@ -10,6 +10,7 @@ no `statistical`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -307,7 +308,7 @@ def load(folder: Path | str | None = None) -> Suite:
     """The suite in a folder of vector files; None for the one that comes with refimpl. Raises ConformanceError."""
     home = FOLDER if folder is None else Path(folder)
     try:
-        paths = sorted(path for path in home.iterdir() if path.suffix == ".json" and path.is_file())
+        paths = sorted((path for path in home.iterdir() if path.suffix == ".json" and path.is_file()), key=_numbered)
         size = sum(path.stat().st_size for path in paths)
     except OSError as error:
         raise ConformanceError(f"cannot read {home}: {error.strerror}; name a folder of vector files") from None
@@ -322,6 +323,11 @@ def load(folder: Path | str | None = None) -> Suite:
     if not cases:
         raise ConformanceError(f"{home} holds no case; name a folder of vector files")
     return Suite.of(cases, wrong)
+
+
+def _numbered(path: Path) -> list[str]:
+    """In which order: basic-2.json before basic-10.json."""
+    return [part.zfill(9) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
 
 def load_file(path: Path | str) -> VectorFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import product
@@ -39,7 +40,7 @@ class Observed:
         self.y = batch.targets(self.spec.n_out)
         self.numbers = {**batch.params, "x": batch.x}
         self.n = len(self.x)
-        self.slack = given.slack
+        self.slack = given.slack or {}
         self.bounds = judge.tolerance(arithmetic).plus(given.slack)
         self.tight = {  # the smaller of both bounds
             name: np.minimum(bound, self.bounds.statistical[name]) for name, bound in self.bounds.worst_case.items()
@@ -61,6 +62,7 @@ class Observed:
                 self.refused[name] = array
             elif array.dtype.kind in "fiu":
                 self.answer[name] = array.astype(np.float64)
+        self.exact = {row.quantity for row in rows if row.verdict == FAIL and math.isinf(row.ratio)}  # no tolerance
         failed = {row.quantity for row in rows if row.verdict == FAIL}
         self.wrong = [name for name in self.names if name in failed]
         self.loss: Any = given.loss

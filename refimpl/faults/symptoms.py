@@ -65,7 +65,7 @@ def of_array(case: Observed, name: str, answer: Array, truth: Array) -> str:
 def _pattern(case: Observed, name: str, answer: Array, truth: Array, close: NDArray[np.bool_]) -> str:
     if close.all():
         wrong, bound = answer != truth, case.tight[name]
-        if not bound[wrong].any():
+        if name in case.exact:
             return f"is rounded in {int(wrong.sum())} of {close.size} elements, where the right ones need no rounding"
         ratio = (np.abs(answer - truth) / np.maximum(bound, case.arithmetic.smallest_subnormal)).max()
         return f"is off by up to {ratio:.2g} times what roundings come to"

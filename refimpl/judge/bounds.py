@@ -59,7 +59,7 @@ class Tolerance:
             change(self.saturated),
         )  # fmt: skip
 
-    def plus(self, slack: Mapping[str, Real]) -> Tolerance:
+    def plus(self, slack: Mapping[str, Real] | None) -> Tolerance:
         """With so much more by name."""
         if not slack:
             return self

@@ -54,8 +54,8 @@ class Conventions(Document):
             ("columns as samples", self.samples == "columns"),
             ("W as (n_in, n_out)", self.weights == "in_out"),
             ("b as (n_out, 1)", self.biases == "columns"),
-            (f"gradients as (before − after)/{self.learning_rate:g}", self.learning_rate is not None),
-        ) if self != AS_REFIMPL else ()  # fmt: skip
+            (f"gradients as (before − after)/{self.learning_rate or 1:g}", self.learning_rate is not None),
+        )  # fmt: skip
         return ", ".join(word for word, declared in words if declared)
 
     def lacks(self, spec: NetworkSpec) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -205,7 +204,7 @@ class Judge:
         arithmetic: Arithmetic,
         largest: float | None = None,
         part: Callable[[Tolerance], Tolerance] = lambda bounds: bounds,
-        slack: Mapping[str, Array] = MappingProxyType({}),
+        slack: Mapping[str, Array] | None = None,
     ) -> Row:
         largest = self._largest(truth, key) if largest is None else largest
 

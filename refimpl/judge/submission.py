@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +33,7 @@ class Submission(NamedTuple):
 
     loss: Array | Unusable | None
     gradients: dict[str, Array | Unusable]
-    slack: Mapping[str, Array] = MappingProxyType({})
+    slack: Mapping[str, Array] | None = None
     with_loss: bool = True
 
     @classmethod

@@ -83,7 +83,7 @@ def test_a_backend_by_place_as_json() -> None:
 
 def test_a_program_and_two_backends_with_junit(tmp_path: Path) -> None:
     path = tmp_path / "out.xml"
-    outcome = conform("--flag", "Basic", "--junit", str(path), "--", *PROGRAM)
+    outcome = conform("--flag", "Basic", "--flag", "Tie", "--junit", str(path), "--", *PROGRAM)
     assert outcome.exit_code == 0, outcome.output
     assert "conforms" in outcome.output
     assert int(ElementTree.parse(path).getroot()[0].get("tests", "0")) > 100
