@@ -25,7 +25,7 @@ def softmax(z: Array, axis: int = 1) -> Array:
 
 
 class Hand(NumpyBackend):
-    """The right one. Layers count from 0; `self.z[l]`, `self.a[l + 1]` are layer l's, `self.a[0]` is x."""
+    """The right one. Layers count from 0; `self.z[k]`, `self.a[k + 1]` are layer k's, `self.a[0]` is x."""
 
     name = "by hand"
     activations: ClassVar[Sequence[str]] = ("identity", "sigmoid", "tanh", "relu", "leaky_relu")
@@ -40,8 +40,10 @@ class Hand(NumpyBackend):
     def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Any:
         def gradients(params: Mapping[str, Array], x: Array, y: Array) -> tuple[float, dict[str, Array]]:
             self.spec, self.n, self.last = spec, len(x), spec.depth - 1
-            self.W = [params[f"W{l + 1}"].astype(np.float64) for l in range(spec.depth)]
-            self.b = [params[f"b{l + 1}"].astype(np.float64) if layer.bias else None for l, layer in enumerate(spec.layers)]
+            self.W = [params[f"W{k + 1}"].astype(np.float64) for k in range(spec.depth)]
+            self.b = [
+                params[f"b{k + 1}"].astype(np.float64) if layer.bias else None for k, layer in enumerate(spec.layers)
+            ]
             self.y = np.eye(spec.n_out)[self.labels(y)] if y.ndim == 1 else y.astype(np.float64)
             return self.run(x.reshape(len(x), -1).astype(np.float64), dtype)
 
@@ -49,43 +51,43 @@ class Hand(NumpyBackend):
 
     def run(self, x: Array, dtype: str) -> tuple[float, dict[str, Array]]:
         self.z, self.a = [], [x]
-        for l in range(self.last + 1):
-            self.z.append(self.weighted(l))
-            self.a.append(self.active(l, self.z[l]))
+        for k in range(self.last + 1):
+            self.z.append(self.weighted(k))
+            self.a.append(self.active(k, self.z[k]))
         share = 1 / self.n if self.spec.reduction == "mean" else 1.0
         self.delta: list[Any] = [None] * (self.last + 1)
         grads: dict[str, Array] = {}
         signal = share * self.cost_slope(self.a[-1])
-        for l in range(self.last, -1, -1):
+        for k in range(self.last, -1, -1):
             self.signal = signal
-            self.delta[l] = signal * self.slope(l)
-            grads[f"W{l + 1}"] = self.dW(l)
-            if self.b[l] is not None:
-                grads[f"b{l + 1}"] = self.db(l)
-            if l:
-                signal = self.back(l, grads)
+            self.delta[k] = signal * self.slope(k)
+            grads[f"W{k + 1}"] = self.dW(k)
+            if self.b[k] is not None:
+                grads[f"b{k + 1}"] = self.db(k)
+            if k:
+                signal = self.back(k, grads)
         loss = share * float(self.cost(self.a[-1]).sum())
         return loss, {name: grad.astype(dtype) for name, grad in grads.items()}
 
     def labels(self, y: Array) -> Array:
         return y
 
-    def weighted(self, l: int) -> Array:
-        return self.a[l] @ self.W[l].T + (0.0 if self.b[l] is None else self.b[l])
+    def weighted(self, k: int) -> Array:
+        return self.a[k] @ self.W[k].T + (0.0 if self.b[k] is None else self.b[k])
 
-    def kind(self, l: int) -> tuple[str, Mapping[str, float]]:
-        function = self.spec.layers[l].activation
+    def kind(self, k: int) -> tuple[str, Mapping[str, float]]:
+        function = self.spec.layers[k].activation
         return function.name, function.kwargs
 
-    def active(self, l: int, z: Array) -> Array:
-        name, kwargs = self.kind(l)
+    def active(self, k: int, z: Array) -> Array:
+        name, kwargs = self.kind(k)
         if name == "leaky_relu":
             return np.where(z > 0, z, kwargs["negative_slope"] * z)
         return {"identity": lambda: z, "sigmoid": lambda: sigmoid(z), "tanh": lambda: np.tanh(z),
                 "relu": lambda: np.maximum(z, 0.0)}[name]()  # fmt: skip
 
-    def slope(self, l: int) -> Array:
-        return self.slope_of(self.kind(l), self.z[l], self.a[l + 1])
+    def slope(self, k: int) -> Array:
+        return self.slope_of(self.kind(k), self.z[k], self.a[k + 1])
 
     def slope_of(self, kind: tuple[str, Mapping[str, float]], z: Array, a: Array) -> Array:
         name, kwargs = kind
@@ -99,7 +101,8 @@ class Hand(NumpyBackend):
         if name == "binary_cross_entropy":
             return np.logaddexp(0.0, s) - y * s
         if name == "cross_entropy":
-            return -y * (s - s.max(axis=1, keepdims=True) - np.log(np.exp(s - s.max(axis=1, keepdims=True)).sum(1, keepdims=True)))
+            shifted = s - s.max(axis=1, keepdims=True)
+            return -y * (shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
         return 0.5 * (s - y) ** 2 if name == "squared_error" else (s - y) ** 2 / self.spec.n_out
 
     def cost_slope(self, s: Array) -> Array:
@@ -110,77 +113,77 @@ class Hand(NumpyBackend):
             return softmax(s) - y
         return s - y if name == "squared_error" else 2 * (s - y) / self.spec.n_out
 
-    def dW(self, l: int) -> Array:
-        return np.asarray(self.delta[l].T @ self.a[l])
+    def dW(self, k: int) -> Array:
+        return np.asarray(self.delta[k].T @ self.a[k])
 
-    def db(self, l: int) -> Array:
-        return np.asarray(self.delta[l].sum(axis=0))
+    def db(self, k: int) -> Array:
+        return np.asarray(self.delta[k].sum(axis=0))
 
-    def back(self, l: int, grads: Mapping[str, Array]) -> Array:
-        return np.asarray(self.delta[l] @ self.W[l])
+    def back(self, k: int, grads: Mapping[str, Array]) -> Array:
+        return np.asarray(self.delta[k] @ self.W[k])
 
 
 class SummedOverUnits(Hand):
-    def db(self, l: int) -> Array:
-        return np.full(len(self.W[l]), self.delta[l].sum())
+    def db(self, k: int) -> Array:
+        return np.full(len(self.W[k]), self.delta[k].sum())
 
 
 class NoSlopeInWeights(Hand):
-    def dW(self, l: int) -> Array:
-        return np.asarray(self.signal.T @ self.a[l])
+    def dW(self, k: int) -> Array:
+        return np.asarray(self.signal.T @ self.a[k])
 
 
 class SlopeOfNextLayer(Hand):
-    def slope(self, l: int) -> Array:
-        return self.slope_of(self.kind(min(l + 1, self.last)), self.z[l], self.a[l + 1])
+    def slope(self, k: int) -> Array:
+        return self.slope_of(self.kind(min(k + 1, self.last)), self.z[k], self.a[k + 1])
 
 
 class SlopeOfTheOther(Hand):
     activations = ("identity", "sigmoid", "tanh")
 
-    def slope(self, l: int) -> Array:
-        a = self.a[l + 1]
-        return {"identity": np.ones_like(a), "sigmoid": 1 - a * a, "tanh": a * (1 - a)}[self.kind(l)[0]]
+    def slope(self, k: int) -> Array:
+        a = self.a[k + 1]
+        return {"identity": np.ones_like(a), "sigmoid": 1 - a * a, "tanh": a * (1 - a)}[self.kind(k)[0]]
 
 
 class WeightsAsGradient(Hand):
-    def dW(self, l: int) -> Array:
-        return self.W[l]
+    def dW(self, k: int) -> Array:
+        return self.W[k]
 
 
 class InputEverywhere(Hand):
-    def dW(self, l: int) -> Array:
-        fits = self.a[0].shape[1] == self.a[l].shape[1]
-        return np.asarray(self.delta[l].T @ self.a[0 if fits else l])
+    def dW(self, k: int) -> Array:
+        fits = self.a[0].shape[1] == self.a[k].shape[1]
+        return np.asarray(self.delta[k].T @ self.a[0 if fits else k])
 
 
 class BiasOfLayerAbove(Hand):
-    def db(self, l: int) -> Array:
-        above = self.delta[l + 1] if l < self.last and self.delta[l + 1].shape == self.delta[l].shape else self.delta[l]
+    def db(self, k: int) -> Array:
+        above = self.delta[k + 1] if k < self.last and self.delta[k + 1].shape == self.delta[k].shape else self.delta[k]
         return np.asarray(above.sum(axis=0))
 
 
 class HiddenLinear(Hand):
-    def kind(self, l: int) -> tuple[str, Mapping[str, float]]:
-        return ("identity", {}) if l == 0 and l < self.last else super().kind(l)
+    def kind(self, k: int) -> tuple[str, Mapping[str, float]]:
+        return ("identity", {}) if k == 0 and k < self.last else super().kind(k)
 
 
 class NothingBelow(Hand):
-    def back(self, l: int, grads: Mapping[str, Array]) -> Array:
-        return 0 * super().back(l, grads)
+    def back(self, k: int, grads: Mapping[str, Array]) -> Array:
+        return 0 * super().back(k, grads)
 
 
 class UpdatedPerSample(Hand):
-    def back(self, l: int, grads: Mapping[str, Array]) -> Array:
+    def back(self, k: int, grads: Mapping[str, Array]) -> Array:
         rows = []
-        for delta, a in zip(self.delta[l], self.a[l], strict=True):
-            rows.append(delta @ (self.W[l] - 0.1 * np.outer(delta, a)))
+        for delta, a in zip(self.delta[k], self.a[k], strict=True):
+            rows.append(delta @ (self.W[k] - 0.1 * np.outer(delta, a)))
         return np.array(rows)
 
 
 class Updated(Hand):
-    def back(self, l: int, grads: Mapping[str, Array]) -> Array:
-        return np.asarray(self.delta[l] @ (self.W[l] - 0.1 * grads[f"W{l + 1}"]))
+    def back(self, k: int, grads: Mapping[str, Array]) -> Array:
+        return np.asarray(self.delta[k] @ (self.W[k] - 0.1 * grads[f"W{k + 1}"]))
 
 
 class KinkFromTheRight(Hand):
@@ -190,14 +193,14 @@ class KinkFromTheRight(Hand):
 
 
 class LeakyFixed(Hand):
-    def kind(self, l: int) -> tuple[str, Mapping[str, float]]:
-        name, kwargs = super().kind(l)
+    def kind(self, k: int) -> tuple[str, Mapping[str, float]]:
+        name, kwargs = super().kind(k)
         return name, {"negative_slope": 0.01} if name == "leaky_relu" else kwargs
 
 
 class WithoutBias(Hand):
-    def weighted(self, l: int) -> Array:
-        return np.asarray(self.a[l] @ self.W[l].T)
+    def weighted(self, k: int) -> Array:
+        return np.asarray(self.a[k] @ self.W[k].T)
 
 
 class SoftmaxOverBatch(Hand):

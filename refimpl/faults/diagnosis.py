@@ -75,17 +75,18 @@ def diagnose_answer(
     pairs: bool = True,
     suspects: Sequence[str] = (),
     trusted: Mapping[str, Cause] | None = None,
+    previous: Mapping[str, Array] | None = None,
 ) -> list[Finding]:
     """`diagnose` for what somebody's code returned to what `judge` knows the truth about, and the verdicts on it.
 
     `pairs`: whether to try pairs of faults and difference quotients, which takes most of the time. `suspects`: faults
     that other answers of the same code have, which are tried together, each at all its layers; `trusted`: fits that
-    explain others, by their labels.
+    explain others, by their labels; `previous`: gradients that it returned before, by name.
     """
     if isinstance(given, Unusable):
         return []
     with np.errstate(all="ignore"):
-        case = Observed(judge, given, rows, arithmetic or ARITHMETICS[judge.batch.dtype], trusted)
+        case = Observed(judge, given, rows, arithmetic or ARITHMETICS[judge.batch.dtype], trusted, previous)
         return _findings(case, pairs, suspects)
 
 

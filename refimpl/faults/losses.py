@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from refimpl.faults.catalogue import FAULTS
+from refimpl.faults.catalogue import FAULTS, places
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.factors import loss_factor
 from refimpl.faults.mistaken import WHOLE, Fault, Mistaken
 from refimpl.faults.observed import Observed
 from refimpl.faults.prediction import ForwardPass, Reader, Recursion
 
+FORWARD = ("other_gelu", "activation_not_applied", "bias_not_added", "leaky_slope_fixed", "leaky_slope_wrong_side")
+ALONE = "in the loss alone"
 CLEAR = 0.01  # the share of a difference that its tolerance may have
 
 
@@ -37,8 +39,17 @@ def loss_explanations(case: Observed, known: bool) -> Iterator[Causes]:
             if explained(fault, layer, before, reader):
                 yield (Cause(fault, layer),)
     yield from loss_factor(case)
+    if not case.wrong:
+        yield from _wrong_forward_pass(case, explained)
     # NaN may have any reason
     lost = (fault for fault, own in case.cancelling if fault.on_loss and explained(fault, WHOLE, None, own))
     infinite = (fault for fault in case.formulas if known and fault.on_loss and case.run(fault)[0] == loss)
     for fault in {fault.name: fault for fault in (infinite if math.isinf(loss) else lost)}.values():
         yield (Cause(fault, WHOLE),)
+
+
+def _wrong_forward_pass(case: Observed, explained: Callable[..., bool]) -> Iterator[Causes]:
+    """What is wrong about the forward pass of the loss alone: the gradients are right."""
+    for fault, layer in places(case.spec, case.n, case.dtype):
+        if fault.name in FORWARD and explained(fault, layer, None, Reader(case.arithmetic, case.numbers)):
+            yield (Cause(fault, layer, readings=(ALONE,)),)

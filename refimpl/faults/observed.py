@@ -26,14 +26,15 @@ Array = NDArray[Any]
 
 class Observed:
     """A wrong answer beside the truth: which quantities are wrong, in backward order. `trusted`: what explains other
-    answers of the same code, by its labels, of which less must bear it out here.
+    answers of the same code, by its labels, of which less must bear it out here; `previous`: what was answered before,
+    by name.
     """
 
     def __init__(
         self, judge: Judge, given: Submission, rows: Sequence[Row], arithmetic: Arithmetic,
-        trusted: Mapping[str, Cause] | None = None,
+        trusted: Mapping[str, Cause] | None = None, previous: Mapping[str, Array] | None = None,
     ) -> None:  # fmt: skip
-        self.trusted = trusted or {}
+        self.trusted, self.previous = trusted or {}, previous or {}
         self.judge, self.spec, self.arithmetic = judge, judge.spec, arithmetic
         batch = judge.batch
         self.params, self.x, self.dtype = batch.params, batch.x, batch.dtype

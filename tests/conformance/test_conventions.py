@@ -130,7 +130,8 @@ for message in map(json.loads, sys.stdin):
     elif message["type"] == "evaluate":
         arrays = {{k: np.array(v["data"]).reshape(v["shape"]) for k, v in message["parameters"].items()}}
         x, y = (np.array(message[k]["data"]).reshape(message[k]["shape"]) for k in "xy")
-        run = Theirs(declared).gradient_function(NetworkSpec.from_dict(message["network"]), dtype="float64", device="cpu")
+        spec = NetworkSpec.from_dict(message["network"])
+        run = Theirs(declared).gradient_function(spec, dtype="float64", device="cpu")
         loss, found = run(arrays, x, y)
         key = "parameters" if "learning_rate" in declared else "gradients"
         answer = dict(type="answer", id=message["id"])

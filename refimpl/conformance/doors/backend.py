@@ -103,15 +103,17 @@ class ParallelDoor(BackendDoor):
         super().__init__(backends.load(place), device)
         self.processes, self.begin = processes, (place, device, folder)
         self.cases, self.dtype = {case.id: number for number, case in enumerate(cases)}, dtype
-        self.asked, self.seconds = 0, 0.0
+        self.asked, self.seconds, self.answered = 0, 0.0, set[str]()
         self.pool: ProcessPoolExecutor | None = None
         self.children: list[multiprocessing.process.BaseProcess] = []
         self.answers: Iterator[tuple[str, Answered]] = iter(())
 
     def answer(self, case: Asked, dtype: str) -> Answered:
-        """The answer, once it has come. A process that died is a failure. What is none of the cases is asked here."""
-        if case.id not in self.cases:
+        """The answer, once it has come. A process that died is a failure. What is none of the cases, or was
+        answered already, is asked here."""
+        if case.id not in self.cases or case.id in self.answered:
             return super().answer(case, dtype)
+        self.answered.add(case.id)
         if self.pool is None and self.processes > 1 and self.asked >= CHUNK and self._rest() > WORTHWHILE:
             self._start(self.cases[case.id])
         if self.pool is None:

@@ -8,25 +8,42 @@ from refimpl.faults.findings import Causes
 from refimpl.faults.fits.added import ADDED, added
 from refimpl.faults.fits.clipping import CLIPPINGS, clipped
 from refimpl.faults.fits.differences import DIFFERENCES
+from refimpl.faults.fits.earlier import EARLIER, earlier
 from refimpl.faults.fits.factors import FACTORS, factors
+from refimpl.faults.fits.logarithms import LOGARITHMS, logarithms
 from refimpl.faults.fits.precision import PRECISIONS, rounded
+from refimpl.faults.fits.products import PRODUCTS, products
 from refimpl.faults.fits.samples import SAMPLES, weights
 from refimpl.faults.fits.slopes import SLOPES, slopes
 from refimpl.faults.mistaken import Fault
 from refimpl.faults.observed import Observed
 
 FITS: Mapping[str, Fault] = {
-    fault.name: fault for fault in (*FACTORS, *SAMPLES, *ADDED, *CLIPPINGS, *SLOPES, *PRECISIONS, *DIFFERENCES)
-}
+    fault.name: fault
+    for family in (
+        FACTORS, SAMPLES, ADDED, CLIPPINGS, SLOPES, LOGARITHMS, EARLIER, PRECISIONS, (PRODUCTS,), DIFFERENCES,
+    )
+    for fault in family
+}  # fmt: skip
 
 
 def fitted(case: Observed) -> list[Causes]:
     """What explains every wrong gradient with one number or few: a factor, a limit, whole samples; else what was added,
-    f' or ∂C/∂s as a function of where they are, the weights of samples, or a precision.
+    other arrays, a number in a logarithm, f' or ∂C/∂s as a function of where they are, the weights of samples, or a
+    precision.
     """
     if not case.finite or any(name in case.refused for name in case.names):
         return []
     simple = factors(case) + clipped(case)
     if simple:
-        return simple + weights(case, any_weights=False) + slopes(case)
-    return added(case) or weights(case, any_weights=False) or slopes(case) or weights(case) or rounded(case)
+        return simple + earlier(case) + weights(case, any_weights=False) + slopes(case)
+    return (
+        added(case)
+        or earlier(case)
+        or weights(case, any_weights=False)
+        or logarithms(case)
+        or slopes(case)
+        or weights(case)
+        or rounded(case)
+        or products(case)
+    )

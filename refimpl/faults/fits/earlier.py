@@ -38,18 +38,20 @@ def earlier(case: Observed) -> list[Causes]:
 
 
 def _returned(case: Observed) -> Cause | None:
-    same = [name for name in case.wrong if np.array_equal(case.answer[name], case.previous.get(name))]
+    same = [name for name in case.wrong if np.array_equal(case.answer[name], case.previous.get(name, ()))]
     telling = sum(np.unique(case.answer[name]).size for name in same if case.answer[name].any())
     return Cause(RETURNED, WHOLE) if same == case.wrong and telling >= CONFIRMATIONS else None
 
 
 def _added(case: Observed) -> Cause | None:
     u = case.arithmetic.unit_roundoff
-    fitting = {name: case.previous[name] for name in case.names if np.shape(case.previous.get(name)) == case.answer[name].shape}
+    fitting = {name: case.previous[name] for name in case.names if name in case.previous}
     if not set(case.wrong) <= set(fitting):
         return None
     found = {
-        name: scaled(case.answer[name] - case.truth(name), fitting[name], case.tight[name] + u * np.abs(case.answer[name]), u)
+        name: scaled(
+            case.answer[name] - case.truth(name), fitting[name], case.tight[name] + u * np.abs(case.answer[name]), u
+        )
         for name in case.wrong
     }
     every = [one for one in found.values() if one is not None]

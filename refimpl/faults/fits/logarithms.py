@@ -63,7 +63,12 @@ def _planted(slope: Slope) -> Plant:
 
 REMEDY = "From logits, by log-sum-exp or log1p, neither is needed; the loss here has none."
 ADDED = fit(
-    "number_added_in_logarithm", "The gradient is that of log(p + ε), not of log p.", REMEDY, _planted(_added), "ε", 1e-7
+    "number_added_in_logarithm",
+    "The gradient is that of log(p + ε), not of log p.",
+    REMEDY,
+    _planted(_added),
+    "ε",
+    1e-7,
 )
 CLIPPED = fit(
     "probabilities_clipped", "The probabilities are clipped to [ε, 1 − ε].", REMEDY, _planted(_clipped), "ε", 1e-7

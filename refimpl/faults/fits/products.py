@@ -45,7 +45,9 @@ def products(case: Observed) -> list[Causes]:
     """
     if not all(case.fits_shape(name) for name in case.names):
         return []
-    return [(Cause(PRODUCTS, WHOLE, float(bits), (name,)),) for name, bits in FORMATS.items() if _as_predicted(case, bits)]
+    return [
+        (Cause(PRODUCTS, WHOLE, float(bits), (name,)),) for name, bits in FORMATS.items() if _as_predicted(case, bits)
+    ]
 
 
 def _as_predicted(case: Observed, bits: int) -> bool:
