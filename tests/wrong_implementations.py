@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from refimpl.equations import EQUATIONS, Equations
 from refimpl.network.spec import NetworkSpec
@@ -163,6 +165,80 @@ def _clipped(name: str, z: Array, a: Array, arriving: Array, vjp: Any) -> Array:
     return np.asarray(vjp(inner, 1 / (1 + np.exp(-inner)), arriving))
 
 
+def equal_ones(spec: Any, params: Any, x: Array, y: Array, loss: float, grads: Grads) -> Any:
+    """Parameters of equal values are one, as where they are keys of a dictionary."""
+
+    def key(name: str) -> Any:
+        return params[name].shape, params[name].tobytes()
+
+    return loss, {name: sum(grads[other] for other in grads if key(other) == key(name)) for name in grads}
+
+
+class Kept(NumpyBackend):
+    """Returns `mixed(what it returned before for a gradient of this name and shape, gradient)`."""
+
+    def __init__(self, name: str, mixed: Callable[[Array, Array], Array]) -> None:
+        super().__init__()
+        self.name, self.mixed = name, mixed
+        self.held: dict[Any, Array] = {}
+
+    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Any:
+        right = RIGHT.gradient_function(spec, dtype=dtype, device=device)
+
+        def gradients(params: Any, x: Array, y: Array) -> Any:
+            loss, grads = right(params, x, y)
+            for name, grad in grads.items():
+                key = name, grad.shape, dtype
+                self.held[key] = self.mixed(self.held[key], grad) if key in self.held else grad
+            return loss, {name: self.held[name, grad.shape, dtype].copy() for name, grad in grads.items()}
+
+        return gradients
+
+
+def with_losses(of: Callable[[Any, Any], Any]) -> Any:
+    """The loss of logits and targets as PyTorch code, and what autograd makes of it."""
+
+    def change(spec: Any, params: Any, x: Array, y: Array, loss: float, grads: Grads) -> Any:
+        functions = {"identity": lambda z: z, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
+        leaves = {name: torch.tensor(array, requires_grad=True) for name, array in params.items()}
+        a = torch.tensor(x.reshape(len(x), -1))
+        for number, layer in enumerate(spec.layers, start=1):
+            if layer.activation.name not in functions:
+                return loss, grads
+            a = functions[layer.activation.name](F.linear(a, leaves[f"W{number}"], leaves.get(f"b{number}")))
+        targets = torch.tensor(np.eye(spec.n_out)[y] if y.ndim == 1 else y)
+        total = of(a, targets).sum() * _share(spec, len(x))
+        total.backward()
+        return float(total.detach()), {name: leaf.grad.numpy() for name, leaf in leaves.items()}
+
+    return change
+
+
+class RoundedFactors(NumpyBackend):
+    """Every product of matrices with factors of so many bits."""
+
+    def __init__(self, name: str, bits: int) -> None:
+        super().__init__()
+        self.name, self.rounded = name, _bits(bits)
+
+    def gradient_function(self, spec: NetworkSpec, *, dtype: str, device: str) -> Any:
+        r, right = self.rounded, EQUATIONS
+        own = replace(
+            right,
+            weighted_input=lambda a, W, b: right.weighted_input(r(a), r(W), b),
+            weight_gradient=lambda delta, a: right.weight_gradient(r(delta), r(a)),
+            hidden_error=lambda W, delta, z, a, vjp: right.hidden_error(r(W), r(delta), z, a, vjp),
+        )
+        return NumpyBackend([own] * spec.depth).gradient_function(spec, dtype=dtype, device=device)
+
+
+def other_gelu_in_loss(spec: Any, params: Any, x: Array, y: Array, loss: float, grads: Grads) -> Any:
+    other = {"gelu": "gelu_tanh", "gelu_tanh": "gelu"}
+    layers = [replace(layer, activation=other.get(layer.activation.name, layer.activation)) for layer in spec.layers]
+    changed = NetworkSpec(spec.input_shape, layers, spec.loss, spec.reduction)
+    return RIGHT.gradient_function(changed, dtype=str(x.dtype), device="cpu")(params, x, y)[0], grads
+
+
 # by what is wrong: the implementation, and what the leading line of a report must begin with
 WRONG: Mapping[str, tuple[NumpyBackend, str]] = {
     name: (Implementation(name, change), said)
@@ -186,6 +262,12 @@ WRONG: Mapping[str, tuple[NumpyBackend, str]] = {
         ("four decimals", each(lambda grad: np.round(grad, 4)), "rounded_to_decimals 4"),
         ("seven digits", each(_digits(".7g")), "rounded_to_digits 7"),
         ("bfloat16", each(_bits(8)), "rounded_to_format bfloat16"),
+        ("equal ones merged", equal_ones, "equal_parameters_merged"),
+        (
+            "log(p + 1e-7)", with_losses(lambda s, y: -y * torch.log(torch.softmax(s, 1) + 1e-7)),
+            "number_added_in_logarithm 1e-07",
+        ),
+        ("the other gelu in the loss", other_gelu_in_loss, "other_gelu in the loss alone"),
     )
 } | {
     wrong.name: (wrong, said)
@@ -193,6 +275,11 @@ WRONG: Mapping[str, tuple[NumpyBackend, str]] = {
         (Sloped("the slope of sigmoid", _sigmoid_slope), "slope_of_another_function sigmoid for tanh"),
         (Sloped("no slope far out", _zero_far_out), "slope_wrong_far_out tanh, z large in magnitude"),
         (Sloped("z clipped", _clipped), "slope_wrong_far_out sigmoid, z large in magnitude"),
+        (Kept("not zeroed", lambda held, grad: held + grad), "earlier_gradients_added once"),
+        (Kept("momentum", lambda held, grad: 0.9 * held + grad), "earlier_gradients_added × 9/10"),
+        (Kept("never written again", lambda held, grad: held), "earlier_gradients_returned"),
+        (RoundedFactors("TF32", 11), "products_of_rounded_factors TF32"),
+        (RoundedFactors("products in bfloat16", 8), "products_of_rounded_factors bfloat16"),
         (
             Sloped("a loss of one side", cost=lambda d: np.where(d <= -1, 1.7 * d, d)),
             "cost_gradient_wrong_far_out s − y small",

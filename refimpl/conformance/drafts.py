@@ -39,6 +39,7 @@ FLAGS: Mapping[str, str] = {
     "Subnormal": "Gradients below float32's normal range.",
     "Cancellation": "Contributions of the samples that nearly cancel.",
     "ZeroWeight": "Weights that are exactly zero.",
+    "EqualParameters": "Weights of one layer that equal those of another, and biases of 0.",
     "Exact": "All intermediate results are exact: the gradients must be, to the last bit.",
     "OddEvenShapes": "Widths and batches around the sizes of vector registers.",
     "NoBias": "Layers without a bias.",
@@ -156,7 +157,7 @@ def drafts() -> Iterator[Draft]:
     """All drafts, in the order of the suite."""
     for family in (
         _basic, _known, _textbook, _shapes, _deep, _kinks, _saturated, _logits, _ties, _tiny, _cancelling, _zeros,
-        _exact, _inputs, _targets, _random,
+        _equal, _exact, _inputs, _targets, _random,
     ):  # fmt: skip
         yield from family()
 
@@ -371,6 +372,17 @@ def _zeros() -> Iterator[Draft]:
     for activation in ACTIVATIONS:
         spec = network((3, 4, 3), [activation, "identity"])
         yield Draft(f"zero weights {activation}", ("ZeroWeight",), changed(usual(spec, 4), sparse))
+
+
+def _equal() -> Iterator[Draft]:
+    def alike(drawn: Drawn, rng: np.random.Generator) -> None:
+        drawn.params["W2"][...] = drawn.params["W1"]
+        for number in (1, 2, 3):
+            drawn.params[f"b{number}"][...] = 0.0
+
+    for activation in HIDDEN:
+        spec = network((3, 3, 3, 3), [activation, activation, "identity"])
+        yield Draft(f"equal weights {activation}", ("EqualParameters",), changed(usual(spec, 4), alike))
 
 
 def _exact() -> Iterator[Draft]:

@@ -139,7 +139,7 @@ class Experience:
             self.unexplained.append(diagnosis)
         self.faults.update({cause.fault.name for f in findings for cause in (f.explanations or ((),))[0]} - FITS.keys())
         causes = [cause for f in findings for explanation in f.explanations for cause in explanation]
-        fitted = {label: cause for cause in causes if cause.readings for label in cause.labels}
+        fitted = {label: cause for cause in causes if cause.fault.name in FITS for label in cause.labels}
         for label, cause in fitted.items():
             self.fits.setdefault(label, []).append(cause)
 

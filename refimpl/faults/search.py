@@ -101,11 +101,10 @@ class Search:
             return fits[:1]
         self.singles = list(self._hypotheses())
         tried = sum(1 for single in self.singles if single.touched)
-        named = (
-            self._matching(self.singles, tried) + losing(self) + quotients(self)
-            or self._matching(self._everywhere(), tried)
-            or self._matching(self._suspected(suspects), tried)
-        )
+        named = self._matching(self.singles, tried) + losing(self) + quotients(self)
+        named = named or self._matching(self._everywhere(), tried)
+        if not any(cause.fault.name in suspects for causes in named for cause in causes):
+            named += self._matching(self._suspected(suspects), tried)
         return (
             named + fits
             or (quotients(self, decisive=True) if pairs else [])

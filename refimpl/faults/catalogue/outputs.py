@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from refimpl.faults.mistaken import (
     Fault,
     Mistaken,
     Plant,
-    Where,
     like,
 )
 from refimpl.faults.plants import (
@@ -127,9 +126,9 @@ def _sign_of_second_term(m: Mistaken, layer: int, parameter: Any) -> None:
     m.change(m.spec.depth, "cost_gradient", change)
 
 
-def _classified(*losses: str) -> Where:
-    """Where several outputs are classes or probabilities of this loss."""
-    return lambda spec, n: (WHOLE,) if spec.loss.name in losses and spec.n_out > 1 else ()
+def _classified(spec: NetworkSpec, n: int) -> Sequence[int]:
+    """Where several outputs are classes."""
+    return (WHOLE,) if spec.loss.name == "cross_entropy" and spec.n_out > 1 else ()
 
 
 FAULTS = (
@@ -190,19 +189,19 @@ FAULTS = (
         "output_softmax_over_batch",
         "∂C/∂s is that of a softmax over the samples, not over the outputs.",
         "Softmax of a row: axis=1.",
-        batch(_classified("cross_entropy")), _probabilities(_over_batch),
+        _classified, _probabilities(_over_batch),
     ),
     Fault(
         "softmax_for_binary_cross_entropy",
         "∂C/∂s is softmax(s) − y; for binary cross-entropy each output has a sigmoid of its own.",
         "∂C/∂s = σ(s) − y, or use the cross-entropy.",
-        _classified("binary_cross_entropy"), _probabilities(_softmax),
+        with_loss("binary_cross_entropy"), _probabilities(_softmax),
     ),
     Fault(
         "labels_from_1",
         "The labels are taken to begin at 1.",
         "The first class is 0.",
-        _classified("cross_entropy"), _labels_from_1,
+        _classified, _labels_from_1,
     ),
     Fault(
         "sign_of_second_term",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +12,6 @@ from refimpl.faults.mistaken import (
     Jacobian,
     Mistaken,
     Plant,
-    Where,
     like,
 )
 from refimpl.faults.plants import (
@@ -135,22 +134,15 @@ def _with_another_slope(spec: NetworkSpec, n: int) -> Sequence[int]:
     ]  # fmt: skip
 
 
-def _above(condition: Callable[[NetworkSpec, int], bool]) -> Where:
-    """Layers on which, and on the next, f' is no constant, and for which a condition holds."""
-
-    def where(spec: NetworkSpec, n: int) -> Sequence[int]:
-        sloped = with_activation(*SMOOTH)(spec, n)
-        return [layer for layer in sloped if layer + 1 in sloped and condition(spec, layer)]
-
-    return where
+def _other_function_above(spec: NetworkSpec, n: int) -> Sequence[int]:
+    each = with_activation("identity", "relu", *SMOOTH)(spec, n)
+    functions = [layer.activation for layer in spec.layers]
+    return [layer for layer in each if layer + 1 in each and functions[layer - 1] != functions[layer]]
 
 
-def _other_function(spec: NetworkSpec, layer: int) -> bool:
-    return spec.layers[layer - 1].activation != spec.layers[layer].activation
-
-
-def _same_width(spec: NetworkSpec, layer: int) -> bool:
-    return spec.layers[layer - 1].size == spec.layers[layer].size
+def _same_width_above(spec: NetworkSpec, n: int) -> Sequence[int]:
+    sloped = with_activation(*SMOOTH)(spec, n)
+    return [layer for layer in sloped if layer + 1 in sloped and spec.sizes[layer] == spec.sizes[layer + 1]]
 
 
 FAULTS = (
@@ -227,13 +219,13 @@ FAULTS = (
         "slope_of_layer_above",
         "f' is that of the next layer's activation.",
         "Differentiate the activation that this layer applies.",
-        _above(_other_function), _of_layer_above,
+        _other_function_above, _of_layer_above,
     ),
     Fault(
         "slope_at_layer_above",
         "f' is taken at the next layer's z.",
         "f'(z) of a layer takes that layer's z.",
-        _above(_same_width), _at_layer_above,
+        _same_width_above, _at_layer_above,
     ),
     Fault(
         "activation_formula_of_another",

@@ -162,7 +162,7 @@ def _whole_or_leading_back(spec: NetworkSpec, n: int) -> Sequence[int]:
 
 
 def _input_fits(spec: NetworkSpec, n: int) -> Sequence[int]:
-    return [number for number in range(3, spec.depth + 1) if spec.sizes[number - 1] == spec.n_in]
+    return [number for number in range(2, spec.depth + 1) if spec.sizes[number - 1] == spec.n_in]
 
 
 def _bias_above_fits(spec: NetworkSpec, n: int) -> Sequence[int]:

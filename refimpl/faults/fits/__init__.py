@@ -32,11 +32,12 @@ def fitted(case: Observed) -> list[Causes]:
     other arrays, a number in a logarithm, f' or ∂C/∂s as a function of where they are, the weights of samples, or a
     precision.
     """
-    if not case.finite or any(name in case.refused for name in case.names):
+    nothing = not any(case.answer[name].any() for name in case.wrong)  # which may have any cause
+    if nothing or not case.finite or any(name in case.refused for name in case.names):
         return []
     simple = factors(case) + clipped(case)
     if simple:
-        return simple + earlier(case) + weights(case, any_weights=False) + slopes(case)
+        return simple + earlier(case) + weights(case, any_weights=False) + logarithms(case) + slopes(case)
     return (
         added(case)
         or earlier(case)

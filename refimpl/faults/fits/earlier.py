@@ -40,7 +40,8 @@ def earlier(case: Observed) -> list[Causes]:
 def _returned(case: Observed) -> Cause | None:
     same = [name for name in case.wrong if np.array_equal(case.answer[name], case.previous.get(name, ()))]
     telling = sum(np.unique(case.answer[name]).size for name in same if case.answer[name].any())
-    return Cause(RETURNED, WHOLE) if same == case.wrong and telling >= CONFIRMATIONS else None
+    enough = 1 if RETURNED.name in case.trusted else CONFIRMATIONS
+    return Cause(RETURNED, WHOLE) if same == case.wrong and telling >= enough else None
 
 
 def _added(case: Observed) -> Cause | None:
@@ -67,11 +68,11 @@ def _added(case: Observed) -> Cause | None:
     missed = np.concatenate([np.abs(best.factor * fitting[name]).ravel() for name in case.wrong])
     bound = np.concatenate([case.tight[name].ravel() for name in case.wrong])
     shares = np.sort(np.minimum(bound / np.maximum(missed, bound + 1e-300), 1.0))
-    if shares[1 : 2 * CONFIRMATIONS].prod() > ACCIDENT or shares.size < CONFIRMATIONS:
-        return None
     readings = [text for text, _ in equal_to(best.factor, best.slack, case.n, case.spec.n_out)]
     reading = "once" if abs(best.factor - 1) <= best.slack else f"× {readings[0] if readings else f'{best.factor:.4g}'}"
-    return Cause(ADDED, WHOLE, best.factor, (reading,))
+    cause = Cause(ADDED, WHOLE, best.factor, (reading,))
+    sure = shares.size >= CONFIRMATIONS and shares[1 : 2 * CONFIRMATIONS].prod() <= ACCIDENT
+    return cause if sure or cause.labels[0] in case.trusted else None
 
 
 def _merged(case: Observed) -> Cause | None:

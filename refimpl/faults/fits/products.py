@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -45,13 +47,14 @@ def products(case: Observed) -> list[Causes]:
     """
     if not all(case.fits_shape(name) for name in case.names):
         return []
-    return [
-        (Cause(PRODUCTS, WHOLE, float(bits), (name,)),) for name, bits in FORMATS.items() if _as_predicted(case, bits)
-    ]
+    causes = (Cause(PRODUCTS, WHOLE, float(bits), (name,)) for name, bits in FORMATS.items())
+    return [(cause,) for cause in causes if _as_predicted(case, cause)]
 
 
-def _as_predicted(case: Observed, bits: int) -> bool:
-    grads = case.run(PRODUCTS, float(bits))[1]
+def _as_predicted(case: Observed, cause: Cause) -> bool:
+    assert cause.parameter is not None
+    bits = int(cause.parameter)
+    loss, grads = case.run(PRODUCTS, bits)
     near, far, telling = [], [], []
     for name in case.names:
         answer, truth = case.answer[name], case.truth(name)
@@ -62,6 +65,10 @@ def _as_predicted(case: Observed, bits: int) -> bool:
         telling.append((np.abs(grads[name] - truth) > 8 * bound).ravel())
     told = np.concatenate(telling)
     right = np.concatenate(near)
-    if told.sum() < 2 * CONFIRMATIONS or np.concatenate(far).any():
+    enough = 1 if cause.labels[0] in case.trusted else 2 * CONFIRMATIONS
+    if told.sum() < enough or np.concatenate(far).any():
         return False
-    return bool(right.mean() >= NEARLY and right[told].mean() >= NEARLY)
+    explained = bool(right.mean() >= NEARLY and right[told].mean() >= NEARLY)
+    with suppress(TypeError, ValueError):  # a loss may be anything at all
+        case.loss_explained |= explained and math.isclose(float(case.loss), loss, rel_tol=2.0 ** (3 - bits))
+    return explained
