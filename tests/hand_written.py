@@ -213,6 +213,10 @@ class SoftmaxOverBatch(Hand):
 class SoftmaxOfProbabilities(Hand):
     losses = ("cross_entropy",)
 
+    def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
+        linear = spec.layers[-1].activation.name == "identity"
+        return super().supports(spec, dtype=dtype, device=device) if linear else "not written"
+
     def cost_slope(self, s: Array) -> Array:
         p = softmax(s)
         q = softmax(p) - self.y

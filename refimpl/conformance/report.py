@@ -151,8 +151,8 @@ class ConformanceReport:
         """What is wrong, over all cases."""
         asked = [result for result in self.results if not result.reason.startswith(NOT_ASKED)]
         judged = {result.case: result.traits for result in asked if result.verdict not in (SKIP, XFAIL)}
-        passed = {result.case: result.kills for result in asked if result.verdict == PASS}
-        return common_causes([wrong for result in self.results for wrong in result.wrong], judged, passed)
+        kills = {result.case: result.kills for result in asked if result.case in judged}
+        return common_causes([wrong for result in self.results for wrong in result.wrong], judged, kills)
 
     def __rich__(self) -> Group:
         heading = Text(f"{self.description} · {self.dtype} · judged as {self.arithmetic}")

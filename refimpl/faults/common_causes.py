@@ -129,12 +129,13 @@ class CommonCause:
 def common_causes(
     wrong: Sequence[Wrong],
     traits: Mapping[str, Collection[str]],
-    passed: Mapping[str, Collection[tuple[str, int]]] | None = None,
+    kills: Mapping[str, Collection[tuple[str, int]]] | None = None,
 ) -> list[CommonCause]:
     """The causes of all that is wrong, the one with the most cases first. `traits`: of every case that was judged;
-    `passed`: the faults, and their layers, that the cases that pass tell from the truth.
+    `kills`: the faults, and their layers, that each of these tells from the truth.
     """
-    wrong = [_surviving(item, traits, passed or {}) for item in wrong]
+    excluded = _excluded(wrong, kills or {})
+    wrong = [_surviving(item, traits, excluded) for item in wrong]
     coincidences = _coincidences(wrong)
     explained = [item for item in wrong if item.explanations and item.form not in coincidences]
     chosen = _fewest([item.explanations.keys() for item in explained])
@@ -161,10 +162,25 @@ def common_causes(
     return sorted(found, key=lambda cause: (cause.wrong[0].reason.startswith(NOT_ASKED), -len(cause.cases)))
 
 
+def _excluded(
+    wrong: Sequence[Wrong], kills: Mapping[str, Collection[tuple[str, int]]]
+) -> dict[str, set[tuple[str, int]]]:
+    """What each case rules out: all that it tells from the truth where it passes; where it is explained, all of that
+    but the faults that explain it. What nothing explains rules out nothing.
+    """
+    excluded = {case: set(own) for case, own in kills.items()}
+    for item in wrong:
+        found = item.finding.explanations if item.finding else ()
+        names = {cause.fault.name for causes in found for cause in causes}
+        own = excluded.get(item.case, set())
+        excluded[item.case] = {(name, layer) for name, layer in own if found and name not in names}
+    return excluded
+
+
 def _surviving(
-    item: Wrong, traits: Mapping[str, Collection[str]], passed: Mapping[str, Collection[tuple[str, int]]]
+    item: Wrong, traits: Mapping[str, Collection[str]], excluded: Mapping[str, Collection[tuple[str, int]]]
 ) -> Wrong:
-    """Without explanations by a fault that cases that pass rule out, unless the wrong case has something that none of
+    """Without explanations by a fault that other cases rule out, unless the wrong case has something that none of
     these has.
     """
     if item.finding is None or not item.finding.explanations:
@@ -172,7 +188,7 @@ def _surviving(
     own = set(traits.get(item.case, ()))
 
     def holds(cause: Cause) -> bool:
-        against = [case for case, kills in passed.items() if (cause.fault.name, cause.layer) in kills]
+        against = [case for case, faults in excluded.items() if (cause.fault.name, cause.layer) in faults]
         return not against or bool(own - set().union(*(traits.get(case, ()) for case in against)))
 
     left = tuple(causes for causes in item.finding.explanations if all(map(holds, causes)))

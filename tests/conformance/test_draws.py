@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from theirs import Theirs
 
 from refimpl.conformance.doors.backend import BackendDoor
 from refimpl.conformance.draws import Draws
@@ -80,6 +81,37 @@ def test_in_every_corner_a_right_one_conforms_and_one_that_stops_at_the_last_lay
     assert right.conforms, right.summary
     assert sum(result.hidden_layers for result in right.judged) >= WANTED
     assert all(CORNERS[name](case.spec) for case in SUITE.cases if case.id in {r.case for r in right.judged})
+    assert sum(result.verdict == FAIL for result in wrong.results if result.hidden_layers) >= WANTED // 2
+
+
+class Float32Only(Theirs):
+    def supports(self, spec: NetworkSpec, *, dtype: str, device: str) -> bool | str:
+        return dtype == "float32" or "float32 only"
+
+
+DECLARED: dict[str, tuple[type[Theirs], dict[str, Any], str]] = {
+    "no loss": (Theirs, {"loss": False}, "float64"),
+    "labels only": (Theirs, {"labels_only": True}, "float64"),
+    "one activation": (Theirs, {"one_activation": True}, "float64"),
+    "update only": (Theirs, {"learning_rate": 0.5, "loss": False}, "float64"),
+    "float32 only": (Float32Only, {}, "float32"),
+}
+
+
+@pytest.mark.parametrize("how", DECLARED)
+def test_so_it_is_where_more_is_declared_than_networks(how: str) -> None:
+    make, declared, dtype = DECLARED[how]
+
+    def run(wrong: bool) -> ConformanceReport:
+        door = BackendDoor(make(declared, wrong))
+        drawn = Draws(lambda spec: door.lacks(spec, dtype), dtype, others=[case.spec for case in SUITE.cases])
+        results = list(conform(door, SUITE, dtype, diagnosed=False, draws=drawn))
+        return ConformanceReport(how, "", dtype, dtype, results)
+
+    right, wrong = run(False), run(True)
+    assert not right.wrong
+    assert right.enough
+    assert sum(result.hidden_layers for result in right.judged) >= WANTED
     assert sum(result.verdict == FAIL for result in wrong.results if result.hidden_layers) >= WANTED // 2
 
 

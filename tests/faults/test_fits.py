@@ -78,11 +78,25 @@ def where(said: str) -> Suite:
     seen = next((name for name in ACTIVATIONS if f" {name}, " in said or said.endswith(f" {name}")), "")
     hidden = [case for case in CASES if any(layer.activation.name == seen for layer in case.spec.layers[:-1])]
     of_loss = [case for case in CASES if case.spec.loss.name in ("huber", "squared_error")]
-    chosen = hidden if seen else of_loss if said.startswith("cost_gradient") else []
+    known = {"identity", "sigmoid", "tanh", "relu"}
+    logits = [
+        case for case in CASES
+        if case.spec.loss.name == "cross_entropy" and {layer.activation.name for layer in case.spec.layers} <= known
+    ]  # fmt: skip
+    gelu = [case for case in CASES if any("gelu" in layer.activation.name for layer in case.spec.layers)]
+    chosen = (
+        hidden if seen
+        else of_loss if said.startswith("cost_gradient")
+        else logits if "logarithm" in said
+        else gelu if "gelu" in said
+        else []
+    )  # fmt: skip
+    if said.startswith("equal"):
+        return Suite.of([*some(24).cases, *(case for case in CASES if case.flags[0] == "EqualParameters")])
     return Suite.of(random.Random(1).sample(chosen, 24)) if chosen else some(24)
 
 
-FEW = ("batches of two", "decay over N", "clipped to a norm", "bfloat16", "no slope far out")
+FEW = ("batches of two", "decay over N", "clipped to a norm", "bfloat16", "no slope far out", "log(p + 1e-7)", "TF32")
 
 
 @pytest.mark.parametrize("name", [n if n in FEW else pytest.param(n, marks=pytest.mark.soak) for n in WRONG])

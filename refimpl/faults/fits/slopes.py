@@ -48,12 +48,14 @@ def _far(values: Any, limit: Any) -> Any:
     return abs(values) > limit
 
 
-def _beyond_in_slopes(name: str, beyond: Beyond, value: float) -> Plant:
-    """f' is the value where z is beyond the parameter, in every hidden layer of the activation of this name."""
+def _beyond_in_slopes(name: str, beyond: Beyond, value: float, times: float) -> Plant:
+    """f' is the value, and so many times what it should be, where z is beyond the parameter, in every hidden layer of
+    the activation of this name.
+    """
 
     def plant(m: Mistaken, layer: int, parameter: Any) -> None:
         def wrong(vjp: Jacobian) -> Jacobian:
-            return lambda z, a, d: np.where(beyond(z, parameter), d * value, vjp(z, a, d))
+            return lambda z, a, d: np.where(beyond(z, parameter), d * value + times * vjp(z, a, d), vjp(z, a, d))
 
         for number, own in enumerate(m.spec.layers[:-1], start=1):
             if name in ("", own.activation.name):
@@ -73,16 +75,18 @@ def _another_in_slopes(name: str, other: Elementwise) -> Plant:
     return plant
 
 
-def _beyond_in_cost(variable: str, beyond: Beyond, value: float) -> Plant:
-    """∂C/∂s is the value, not yet averaged, where the variable is beyond the parameter."""
+def _beyond_in_cost(variable: str, beyond: Beyond, value: float, times: float) -> Plant:
+    """∂C/∂s is the value, not yet averaged, and so many times what it should be, where the variable is beyond the
+    parameter.
+    """
 
     def plant(m: Mistaken, layer: int, parameter: Any) -> None:
         share = 1 / m.n if m.spec.reduction == "mean" else 1.0
 
         def wrong(right: Callable[..., Any]) -> Callable[..., Any]:
             def output_error(dC_ds: Any, z: Any, a: Any, vjp: Jacobian) -> Any:
-                at = z - m.y if variable == "s − y" else z
-                return np.where(beyond(at, parameter), share * value, right(dC_ds, z, a, vjp))
+                at = a - m.y if variable == "s − y" else a
+                return right(np.where(beyond(at, parameter), share * value + times * dC_ds, dC_ds), z, a, vjp)
 
             return output_error
 
@@ -92,7 +96,7 @@ def _beyond_in_cost(variable: str, beyond: Beyond, value: float) -> Plant:
 
 
 def _fit(name: str, explanation: str, remedy: str) -> Fault:
-    return fit(name, explanation, remedy, _beyond_in_slopes("", _far, 0.0), "threshold", 3.0)
+    return fit(name, explanation, remedy, _beyond_in_slopes("", _far, 0.0, 0.0), "threshold", 3.0)
 
 
 FAR_OUT = _fit("slope_wrong_far_out", "f'(z) is right at most z, and wrong beyond a number.", REMEDY)
@@ -180,14 +184,18 @@ def _points(case: Observed) -> tuple[dict[str, Points] | None, Points | None]:
         found, err = solved
         z, layer = values[f"z{number + 1}"], case.spec.layers[number - 1]
         if number == depth:
-            if layer.activation.name != "identity":
+            if not ACTIVATIONS[layer.activation.name].elementwise:
                 return None, None
-            scale = case.n if case.spec.reduction == "mean" else 1.0
-            places = {"s − y": z - case.y, "s": z}
-            cost = Points(
-                {name: array.ravel() for name, array in places.items()},
-                scale * found.ravel(), scale * right.ravel(), scale * err.ravel(),
-            )  # fmt: skip
+            f = activation(layer.activation.name, tuple(layer.activation.kwargs.items()))
+            s, slope = values[f"a{number + 1}"], _derivative(f, z)
+            with np.errstate(all="ignore"):
+                scale = (case.n if case.spec.reduction == "mean" else 1.0) / slope
+                off = np.abs(scale) * (err + 16 * u * np.abs(found))
+                places = {"s − y": s - case.y, "s": s}
+                cost = Points(
+                    {name: array.ravel() for name, array in places.items()},
+                    (scale * found).ravel(), (scale * right).ravel(), off.ravel(),
+                )  # fmt: skip
         elif ACTIVATIONS[layer.activation.name].elementwise and layer.activation.name != "identity":
             before = signal if signal is not None else values[f"delta{number + 2}"]
             arriving = before @ exact[f"W{number + 1}"]
@@ -259,7 +267,7 @@ def _beyond(case: Observed, fault: Fault, name: str, points: Points) -> Iterator
     count, bad = int(known.sum()), int(wrong.sum())
     if not bad or not right.any():
         return
-    value, there = _value(points, wrong)
+    value, times, there = _value(points, wrong)
     sure = math.comb(count, bad) >= (UNLIKELY if there == "" else UNLIKELY / 10)
     of = f"{name}, " if name else ""
     for variable, at in points.at.items():
@@ -273,7 +281,10 @@ def _beyond(case: Observed, fault: Fault, name: str, points: Points) -> Iterator
                 continue
             own = fault
             if value is not None:
-                plant = _beyond_in_slopes(name, beyond, value) if name else _beyond_in_cost(variable, beyond, value)
+                plant = (
+                    _beyond_in_slopes(name, beyond, value, times) if name
+                    else _beyond_in_cost(variable, beyond, value, times)
+                )  # fmt: skip
                 own = replace(fault, plant=plant)
             detail = f"{of}where {sign} {{}}{f': {there}' if there else ''}"
             interval = float(low), float(high)
@@ -282,19 +293,22 @@ def _beyond(case: Observed, fault: Fault, name: str, points: Points) -> Iterator
                 yield cause
 
 
-def _value(points: Points, wrong: NDArray[np.bool_]) -> tuple[float | None, str]:
-    """What it is where it is wrong, where that is one thing, as a number and in words."""
+def _value(points: Points, wrong: NDArray[np.bool_]) -> tuple[float | None, float, str]:
+    """What it is where it is wrong, where that is one thing: a number, how many times what it should be on top, and in
+    words.
+    """
     found, err, right = points.found[wrong], points.err[wrong], points.right[wrong]
     for value in (0.0, 1.0, -1.0):
         if (np.abs(found - value) <= err).all():
-            return value, f"it is {value:g} there"
+            return value, 0.0, f"it is {value:g} there"
     for variable, at in points.at.items():
         if (np.abs(found - at[wrong]) <= err + 2.0**-40 * np.abs(found)).all():
-            return None, f"it is {variable} there"
+            return None, 0.0, f"it is {variable} there"
     if len(found) > 1 and np.ptp(found) <= 2 * err.max():
-        return float(np.median(found)), f"it is {found[0]:.4g} there"
+        return float(np.median(found)), 0.0, f"it is {found[0]:.4g} there"
     with np.errstate(all="ignore"):
         times, slack = found / right, err / np.abs(right)
     if len(found) > 1 and np.isfinite(times).all() and np.ptp(times) <= 2 * slack.max():
-        return None, f"it is {times[0]:.4g} times what it should be there"
-    return None, ""
+        best = int(np.argmin(slack))
+        return 0.0, float(times[best]), f"it is {times[best]:.4g} times what it should be there"
+    return None, 0.0, ""
