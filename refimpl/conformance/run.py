@@ -119,8 +119,11 @@ class Experience:
 
     @property
     def trusted(self) -> dict[str, Cause]:
-        """What was fitted in several cases, by its labels."""
-        return {label: own[0].within(own) for label, own in self.fits.items() if len(own) >= TRUSTED}
+        """What was fitted in several cases, by its labels, and beside it in every form that it had."""
+        several = {label: own for label, own in self.fits.items() if len(own) >= TRUSTED}
+        forms = {f"{label}: {cause.detail}": cause for label, own in several.items() for cause in own}
+        first = {label: own[0] for label, own in several.items()}
+        return {label: cause.within(self.fits[label.partition(":")[0]]) for label, cause in (first | forms).items()}
 
     def previous(self, spec: NetworkSpec) -> dict[str, Array]:
         """What was answered last, of the names and shapes that a network has."""
@@ -223,11 +226,12 @@ def conform(
 ) -> Iterator[CaseResult]:
     """The results, case by case. `expected_failures`: case to reason; `draws`: cases beside the suite's, of which as
     many are asked for as bring those with a hidden layer to `WANTED`. The first of these that passes is asked for
-    twice: a second answer that is wrong is a result of its own.
+    again at the end: a second answer that is wrong is a result of its own.
     """
     expected = expected_failures or {}
     experience = Experience()
-    deep, asked_twice = 0, False
+    deep = 0
+    first: Asked | None = None
     for case in chain(suite.cases, draws):
         if deep >= WANTED and case.id not in suite.by_id:
             break
@@ -236,11 +240,12 @@ def conform(
             result = _as_expected(result, expected[case.id])
         deep += result.judged and result.hidden_layers
         yield result
-        if result.verdict == PASS and result.hidden_layers and not asked_twice:
-            asked_twice = True
-            again = judge_case(door, case, dtype, diagnosed, experience)
-            if again.verdict == FAIL:
-                yield replace(again, case=f"{case.id}, asked again", reason=f"asked again: {again.reason}")
+        if result.verdict == PASS and result.hidden_layers:
+            first = first or case
+    if first is not None:
+        again = judge_case(door, first, dtype, diagnosed, experience)
+        if again.verdict == FAIL:
+            yield replace(again, case=f"{first.id}, asked again", reason=f"asked again: {again.reason}")
     experience.revise()
 
 

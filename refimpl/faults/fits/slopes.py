@@ -26,6 +26,7 @@ from refimpl.truth.graph import given
 from refimpl.truth.numbers import NumberAlgebra
 
 CONDITION = 1e6  # of the activations that came in, above which error signals do not follow from them
+THRESHOLDS = 21  # that are tried in an interval
 UNLIKELY = 100  # ways to choose as many places as are wrong, of which one is on one side of a threshold
 Array = NDArray[Any]
 Real = NDArray[np.float64]
@@ -141,9 +142,19 @@ def _trusted(case: Observed) -> Iterator[Cause]:
     """What other answers of the same code taught, where it predicts this one."""
     for cause in case.trusted.values():
         if cause.fault.name in (FAR_OUT.name, OTHER.name, COST.name) and cause.fault not in SLOPES:
-            grads = case.run(cause.fault, cause.parameter or 0.0)[1]
-            if all(case.close_to(name, case.answer[name], grads[name]) for name in case.names):
-                yield cause
+            for threshold in _chosen(cause):
+                grads = case.run(cause.fault, threshold)[1]
+                if all(case.close_to(name, case.answer[name], grads[name]) for name in case.names):
+                    yield replace(cause, parameter=threshold)
+                    break
+
+
+def _chosen(cause: Cause) -> Iterator[float]:
+    """Thresholds that somebody may have chosen, in the interval that is known: those of few digits first."""
+    low, high = cause.interval or (cause.parameter or 0.0,) * 2
+    found = np.linspace(low, high, THRESHOLDS).tolist()
+    short = (float(f"{number:.{digits}g}") for digits in (1, 2) for number in found)
+    yield from dict.fromkeys(number for number in (*short, *found) if low <= number <= high)
 
 
 def _by_points(case: Observed) -> list[Causes]:
