@@ -48,6 +48,7 @@ def test_the_explanation_is_the_one_that_is_printed() -> None:
     assert shown.strip() in "\n".join(line[2:] for line in said.splitlines())
 
 
+@pytest.mark.soak
 def test_the_verdict_on_a_forgotten_slope_is_the_one_that_is_given() -> None:
     """By the cases that the adapter in C supports, from which the README's was got."""
     known = {"identity", "sigmoid", "tanh", "relu"}

@@ -14,6 +14,8 @@ from refimpl.judge.submission import Unusable
 
 ROUNDING = 64  # unit roundoffs
 LISTED = 6
+FAR = 40.0  # z from which a formula may overflow, or lose all digits
+OVERFLOWS = (709.78, 88.72, 745.13, 103.97)  # where exp(z) does, and exp(−z) is 0, in float64 and in float32
 Array = NDArray[Any]
 
 
@@ -50,7 +52,7 @@ def of_array(case: Observed, name: str, answer: Array, truth: Array) -> str:
     bad = int((~np.isfinite(answer)).sum())
     if bad:
         kind = "NaN" if np.isnan(answer).any() else "infinite"
-        return f"is {kind} in {bad} of {answer.size} elements"
+        return f"is {kind} in {bad} of {answer.size} elements{_beyond(case, name, answer)}"
     if answer.shape != truth.shape:
         turned = answer.T.shape == truth.shape and case.close(name, answer.T)
         return f"has shape {answer.shape} in place of {truth.shape}" + (", and is transposed" if turned else "")
@@ -60,6 +62,21 @@ def of_array(case: Observed, name: str, answer: Array, truth: Array) -> str:
         return "is zero everywhere, but for rounding"
     close = case.near(name, answer)
     return _pattern(case, name, answer, truth, close)
+
+
+def _beyond(case: Observed, name: str, answer: Array) -> str:
+    """Beyond which z of its layer an array is not finite, where all such units are and no other."""
+    found = case.judge.truth.values.get(f"z{int(name[1:]) + 1}")
+    if found is None or found.mid.shape[1:] != answer.shape[:1]:
+        return ""
+    lost = ~np.isfinite(answer).reshape(len(answer), -1).all(axis=1)
+    for sign, word in ((1.0, ">"), (-1.0, "<")):
+        farthest = (sign * found.mid).max(axis=0)
+        low, high = farthest[~lost].max(initial=0.0), farthest[lost].min(initial=np.inf)
+        if low < high and high > FAR:
+            known = next((number for number in OVERFLOWS if low <= number <= high), high)
+            return f", where z {word} {sign * known:.5g}"
+    return ""
 
 
 def _pattern(case: Observed, name: str, answer: Array, truth: Array, close: NDArray[np.bool_]) -> str:

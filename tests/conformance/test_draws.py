@@ -14,7 +14,7 @@ from refimpl.conformance.doors.backend import BackendDoor
 from refimpl.conformance.draws import Draws
 from refimpl.conformance.report import ConformanceReport
 from refimpl.conformance.run import WANTED, conform
-from refimpl.conformance.vectors import load
+from refimpl.conformance.vectors import Suite, load
 from refimpl.judge.report import FAIL, PASS
 from refimpl.network.functions import ACTIVATIONS, LOSSES
 from refimpl.network.spec import NetworkSpec
@@ -105,7 +105,7 @@ def test_so_it_is_where_more_is_declared_than_networks(how: str) -> None:
     def run(wrong: bool) -> ConformanceReport:
         door = BackendDoor(make(declared, wrong))
         drawn = Draws(lambda spec: door.lacks(spec, dtype), dtype, others=[case.spec for case in SUITE.cases])
-        results = list(conform(door, SUITE, dtype, diagnosed=False, draws=drawn))
+        results = list(conform(door, Suite.of(SUITE.cases[::6]), dtype, diagnosed=False, draws=drawn))
         return ConformanceReport(how, "", dtype, dtype, results)
 
     right, wrong = run(False), run(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,21 @@ def test_the_symptom_of_a_factor(p: Problem, factor: float, said: str) -> None:
     found = finding(p, W2=right(p)[1]["W2"] * factor)
     assert f"is the right one times {said}; W3, b3, b2, W1, b1 are right" in found.symptom
     assert found.text.startswith(f"weight_gradients_scaled at layer 2 (× {said})")
+
+
+def test_where_a_formula_overflows_it_is_said_beyond_which_z() -> None:
+    spec = network((2, 3, 2), ["sigmoid", "identity"])
+    p = problem(spec, 2)
+    params = {**p.params, "W1": np.array([[400.0, 400.0], [1.0, -1.0], [0.5, 0.25]]), "b1": np.zeros(3)}
+    p = replace(p, params=params, x=np.array([[1.0, 1.0], [0.5, 0.25]]))
+    grads = dict(right(p)[1])
+    z = p.x @ params["W1"].T
+    with np.errstate(all="ignore"):
+        lost = np.isnan(np.exp(z) / (1 + np.exp(z)) ** 2).any(axis=0)
+    assert lost.tolist() == [True, False, False]
+    grads["W1"][lost], grads["b1"][lost] = np.nan, np.nan
+    (found,) = diagnosed(judge(p), (None, grads))
+    assert "is NaN in 1 of 3 elements, where z > 709.78" in found.text
 
 
 def test_the_first_wrong_quantity_is_the_one_nearest_the_output(p: Problem) -> None:

@@ -76,3 +76,15 @@ def test_what_is_no_array_is_said_with_its_place(data: Any, words: str) -> None:
     with pytest.raises(ConformanceError, match=words) as caught:
         read(data)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["350000000000000000000", "-350000000000000000000", "9223372036854775808"])
+def test_integers_of_any_size_are_numbers(text: str) -> None:
+    """As JavaScript prints 3.5e20."""
+    found = parse(f'{{"shape":[1],"data":[{text}]}}', ConformanceError, "an answer", 10**7)
+    assert checked(Tensor, found, ConformanceError).array.tolist() == [float(text)]
+
+
+def test_an_integer_beyond_float64_is_infinite() -> None:
+    found = parse(f'{{"shape":[2],"data":[1{"0" * 400},-1{"0" * 400}]}}', ConformanceError, "an answer", 10**7)
+    assert checked(Tensor, found, ConformanceError).array.tolist() == [math.inf, -math.inf]
