@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CHANCE = 2.0**-40  # below which a trace is taken to be no accident
 # what people choose: one digit, and the roots of the machine epsilon
-STEPS = (*(float(f"{digit}e-{k}") for k in range(1, 13) for digit in (5, 3, 2, 1)), 2.0**-26, 2.0 ** -(52 ** (1 / 3)))
+STEPS = (*(float(f"{digit}e-{k}") for k in range(2, 13) for digit in (5, 3, 2, 1)), 2.0**-26, 2.0 ** -(52 ** (1 / 3)))
 CLEAR = 0.01  # the share of a difference that its tolerance may have
 NEARLY = 0.1  # how far a difference quotient may be off, of the largest element
 FARTHER = 3.0  # than the nearest of equal widths, above which another is not meant

@@ -166,7 +166,7 @@ def test_where_a_formula_overflows_it_is_said_beyond_which_z() -> None:
     assert lost.tolist() == [True, False, False]
     grads["W1"][lost], grads["b1"][lost] = np.nan, np.nan
     (found,) = diagnosed(judge(p), (None, grads))
-    assert "is NaN in 1 of 3 elements, where z > 709.78" in found.text
+    assert "W1 is NaN in 2 of 6 elements, where z > 709.78; W2, b2 are right" in found.text
 
 
 def test_the_first_wrong_quantity_is_the_one_nearest_the_output(p: Problem) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from refimpl import backend as backends
 from refimpl.backend.gradients import declared_arithmetic
 from refimpl.backend.protocols import Backend
-from refimpl.backend.untrusted import FAILURES, contained, described, first_line
+from refimpl.backend.untrusted import FAILURES, contained, described, first_line, printable
 from refimpl.conformance import vectors
 from refimpl.conformance.doors import Answered, declared
 from refimpl.conformance.vectors import Asked, Case, Suite
@@ -54,7 +54,9 @@ class BackendDoor:
         return self.conventions.lacks(spec) if supported is True else str(supported)
 
     def answer(self, case: Asked, dtype: str) -> Answered:
-        """What the backend returns; what it raises is a failure, but for NotImplementedError with a reason."""
+        """What the backend returns; what it raises is a failure, but for NotImplementedError with a reason. A text
+        in place of an answer is a reason too.
+        """
         started = time.perf_counter()
         answered = self._answer(case, dtype)
         return replace(answered, seconds=time.perf_counter() - started)
@@ -66,7 +68,10 @@ class BackendDoor:
         try:
             with contained():
                 run = self.backend.gradient_function(case.spec, dtype=dtype, device=self.device)
-                answer = Submission.of(run(*self.conventions.given(*case.data(dtype))))
+                returned = run(*self.conventions.given(*case.data(dtype)))
+            if isinstance(returned, str):
+                return Answered(skipped=printable(returned[:200]) or "no reason given")
+            answer = Submission.of(returned)
             return Answered(self.conventions.returned(answer, case.data(dtype)[0]))
         except FAILURES as error:
             if isinstance(error, NotImplementedError) and error.args:

@@ -11,7 +11,7 @@ from refimpl.faults.fits.differences import DIFFERENCES
 from refimpl.faults.fits.earlier import EARLIER, earlier
 from refimpl.faults.fits.factors import FACTORS, factors
 from refimpl.faults.fits.logarithms import LOGARITHMS, logarithms
-from refimpl.faults.fits.precision import PRECISIONS, rounded
+from refimpl.faults.fits.precision import PRECISIONS, recovered, rounded
 from refimpl.faults.fits.products import PRODUCTS, products
 from refimpl.faults.fits.samples import SAMPLES, weights
 from refimpl.faults.fits.slopes import SLOPES, slopes
@@ -46,5 +46,6 @@ def fitted(case: Observed) -> list[Causes]:
         or slopes(case)
         or weights(case)
         or rounded(case)
+        or recovered(case)
         or products(case)
     )

@@ -88,11 +88,14 @@ def _found(case: Observed) -> Iterator[Causes]:
             if set(case.wrong) <= set(names):
                 strength = _strength(case, {name: terms[name[0]](case.params[name]) for name in names})
                 if strength is not None:
-                    yield (Cause(fault, layer, *strength),)
+                    number, readings, sure = strength
+                    cause = Cause(fault, layer, number, readings)
+                    if sure or set(cause.labels) & case.trusted.keys():
+                        yield (cause,)
 
 
-def _strength(case: Observed, terms: Mapping[str, Array]) -> tuple[float, tuple[str, ...]] | None:
-    """The number times which the terms are added, and what it equals, where that is no accident."""
+def _strength(case: Observed, terms: Mapping[str, Array]) -> tuple[float, tuple[str, ...], bool] | None:
+    """The number times which the terms are added, what it equals, and whether that is no accident."""
     u = case.arithmetic.unit_roundoff
     miss = {name: case.answer[name] - case.truth(name) for name in terms if case.fits_shape(name)}
     if len(miss) < len(terms):
@@ -107,13 +110,12 @@ def _strength(case: Observed, terms: Mapping[str, Array]) -> tuple[float, tuple[
         return None
     with np.errstate(all="ignore"):
         shares = np.sort(np.nan_to_num(allowed / np.abs(strength * term), nan=1.0, posinf=1.0))
-    if (shares <= CLEAR).sum() < CONFIRMATIONS or math.prod(shares[1 : 2 * CONFIRMATIONS].tolist()) > ACCIDENT:
-        return None
+    sure = (shares <= CLEAR).sum() >= CONFIRMATIONS and math.prod(shares[1 : 2 * CONFIRMATIONS].tolist()) <= ACCIDENT
     slack = float(allowed[at] / abs(term[at]))
     readings = [f"{strength:.4g}"]
     readings += [f"{times:.{DIGITS}g}/N" for times in [strength * case.n] if _chosen(times, slack)]
     readings += [f"{share:.{DIGITS}g} N" for share in [strength / case.n] if _chosen(share, slack)]
-    return strength, tuple(f"× {reading}" for reading in readings)
+    return strength, tuple(f"× {reading}" for reading in readings), bool(sure)
 
 
 def _chosen(number: float, slack: float) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -57,7 +59,15 @@ DIGITS = fit(
 SHORT = fit(
     "rounded_to_format", "The numbers are right, but rounded to a shorter format.", REMEDY, _rounded(to_bits), "bits", 8
 )
-PRECISIONS = (DECIMALS, DIGITS, SHORT)
+UPDATE = fit(
+    "recovered_from_update", "The numbers are right but for the roundings of parameters that were updated: they are "
+    "(before − after) / rate.",
+    'Return the gradients, or declare conventions {"learning_rate": …} and return the parameters.',
+    _rounded(lambda values, number: values), "rate", 0.01,
+)  # fmt: skip
+PRECISIONS = (DECIMALS, DIGITS, SHORT, UPDATE)
+RATES = (*(float(f"{digit}e-{k}") for k in range(6) for digit in (5, 3, 2, 1)), *(2.0**-k for k in range(1, 12)))
+CHANCE = 2.0**-40  # below which a trace is no accident
 
 
 def rounded(case: Observed) -> list[Causes]:
@@ -98,6 +108,35 @@ def _found(case: Observed) -> Iterator[Cause]:
                 case.loss_explained |= _loss_is(case, to_bits, bits)
                 yield cause
             return
+
+
+def recovered(case: Observed) -> list[Causes]:
+    """The rates of an update that the numbers were recovered from: over each they are multiples of the last place of
+    their parameters.
+    """
+    if not all(case.fits_shape(name) for name in case.names):
+        return []
+    causes = ((Cause(UPDATE, WHOLE, rate, (f"rate {rate:g}",)),) for rate in sorted(RATES))
+    return list(islice((causes for causes in causes if _bears_trace(case, causes[0])), 1))
+
+
+def _bears_trace(case: Observed, cause: Cause) -> bool:
+    rate, chance = cause.parameter or 1.0, 0.0
+    for name in case.names:
+        answer, truth, before = case.answer[name], case.truth(name), case.params[name].astype(np.float64)
+        smallest = np.minimum(np.abs(before), np.abs(before - rate * truth))
+        place = np.spacing(smallest.astype(case.dtype)).astype(np.float64)
+        if (np.abs(answer - truth) > case.tight[name] + 2 * place / rate).any():
+            return False
+        for values, sign in ((answer, 1.0), (truth, -1.0)):
+            ratio = np.abs(values * rate / place)
+            spread = np.maximum(ratio * 8 * case.arithmetic.unit_roundoff, 2.0**-30)
+            told = (spread < 0.1) & (ratio > 0)
+            near = told & (np.abs(ratio - np.rint(ratio)) <= spread)
+            if sign > 0 and (told & ~near).any():
+                return False
+            chance += sign * float(np.log(2 * spread[near]).sum())
+    return chance < math.log(1e-3 if cause.labels[0] in case.trusted else CHANCE)
 
 
 def _loss_is(case: Observed, change: Callable[[Array, int], Array], number: int) -> bool:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from refimpl.backend import EquationsBackend, able
 from refimpl.faults.findings import Cause, Causes
-from refimpl.faults.fits.factors import ROUNDING, equal_to, scaled
+from refimpl.faults.fits.factors import equal_to, scaled
 from refimpl.faults.fits.fit import ACCIDENT, CLEAR, CONFIRMATIONS, fit
 from refimpl.faults.mistaken import WHOLE, Fault, Mistaken, Plant, like
 from refimpl.faults.observed import Observed
 from refimpl.network.spec import NetworkSpec
 
+NEARLY = 1e-6  # a weight is 0 or 1
 MOST = 64  # samples that are told apart
 Array = NDArray[Any]
 Real = NDArray[np.float64]
@@ -179,9 +180,8 @@ def _solved(case: Observed, each: Mapping[str, Real], names: list[str]) -> Itera
         return
     rows, right = matrix[use] / bound[use, None], answer[use] / bound[use]
     found, _, rank, _ = np.linalg.lstsq(rows, right, rcond=2.0**-20)
-    if (
-        rank < case.n or not np.isfinite(found).all() or np.abs(found).max() <= ROUNDING * u
-    ):  # they are zero, but for rounding
+    usual = min(np.abs(found).max(), np.abs(found - 1).max()) <= NEARLY  # all of them 0, or all 1
+    if rank < case.n or usual or not np.isfinite(found).all():
         return
     if (np.abs(matrix @ found - answer) > bound * (1 + np.abs(found).max())).any():
         return
