@@ -146,8 +146,8 @@ class Search:
         return where
 
     def _everywhere(self) -> Iterator[Hypothesis]:
-        """A fault at all of the three or more layers where it can act; two are a pair."""
-        yield from self._predicted(causes for causes in self.loops.values() if len(causes) > 2)
+        """A fault at all of the layers where it can act."""
+        yield from self._predicted(causes for causes in self.loops.values() if len(causes) > 1)
 
     def _suspected(self, suspects: Sequence[str]) -> Iterator[Hypothesis]:
         """Two or three of the suspects together, each at all its layers, and one alone at two."""
