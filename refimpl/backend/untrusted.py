@@ -23,11 +23,11 @@ FAILURES = (Exception, SystemExit)  # what other people's code may raise and be 
 
 def described(error: BaseException) -> str:
     """The kind of an error, the first line of its message, and the last lines of its own code on the way there."""
+    frames = ((Path(frame.filename), frame) for frame in traceback.extract_tb(error.__traceback__))
     own = [
-        f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not any(part in Path(frame.filename).parts for part in LIBRARIES)
-        and OURS not in Path(frame.filename).parents
+        f"{path.name}:{frame.lineno} in {frame.name}"
+        for path, frame in frames
+        if OURS not in path.parents and not set(LIBRARIES) & set(path.parts)
     ]
     place = f" (at {printable(', '.join(reversed(own[-FRAMES:])))})" if own else ""
     return f"{type(error).__name__}: {first_line(error)}{place}"

@@ -54,8 +54,6 @@ def _wrong_forward_pass(case: Observed, explained: Callable[..., bool]) -> Itera
     reader = Reader(case.arithmetic, case.numbers)
     for fault in map(FAULTS.__getitem__, FORWARD):
         layers = list(fault.where(case.spec, case.n))
-        for chosen in ([layer] for layer in layers):
+        for chosen in [*([layer] for layer in layers), *([layers] if len(layers) > 1 else [])]:
             if explained(fault, chosen, None, reader):
-                yield (Cause(fault, chosen[0], readings=(ALONE,)),)
-        if len(layers) > 1 and explained(fault, layers, None, reader):
-            yield tuple(Cause(fault, layer, readings=(ALONE,)) for layer in layers)
+                yield tuple(Cause(fault, layer, readings=(ALONE,)) for layer in chosen)

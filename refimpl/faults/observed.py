@@ -20,6 +20,7 @@ from refimpl.judge.judge import Judge
 from refimpl.judge.report import FAIL, Row
 from refimpl.judge.submission import Submission
 from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
+from refimpl.network.spec import NetworkSpec
 
 Array = NDArray[Any]
 
@@ -85,6 +86,18 @@ class Observed:
     def finite(self) -> bool:
         """Whether all numbers of the gradients are."""
         return all(np.isfinite(g).all() for g in self.answer.values())
+
+    @cached_property
+    def each_sample(self) -> dict[str, Array]:
+        """(N, *shape) by parameter: what each sample should contribute, in float64."""
+        spec = NetworkSpec(self.spec.input_shape, self.spec.layers, self.spec.loss, "sum")
+        run = able(EquationsBackend).gradient_function(spec, dtype="float64", device="cpu")
+        params, x, y = self.judge.batch.copies(self.spec)
+        params, x = {name: array.astype(np.float64) for name, array in params.items()}, x.astype(np.float64)
+        y = y if y.ndim == 1 else y.astype(np.float64)
+        alone = [run(params, x[i : i + 1], y[i : i + 1])[1] for i in range(self.n)]
+        share = 1 / self.n if self.spec.reduction == "mean" else 1.0
+        return {name: share * np.array([grads[name] for grads in alone]) for name in self.names}
 
     @cached_property
     def formulas(self) -> list[Fault]:

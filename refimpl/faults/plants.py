@@ -23,6 +23,17 @@ def bias_gradient(change: Callable[[Any, Any], Any]) -> Plant:
     return plant
 
 
+def each_gradient(change: Callable[[Any, Any], Any]) -> Plant:
+    """Every gradient changed by itself: `change(gradient, parameter)`."""
+
+    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
+        for number in range(1, m.spec.depth + 1):
+            for equation in ("weight_gradient", "bias_gradient"):
+                m.change(number, equation, lambda right: lambda *operands: change(right(*operands), parameter))
+
+    return plant
+
+
 class Noted:
     """What was made where an equation was run."""
 

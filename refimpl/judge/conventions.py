@@ -80,15 +80,17 @@ class Conventions(Document):
             return array.T.copy() if self.weights == "in_out" else array
         return array.reshape(-1, 1) if self.biases == "columns" else array
 
-    def returned(self, submission: Submission | Unusable, params: Mapping[str, Array]) -> Submission | Unusable:
-        """What came back for these parameters, which are refimpl's own, as a submission."""
+    def returned(
+        self, submission: Submission | Unusable, params: Mapping[str, Array], dtype: str
+    ) -> Submission | Unusable:
+        """What came back for these parameters, which are refimpl's own, in a dtype, as a submission."""
         if isinstance(submission, Unusable) or self == AS_REFIMPL:
             return submission
         arrays = {name: self._ours(name, array) for name, array in submission.gradients.items()}
         slack: dict[str, Array] = {}
         for name, after in arrays.items() if self.learning_rate else ():
             if name in params and not isinstance(after, Unusable) and after.shape == params[name].shape:
-                arrays[name], slack[name] = self._recovered(params[name], after)
+                arrays[name], slack[name] = self._recovered(params[name].astype(dtype), after)
         return Submission(submission.loss, arrays, slack, self.loss)
 
     def _ours(self, name: str, array: Array | Unusable) -> Array | Unusable:

@@ -125,7 +125,7 @@ class Judge:
             with contained():
                 run = gradient_function(backend, self.spec, dtype, device, wants_x)
                 submission = Submission.of(run(*conventions.given(params, x, y)))
-            submission = conventions.returned(submission, self.batch.params)
+            submission = conventions.returned(submission, self.batch.params, dtype)
         except FAILURES as error:
             return Judgement([refused(name, "loss", f"raised {described(error)}")], None, arithmetic)
         rows = self.judge_answer(name, submission, arithmetic, inputs=wants_x)

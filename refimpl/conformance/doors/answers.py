@@ -78,7 +78,7 @@ class AnswersDoor:
         lacking = self.conventions.lacks(case.spec) or self.conventions.declines(case.spec, case.y)
         if lacking or answered.answer is None:
             return Answered(skipped=lacking or answered.skipped)
-        return Answered(self.conventions.returned(answered.answer, case.data(dtype)[0]))
+        return Answered(self.conventions.returned(answered.answer, case.params, dtype))
 
     def close(self) -> None:
         """Nothing is held."""

@@ -72,7 +72,7 @@ class BackendDoor:
             if isinstance(returned, str):
                 return Answered(skipped=printable(returned[:200]) or "no reason given")
             answer = Submission.of(returned)
-            return Answered(self.conventions.returned(answer, case.data(dtype)[0]))
+            return Answered(self.conventions.returned(answer, case.params, dtype))
         except FAILURES as error:
             if isinstance(error, NotImplementedError) and error.args:
                 return Answered(skipped=first_line(error))

@@ -207,7 +207,7 @@ class ProgramDoor:
         self.wasted = 0
         seconds = time.monotonic() - started
         if answer is not None:
-            return Answered(self.conventions.returned(answer, case.data(dtype)[0]), seconds=seconds)
+            return Answered(self.conventions.returned(answer, case.params, dtype), seconds=seconds)
         match reply:
             case Unsupported():
                 return Answered(skipped=repr(reply.reason[:200])[1:-1], seconds=seconds)

@@ -33,7 +33,8 @@ def fitted(case: Observed) -> list[Causes]:
     precision.
     """
     nothing = not any(case.answer[name].any() for name in case.wrong)  # which may have any cause
-    if nothing or not case.finite or any(name in case.refused for name in case.names):
+    unfit = any(name in case.refused or not case.fits_shape(name) for name in case.names)
+    if nothing or unfit or not case.finite:
         return []
     simple = factors(case) + clipped(case)
     if simple:

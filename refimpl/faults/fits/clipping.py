@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,21 +11,12 @@ from numpy.typing import NDArray
 
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.fit import fit
-from refimpl.faults.mistaken import WHOLE, Mistaken, Plant
+from refimpl.faults.mistaken import WHOLE
 from refimpl.faults.observed import Observed
-from refimpl.faults.plants import times
+from refimpl.faults.plants import each_gradient, times
 
 REMEDY = "Clip in the optimiser, if at all: what is returned is the gradient."
 Array = NDArray[Any]
-
-
-def _each(change: Callable[[Array, float], Array]) -> Plant:
-    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
-        for number in range(1, m.spec.depth + 1):
-            for equation in ("weight_gradient", "bias_gradient"):
-                m.change(number, equation, lambda right: lambda *operands: change(right(*operands), float(parameter)))
-
-    return plant
 
 
 def _to_norm(array: Array, norm: float) -> Array:
@@ -34,23 +25,21 @@ def _to_norm(array: Array, norm: float) -> Array:
 
 CLIPPED = fit(
     "gradients_clipped", "Every element of the gradients is clipped to at most this much.", REMEDY,
-    _each(lambda array, limit: np.clip(array, -limit, limit)), "limit", 1.0,
+    each_gradient(lambda array, limit: np.clip(array, -limit, limit)), "limit", 1.0,
 )  # fmt: skip
 BY_NORM = fit(
-    "gradients_clipped_by_norm", "The gradients together are scaled to at most this norm.", REMEDY, _each(_to_norm),
-    "norm", 1.0,
+    "gradients_clipped_by_norm", "The gradients together are scaled to at most this norm.", REMEDY,
+    each_gradient(_to_norm), "norm", 1.0,
 )  # fmt: skip
 EACH_BY_NORM = fit(
-    "each_gradient_clipped_by_norm", "Each gradient is scaled to at most this norm.", REMEDY, _each(_to_norm), "norm",
-    1.0,
+    "each_gradient_clipped_by_norm", "Each gradient is scaled to at most this norm.", REMEDY,
+    each_gradient(_to_norm), "norm", 1.0,
 )  # fmt: skip
 CLIPPINGS = (CLIPPED, BY_NORM, EACH_BY_NORM)
 
 
 def clipped(case: Observed) -> list[Causes]:
     """The clippings that explain every gradient."""
-    if not all(case.fits_shape(name) for name in case.names):
-        return []
     return [(cause,) for cause in _found(case)]
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from refimpl.faults.catalogue.numbers import are_short
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.fit import CONFIRMATIONS, fit
-from refimpl.faults.mistaken import WHOLE, Mistaken, Plant
+from refimpl.faults.mistaken import WHOLE, Plant
 from refimpl.faults.observed import Observed
+from refimpl.faults.plants import each_gradient
 
 FORMATS: Mapping[str, int] = {"bfloat16": 8, "float16": 11, "float32": 24}  # bits of the significand
 MOST = 12  # decimals or digits
@@ -23,12 +24,7 @@ Array = NDArray[Any]
 
 
 def _rounded(change: Callable[[Array, int], Array]) -> Plant:
-    def plant(m: Mistaken, layer: int, parameter: Any) -> None:
-        for number in range(1, m.spec.depth + 1):
-            for equation in ("weight_gradient", "bias_gradient"):
-                m.change(number, equation, lambda right: lambda *operands: change(right(*operands), int(parameter)))
-
-    return plant
+    return each_gradient(lambda values, number: change(values, int(number)))
 
 
 def to_decimals(values: Array, places: int) -> Array:
@@ -74,8 +70,6 @@ def rounded(case: Observed) -> list[Causes]:
     """The roundings, of which the wrong numbers bear the trace and the right ones do not, that explain every wrong
     gradient.
     """
-    if not all(case.fits_shape(name) for name in case.wrong):
-        return []
     return [(cause,) for cause in _found(case)]
 
 
@@ -114,8 +108,6 @@ def recovered(case: Observed) -> list[Causes]:
     """The rates of an update that the numbers were recovered from: over each they are multiples of the last place of
     their parameters.
     """
-    if not all(case.fits_shape(name) for name in case.names):
-        return []
     causes = ((Cause(UPDATE, WHOLE, rate, (f"rate {rate:g}",)),) for rate in sorted(RATES))
     return list(islice((causes for causes in causes if _bears_trace(case, causes[0])), 1))
 

@@ -26,12 +26,12 @@ def _with_rounded_factors(m: Mistaken, layer: int, parameter: Any) -> None:
     def rounded(values: Array) -> Array:
         return to_bits(values, int(parameter)).astype(values.dtype)
 
-    def change(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        return lambda right: lambda *operands: right(*map(rounded, operands[:count]), *operands[count:])
+    def change(right: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda one, other, *rest: right(rounded(one), rounded(other), *rest)
 
     for number in range(1, m.spec.depth + 1):
         for equation in ("weighted_input", "weight_gradient", "hidden_error"):
-            m.change(number, equation, change(2))
+            m.change(number, equation, change)
 
 
 PRODUCTS = fit(
@@ -45,8 +45,6 @@ def products(case: Observed) -> list[Causes]:
     """The formats that explain every wrong gradient: nearly all elements are as they predict, which the right ones are
     not.
     """
-    if not all(case.fits_shape(name) for name in case.names):
-        return []
     causes = (Cause(PRODUCTS, WHOLE, float(bits), (name,)) for name, bits in FORMATS.items())
     return [(cause,) for cause in causes if _as_predicted(case, cause)]
 

@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.backend import EquationsBackend, able
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.factors import equal_to, scaled
 from refimpl.faults.fits.fit import ACCIDENT, CLEAR, CONFIRMATIONS, fit
 from refimpl.faults.mistaken import WHOLE, Fault, Mistaken, Plant, like
 from refimpl.faults.observed import Observed
-from refimpl.network.spec import NetworkSpec
 
 NEARLY = 1e-6  # a weight is 0 or 1
 MOST = 64  # samples that are told apart
@@ -71,9 +69,9 @@ def weights(case: Observed, any_weights: bool = True) -> list[Causes]:
     """The patterns that explain every wrong gradient: of all layers or of one, of W and b or of one of them; or, where
     `any_weights` may be solved for, these.
     """
-    if not 1 < case.n <= MOST or not all(case.fits_shape(name) for name in case.names):
+    if not 1 < case.n <= MOST:
         return []
-    each = _of_each_sample(case)
+    each = case.each_sample
     layers, kinds = {int(name[1:]) for name in case.wrong}, {name[0] for name in case.wrong}
     layer = layers.pop() if len(layers) == 1 else WHOLE
     names = [name for name in case.names if name[0] in kinds and layer in (WHOLE, int(name[1:]))]
@@ -89,18 +87,6 @@ def weights(case: Observed, any_weights: bool = True) -> list[Causes]:
         (Cause(replace(WEIGHTED, plant=_weighted(solved, kinds)), layer, None, (reading,)),)
         for solved, reading in _solved(case, each, names)
     ]
-
-
-def _of_each_sample(case: Observed) -> dict[str, Real]:
-    """(N, *shape) by parameter: what each sample should contribute."""
-    spec = NetworkSpec(case.spec.input_shape, case.spec.layers, case.spec.loss, "sum")
-    run = able(EquationsBackend).gradient_function(spec, dtype="float64", device="cpu")
-    params, x, y = case.judge.batch.copies(case.spec)
-    params, x = {name: array.astype(np.float64) for name, array in params.items()}, x.astype(np.float64)
-    y = y if y.ndim == 1 else y.astype(np.float64)
-    alone = [run(params, x[i : i + 1], y[i : i + 1])[1] for i in range(case.n)]
-    share = 1 / case.n if case.spec.reduction == "mean" else 1.0
-    return {name: share * np.array([grads[name] for grads in alone]) for name in case.names}
 
 
 def _patterns(n: int) -> Iterator[tuple[Fault, str, Array]]:
