@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.special import logsumexp, xlogy
 
 from refimpl.network.spec import NetworkSpec
 from refimpl_numpy import NumpyBackend
@@ -138,12 +139,15 @@ class SlopeOfNextLayer(Hand):
         return self.slope_of(self.kind(min(k + 1, self.last)), self.z[k], self.a[k + 1])
 
 
-class SlopeOfTheOther(Hand):
-    activations = ("identity", "sigmoid", "tanh")
-
+class SlopeOfSigmoid(Hand):
     def slope(self, k: int) -> Array:
         a = self.a[k + 1]
-        return {"identity": np.ones_like(a), "sigmoid": 1 - a * a, "tanh": a * (1 - a)}[self.kind(k)[0]]
+        return a * (1 - a)
+
+
+class SlopeOfTanh(Hand):
+    def slope(self, k: int) -> Array:
+        return 1 - self.a[k + 1] ** 2
 
 
 class WeightsAsGradient(Hand):
@@ -209,6 +213,9 @@ class SoftmaxOverBatch(Hand):
     def cost_slope(self, s: Array) -> Array:
         return softmax(s, axis=0) - self.y
 
+    def cost(self, s: Array) -> Array:
+        return -self.y * np.log(softmax(s, axis=0))
+
 
 class SoftmaxOfProbabilities(Hand):
     losses = ("cross_entropy",)
@@ -222,6 +229,9 @@ class SoftmaxOfProbabilities(Hand):
         q = softmax(p) - self.y
         return p * (q - (p * q).sum(axis=1, keepdims=True))
 
+    def cost(self, s: Array) -> Array:
+        return -self.y * np.log(softmax(softmax(s)))
+
 
 class LabelsFromOne(Hand):
     losses = ("cross_entropy",)
@@ -229,12 +239,19 @@ class LabelsFromOne(Hand):
     def cost_slope(self, s: Array) -> Array:
         return softmax(s) - np.roll(self.y, -1, axis=1)
 
+    def cost(self, s: Array) -> Array:
+        return -np.roll(self.y, -1, axis=1) * (s - logsumexp(s, axis=1, keepdims=True))
+
 
 class BinaryOnSoftmax(Hand):
     losses = ("binary_cross_entropy",)
 
     def cost_slope(self, s: Array) -> Array:
         return softmax(s) - self.y
+
+    def cost(self, s: Array) -> Array:
+        p = softmax(s)
+        return np.asarray(-xlogy(self.y, p) - xlogy(1 - self.y, 1 - p))
 
 
 class SignOfSecondTerm(Hand):
@@ -244,12 +261,16 @@ class SignOfSecondTerm(Hand):
         p = sigmoid(s)
         return -self.y * (1 - p) - (1 - self.y) * p
 
+    def cost(self, s: Array) -> Array:
+        return -self.y * np.log(sigmoid(s)) + (1 - self.y) * np.log(sigmoid(-s))
+
 
 MISTAKES: Mapping[str, type[Hand]] = {
     "bias_gradient_summed_over_units": SummedOverUnits,
     "slope_missing_in_weight_gradient": NoSlopeInWeights,
     "slope_of_layer_above": SlopeOfNextLayer,
-    "activation_formula_of_another": SlopeOfTheOther,
+    "formula_of_sigmoid": SlopeOfSigmoid,
+    "formula_of_tanh": SlopeOfTanh,
     "weights_for_their_gradient": WeightsAsGradient,
     "input_in_weight_gradient": InputEverywhere,
     "bias_gradient_of_layer_above": BiasOfLayerAbove,

@@ -9,6 +9,17 @@ from typing import Any
 from refimpl.faults.mistaken import Fault
 
 
+def simplest(low: float, high: float) -> float | None:
+    """Zero or a number of one digit between these, if there is one."""
+    return next((one for one in (0.0, float(f"{(low + high) / 2:.1g}")) if low <= one <= high), None)
+
+
+def one_between(low: float, high: float) -> float:
+    """The simplest number between these."""
+    simple = simplest(low, high)
+    return (low + high) / 2 if simple is None else simple
+
+
 @dataclass(frozen=True)
 class Cause:
     """A fault at a layer (0: the whole network), with the number in it that was fitted, if it has one. `readings`: what
@@ -34,8 +45,8 @@ class Cause:
         if self.interval is None:
             return self.detail
         low, high = self.interval
-        simple = float(f"{(low + high) / 2:.1g}")
-        return self.detail.format(f"{simple:g}" if low <= simple <= high else f"{low:.3g} to {high:.3g}")
+        simple = simplest(low, high)
+        return self.detail.format(f"{low:.3g} to {high:.3g}" if simple is None else f"{simple:g}")
 
     def within(self, others: Iterable[Cause]) -> Cause:
         """The same, with the number in the intervals of all; as it is where these have none in common."""
@@ -43,7 +54,7 @@ class Cause:
         if self.interval is None or not intervals:
             return self
         low, high = max(low for low, _ in intervals), min(high for _, high in intervals)
-        return replace(self, interval=(low, high), parameter=(low + high) / 2) if low <= high else self
+        return replace(self, interval=(low, high), parameter=one_between(low, high)) if low <= high else self
 
     @property
     def text(self) -> str:

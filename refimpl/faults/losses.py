@@ -21,10 +21,7 @@ def loss_explanations(case: Observed, known: bool) -> Iterator[Causes]:
     """What a wrong loss has for a cause. `known`: whether what is wrong with the gradients is."""
     recursion, reader = Recursion(case.y), Reader(case.arithmetic, case.numbers)
     before = recursion.forward(case.spec, Mistaken.right(case.spec, case.y).equations)
-    try:
-        loss = float(case.loss)
-    except (TypeError, ValueError):
-        return
+    loss = case.loss_number
     truth = float(case.judge.truth.loss.mid)
 
     def explained(fault: Fault, layers: Sequence[int], forward: ForwardPass | None, reader: Reader) -> bool:

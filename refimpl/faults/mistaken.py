@@ -10,7 +10,7 @@ along (:mod:`refimpl.faults.prediction`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,10 @@ class Mistaken:
 
     `spec` is what is computed in place of the right network, `equations` how, one entry a layer, and `names` under
     which name each gradient is returned. `y` (N, n_out) are the targets. With a `step`, there is no backward pass,
-    but the difference quotients of the loss over it, two-sided or (`one_sided`) not.
+    but the difference quotients of the loss over it, two-sided or (`one_sided`) not. `changes` are the equations that
+    are not as they should be, as (layer, name): faults that change different ones may be planted in any order, as long
+    as they leave the network as it is. `losses` of s, nodes, are those that code with the mistake may report, where
+    they are not the network's.
     """
 
     spec: NetworkSpec
@@ -45,6 +48,8 @@ class Mistaken:
     y: Array
     step: float = 0.0
     one_sided: bool = False
+    changes: set[tuple[int, str]] = field(default_factory=set)
+    losses: Callable[[Any], Any] | None = None
 
     @classmethod
     def right(cls, spec: NetworkSpec, y: Array) -> Mistaken:
@@ -57,23 +62,12 @@ class Mistaken:
         """The batch size."""
         return len(self.y)
 
-    @property
-    def changes(self) -> frozenset[tuple[int, str]]:
-        """The equations that are not as they should be, as (layer, name). Faults that change different ones may be
-        planted in any order, as long as they leave the network as it is.
-        """
-        return frozenset(
-            (layer, equation.name)
-            for layer, equations in enumerate(self.equations, start=1)
-            for equation in fields(Equations)
-            if getattr(equations, equation.name) is not getattr(EQUATIONS, equation.name)
-        )
-
     def change(self, layer: int, equation: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         """Put `make(the equation as it is)` in the place of one equation of a layer."""
         present = self.equations[layer - 1]
         changed: dict[str, Any] = {equation: make(getattr(present, equation))}
         self.equations[layer - 1] = replace(present, **changed)
+        self.changes.add((layer, equation))
 
     def change_vjp(self, layer: int, make: Callable[[Jacobian], Jacobian]) -> None:
         """Change the step through a layer's activation, wherever that is taken."""

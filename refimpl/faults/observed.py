@@ -83,6 +83,14 @@ class Observed:
         )
 
     @cached_property
+    def loss_number(self) -> float:
+        """The loss, which may be anything at all: NaN where it is no number."""
+        try:
+            return float(self.loss)
+        except (TypeError, ValueError, OverflowError):
+            return math.nan
+
+    @cached_property
     def finite(self) -> bool:
         """Whether all numbers of the gradients are."""
         return all(np.isfinite(g).all() for g in self.answer.values())
@@ -96,8 +104,8 @@ class Observed:
         params, x = {name: array.astype(np.float64) for name, array in params.items()}, x.astype(np.float64)
         y = y if y.ndim == 1 else y.astype(np.float64)
         alone = [run(params, x[i : i + 1], y[i : i + 1])[1] for i in range(self.n)]
-        share = 1 / self.n if self.spec.reduction == "mean" else 1.0
-        return {name: share * np.array([grads[name] for grads in alone]) for name in self.names}
+        parts = self.spec.divisor(self.n)
+        return {name: np.array([grads[name] for grads in alone]) / parts for name in self.names}
 
     @cached_property
     def formulas(self) -> list[Fault]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from refimpl.faults.mistaken import (
@@ -23,13 +23,14 @@ def bias_gradient(change: Callable[[Any, Any], Any]) -> Plant:
     return plant
 
 
-def each_gradient(change: Callable[[Any, Any], Any]) -> Plant:
-    """Every gradient changed by itself: `change(gradient, parameter)`."""
+def each_gradient(change: Callable[[Any, Any], Any], names: Collection[str] | None = None) -> Plant:
+    """Every gradient, or those of these names, changed by itself: `change(gradient, parameter)`."""
 
     def plant(m: Mistaken, layer: int, parameter: Any) -> None:
         for number in range(1, m.spec.depth + 1):
-            for equation in ("weight_gradient", "bias_gradient"):
-                m.change(number, equation, lambda right: lambda *operands: change(right(*operands), parameter))
+            for kind, equation in (("W", "weight_gradient"), ("b", "bias_gradient")):
+                if names is None or f"{kind}{number}" in names:
+                    m.change(number, equation, lambda right: lambda *operands: change(right(*operands), parameter))
 
     return plant
 

@@ -53,6 +53,9 @@ def quotients(search: Search, decisive: bool = False) -> list[Causes]:
             found.append((off, (Cause(fault, WHOLE, step, (f"step {step:.3g}",)),)))
             widest = width if not decisive else widest
     least = min((off for off, _ in found), default=0.0)
+    widths = [causes[0].parameter or 0.0 for _, causes in found]
+    if decisive and found and max(widths) > FARTHER * min(widths):  # what is left out grows with the step
+        return []
     return [causes for off, causes in found if off <= FARTHER * least + math.ulp(loss)]
 
 
@@ -71,7 +74,7 @@ def _off(search: Search, step: float, one_sided: bool, decisive: bool) -> float 
     """
     case = search.case
     centre = Bounded(*search.known[search.cost])
-    misses = {name: case.miss(name) for name in case.names}
+    misses = {name: case.miss(name) for name in sorted(case.names, key=lambda name: name not in case.wrong)}
     squares: list[float] = []
 
     def within(name: str, index: tuple[int, ...]) -> float | None:
@@ -81,12 +84,11 @@ def _off(search: Search, step: float, one_sided: bool, decisive: bool) -> float 
         squares.append((off * step * (1 if one_sided else 2)) ** 2)
         return error if off <= error else None
 
-    # the elements that say most first: nearly every step is ruled out by them
-    errors = {name: within(name, at) for name, (at, _) in misses.items()}
-    if None in errors.values():
-        return None
-    if decisive and not all((errors[name] or 0.0) <= CLEAR * misses[name][1] for name in case.wrong):
-        return None
+    # the elements that say most first: nearly every step is ruled out by one of them
+    for name, (at, distance) in misses.items():
+        error = within(name, at)
+        if error is None or (decisive and name in case.wrong and error > CLEAR * distance):
+            return None
     others = ((name, index) for name, (at, _) in misses.items() for index in np.ndindex(case.answer[name].shape))
     if not all(within(name, index) is not None for name, index in others if index != misses[name][0]):
         return None

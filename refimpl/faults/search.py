@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import chain, combinations
 from typing import Any
 
@@ -44,9 +44,16 @@ class Planted:
         if self.reshapes or any(equation in FORWARD for _, equation in self.changes):
             forward = recursion.forward(mistaken.spec, mistaken.equations)
         self.forward = forward
-        self.loss = recursion.cost(mistaken.spec, forward, mistaken.equations)
+        self._losses = mistaken.losses
+        self._cost = partial(recursion.cost, mistaken.spec, equations=mistaken.equations)
         self._made: dict[str, Node] = {}
         self._rest = recursion.backward(mistaken.spec, forward, mistaken.equations)
+
+    @cached_property
+    def loss(self) -> Node:
+        """The loss that it has."""
+        forward = self.forward
+        return self._cost(replace(forward, losses=self._losses(forward.a[-1])) if self._losses else forward)
 
     @property
     def renames(self) -> bool:
@@ -109,7 +116,7 @@ class Search:
             named + fits
             or (quotients(self, decisive=True) if pairs else [])
             or (self._matching(self._pairs(self.singles), tried * tried) if pairs else [])
-            or (self._matching(self._pairs(self._lines()), tried * tried) if pairs else [])
+            or (self._matching(self._pairs(self._lines(), again=False), tried * tried) if pairs else [])
         )
 
     def _matching(self, hypotheses: Iterable[Hypothesis], tried: int) -> list[Causes]:
@@ -316,10 +323,8 @@ class Search:
         case = self.case
         if case.loss_wrong:
             predicted = (reader or self.reader)(loss, dict(self.known))
-            with suppress(TypeError, ValueError):  # a loss may be anything at all
-                given = float(case.loss)
-                near = abs(given - predicted.mid) <= predicted.err
-                case.loss_explained |= bool(near or not (math.isfinite(given) or np.isfinite(predicted.err)))
+            near = abs(case.loss_number - predicted.mid) <= predicted.err
+            case.loss_explained |= bool(near or not (math.isfinite(case.loss_number) or np.isfinite(predicted.err)))
 
     def planted(self, causes: Causes) -> Planted:
         """The network with causes in it."""
@@ -332,14 +337,16 @@ class Search:
         found = (self.predict(causes, None) for causes in self.loops.values())
         return [hypothesis for hypothesis in found if hypothesis is not None]
 
-    def _pairs(self, alone: Sequence[Hypothesis]) -> Iterator[Hypothesis]:
-        """Two faults together. A gradient that only one of them changes is that one's alone, which leaves few pairs
-        to run.
+    def _pairs(self, alone: Sequence[Hypothesis], again: bool = True) -> Iterator[Hypothesis]:
+        """Two faults together; unless `again`, not where each is at one place. A gradient that only one of them changes
+        is that one's alone, which leaves few pairs to run.
         """
         useful = [single for single in alone if single.touched and not single.causes[0].fault.evidence]
         agreeing = [self._agreeing(single) for single in useful]
         for i, first in enumerate(useful):
             for second, agrees in zip(useful[i + 1 :], agreeing[i + 1 :], strict=True):
+                if not again and len(first.causes) == len(second.causes) == 1:
+                    continue
                 if _interfere(first, second) or self._may_explain(first, agreeing[i], second, agrees):
                     yield from self._together(first, second)
 

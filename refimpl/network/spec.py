@@ -161,6 +161,10 @@ class NetworkSpec:
         """The number of all weights and biases."""
         return sum(layer.size * (n_in + int(layer.bias)) for n_in, layer in zip(self.sizes, self.layers, strict=False))
 
+    def divisor(self, n: int) -> int:
+        """What the sum of the losses of n samples is divided by: n where the reduction is a mean."""
+        return n if self.reduction == "mean" else 1
+
     def by_layer(self, arrays: Mapping[str, T]) -> list[dict[str, T]]:
         """What is named after the parameters, layer by layer and by role: [{"W": …, "b": …}, {"W": …} …]."""
         found: list[dict[str, T]] = [{} for _ in self.layers]

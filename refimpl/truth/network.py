@@ -52,7 +52,7 @@ def network_graph(spec: NetworkSpec, y: Real) -> NetworkGraph:
 
 def share(spec: NetworkSpec, n: int) -> Fraction:
     """What the losses of n samples' outputs are multiplied by."""
-    parts = n if spec.reduction == "mean" else 1
+    parts = spec.divisor(n)
     return Fraction(1, parts * spec.n_out if LOSSES[spec.loss.name].averages_outputs else parts)
 
 

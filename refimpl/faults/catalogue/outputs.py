@@ -27,7 +27,9 @@ from refimpl.faults.where import (
     with_loss,
 )
 from refimpl.network.spec import NetworkSpec
-from refimpl.truth.graph import Node, softmax, transpose
+from refimpl.truth.elementwise import LOGISTIC
+from refimpl.truth.graph import Node, apply, softmax, transpose
+from refimpl.truth.network import LOSS_DEFINITIONS
 
 
 def _ones(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -95,23 +97,34 @@ def _softmax_over_batch(m: Mistaken, layer: int, parameter: Any) -> None:
     m.change_vjp(layer, lambda vjp: lambda z, a, d: a * (d - (a * d).sum(axis=0, keepdims=True)))
 
 
-def _probabilities(of: Callable[[Any], Any]) -> Plant:
-    """∂C/∂s as these probabilities of s less y, over N where the loss is a mean."""
+def _log_loss(p: Any, y: Any) -> Any:
+    return LOSS_DEFINITIONS["negative_log_likelihood"](p, y, {})
+
+
+def _both_terms(p: Any, y: Any) -> Any:
+    return _log_loss(p, y) + _log_loss(1.0 - p, 1.0 - y)
+
+
+def _probabilities(of: Callable[[Any], Any], losses: Callable[[Any, Any], Any]) -> Plant:
+    """∂C/∂s as these probabilities of s less y, over N where the loss is a mean; the losses may be of them too."""
 
     def plant(m: Mistaken, layer: int, parameter: Any) -> None:
-        share = 1.0 / m.n if m.spec.reduction == "mean" else 1.0
+        share = 1.0 / m.spec.divisor(m.n)
 
         def wrong(right: Callable[..., Any]) -> Callable[..., Any]:
             return lambda dC_ds, z, a, vjp: right((of(a) - like(dC_ds, m.y)) * share, z, a, vjp)
 
         m.change(m.spec.depth, "output_error", wrong)
+        m.losses = lambda s: losses(of(s), m.y)
 
     return plant
 
 
 def _labels_from_1(m: Mistaken, layer: int, parameter: Any) -> None:
-    moved = m.y - np.roll(m.y, -1, axis=1)
+    taken = np.roll(m.y, -1, axis=1)
+    moved = m.y - taken
     m.change(m.spec.depth, "cost_gradient", lambda right: lambda d, reduction: right(d + like(d, moved), reduction))
+    m.losses = lambda s: LOSS_DEFINITIONS["cross_entropy"](s, taken, {})
 
 
 def _sign_of_second_term(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -124,6 +137,8 @@ def _sign_of_second_term(m: Mistaken, layer: int, parameter: Any) -> None:
         return cost_gradient
 
     m.change(m.spec.depth, "cost_gradient", change)
+    # −y log p − (1 − y) log(1 − p) less twice its second term, log(1 + eˢ)
+    m.losses = lambda s: LOSS_DEFINITIONS["binary_cross_entropy"](s, m.y, {}) - 2.0 * (1.0 - m.y) * apply(LOGISTIC, s)
 
 
 def _classified(spec: NetworkSpec, n: int) -> Sequence[int]:
@@ -189,13 +204,13 @@ FAULTS = (
         "output_softmax_over_batch",
         "∂C/∂s is that of a softmax over the samples, not over the outputs.",
         "Softmax of a row: axis=1.",
-        _classified, _probabilities(_over_batch),
+        _classified, _probabilities(_over_batch, _log_loss),
     ),
     Fault(
         "softmax_for_binary_cross_entropy",
         "∂C/∂s is softmax(s) − y; for binary cross-entropy each output has a sigmoid of its own.",
         "∂C/∂s = σ(s) − y, or use the cross-entropy.",
-        with_loss("binary_cross_entropy"), _probabilities(_softmax),
+        with_loss("binary_cross_entropy"), _probabilities(_softmax, _both_terms),
     ),
     Fault(
         "labels_from_1",

@@ -110,13 +110,13 @@ def _at_layer_above(m: Mistaken, layer: int, parameter: Any) -> None:
     m.change_vjp(layer, lambda vjp: lambda z, a, d: vjp(seen.value[0], seen.value[1], d))
 
 
-def _other_formula(m: Mistaken, layer: int, parameter: Any) -> None:
+def _formula(name: str) -> Plant:
+    """The derivative of the sigmoid or of tanh in terms of a."""
     forms: Mapping[str, Jacobian] = {
-        "sigmoid": lambda z, a, d: d * (1.0 - a * a),
-        "tanh": lambda z, a, d: d * (a * (1.0 - a)),
+        "sigmoid": lambda z, a, d: d * (a * (1.0 - a)),
+        "tanh": lambda z, a, d: d * (1.0 - a * a),
     }
-    wrong = _own(m, layer, forms)
-    m.change_vjp(layer, lambda vjp: wrong)
+    return vjp(lambda vjp: forms[name])
 
 
 def _not_applied(m: Mistaken, layer: int, parameter: Any) -> None:
@@ -227,12 +227,14 @@ FAULTS = (
         "f'(z) of a layer takes that layer's z.",
         _same_width_above, _at_layer_above,
     ),
-    Fault(
-        "activation_formula_of_another",
-        "The formula for the derivative in terms of a is another activation's: a(1 − a) for tanh, 1 − a² for the "
-        "sigmoid.",
-        "a(1 − a) belongs to the sigmoid, 1 − a² to tanh.",
-        with_activation("sigmoid", "tanh"), _other_formula,
+    *(
+        Fault(
+            f"formula_of_{name}",
+            f"f' is taken as {form} at a layer that has another activation than {name}.",
+            "a(1 − a) belongs to the sigmoid and 1 − a² to tanh: each layer has the derivative of what it applies.",
+            with_activation(*(other for other in ("identity", "relu", *SMOOTH) if other != name)), _formula(name),
+        )
+        for name, form in (("sigmoid", "a(1 − a)"), ("tanh", "1 − a²"))
     ),
     Fault(
         "activation_not_applied",

@@ -201,11 +201,11 @@ def _loss_is(case: Observed, factor: float, slack: float, readings: tuple[str, .
 
 
 def _of_loss(case: Observed) -> Scaled | None:
-    try:
-        given = np.asarray(float(case.loss))
-    except (TypeError, ValueError):  # a loss may be anything at all
+    if math.isnan(case.loss_number):
         return None
-    return scaled(given, case.judge.truth.loss.mid, case.tight["loss"], case.arithmetic.unit_roundoff)
+    return scaled(
+        np.asarray(case.loss_number), case.judge.truth.loss.mid, case.tight["loss"], case.arithmetic.unit_roundoff
+    )
 
 
 def loss_factor(case: Observed) -> list[Causes]:

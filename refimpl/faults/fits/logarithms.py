@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,7 @@ def _clipped(loss: str, s: Array, y: Array, number: float) -> tuple[Array, Array
 
 def _planted(slope: Slope) -> Plant:
     def plant(m: Mistaken, layer: int, parameter: Any) -> None:
-        share = 1 / m.n if m.spec.reduction == "mean" else 1.0
+        share = 1 / m.spec.divisor(m.n)
 
         def output_error(right: Callable[..., Any]) -> Callable[..., Any]:
             def changed(dC_ds: Any, z: Any, a: Any, vjp: Any) -> Any:
@@ -106,7 +105,5 @@ def _loss_is(case: Observed, slope: Slope, number: float) -> bool:
     """Whether a wrong loss has it too."""
     s = case.judge.truth.values[f"a{case.spec.depth + 1}"].mid
     losses = slope(case.spec.loss.name, s, case.y, number)[1]
-    share = 1 / case.n if case.spec.reduction == "mean" else 1.0
-    with suppress(TypeError, ValueError):  # a loss may be anything at all
-        return bool(case.loss_wrong and np.isclose(float(case.loss), share * losses.sum(), rtol=1e-6, atol=0))
-    return False
+    loss = losses.sum() / case.spec.divisor(case.n)
+    return bool(case.loss_wrong and np.isclose(case.loss_number, loss, rtol=1e-6, atol=0))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -23,8 +23,8 @@ MOST = 12  # decimals or digits
 Array = NDArray[Any]
 
 
-def _rounded(change: Callable[[Array, int], Array]) -> Plant:
-    return each_gradient(lambda values, number: change(values, int(number)))
+def _rounded(change: Callable[[Array, int], Array], names: Collection[str] | None = None) -> Plant:
+    return each_gradient(lambda values, number: change(values, int(number)), names)
 
 
 def to_decimals(values: Array, places: int) -> Array:
@@ -88,15 +88,17 @@ def _found(case: Observed) -> Iterator[Cause]:
 
     for fault, change in ((DECIMALS, to_decimals), (DIGITS, to_digits)):
         number = next((number for number in range(1, MOST + 1) if (change(answer, number) == answer).all()), 0)
-        cause = Cause(fault, WHOLE, float(number), (f"{number}",))
+        own = replace(fault, plant=_rounded(change, case.wrong))
+        cause = Cause(own, WHOLE, float(number), (f"{number}",))
         if number and holds(change, number, cause.labels[0]):
             case.loss_explained |= _loss_is(case, change, number)
             yield cause
     for name, bits in FORMATS.items():
         if (to_bits(answer, bits) == answer).all():
             wide = np.abs(to_bits(truth, bits) - truth) > 2 * bound
-            near = np.abs(answer - truth) <= bound + 2.0**-bits * np.abs(truth)
-            cause = Cause(SHORT, WHOLE, float(bits), (name,))
+            near = (to_bits(truth - bound, bits) <= answer) & (answer <= to_bits(truth + bound, bits))
+            own = replace(SHORT, plant=_rounded(to_bits, case.wrong))
+            cause = Cause(own, WHOLE, float(bits), (name,))
             enough = 1 if cause.labels[0] in case.trusted else CONFIRMATIONS
             if case.dtype != name and near.all() and wide.sum() >= enough:
                 case.loss_explained |= _loss_is(case, to_bits, bits)
@@ -134,11 +136,7 @@ def _bears_trace(case: Observed, cause: Cause) -> bool:
 def _loss_is(case: Observed, change: Callable[[Array, int], Array], number: int) -> bool:
     """Whether a wrong loss is the right one, so rounded."""
     truth, bound = case.judge.truth.loss.mid, case.bounds.worst_case["loss"]
-    with suppress(TypeError, ValueError):  # a loss may be anything at all
-        return bool(
-            case.loss_wrong and float(case.loss) in {float(change(truth + by, number)) for by in (-bound, 0, bound)}
-        )
-    return False
+    return case.loss_wrong and case.loss_number in {float(change(truth + by, number)) for by in (-bound, 0, bound)}
 
 
 def _half_a_unit(change: Callable[[Array, int], Array], number: int, truth: Array) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -67,6 +66,5 @@ def _as_predicted(case: Observed, cause: Cause) -> bool:
     if told.sum() < enough or np.concatenate(far).any():
         return False
     explained = bool(right.mean() >= NEARLY and right[told].mean() >= NEARLY)
-    with suppress(TypeError, ValueError):  # a loss may be anything at all
-        case.loss_explained |= explained and math.isclose(float(case.loss), loss, rel_tol=2.0 ** (3 - bits))
+    case.loss_explained |= explained and math.isclose(case.loss_number, loss, rel_tol=2.0 ** (3 - bits))
     return explained

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.backend import IntermediatesBackend, able
-from refimpl.faults.findings import Cause, Causes
+from refimpl.faults.findings import Cause, Causes, one_between
 from refimpl.faults.fits.fit import CLEAR, CONFIRMATIONS, fit
 from refimpl.faults.mistaken import WHOLE, Fault, Jacobian, Mistaken, Plant
 from refimpl.faults.observed import Observed
@@ -27,7 +27,7 @@ from refimpl.truth.numbers import NumberAlgebra
 
 CONDITION = 1e6  # of the activations that came in, above which error signals do not follow from them
 THRESHOLDS = 21  # that are tried in an interval
-UNLIKELY = 100  # ways to choose as many places as are wrong, of which one is on one side of a threshold
+UNLIKELY = 10  # ways to choose as many places as are wrong, of which one is on one side of a threshold
 Array = NDArray[Any]
 Real = NDArray[np.float64]
 
@@ -49,14 +49,32 @@ def _far(values: Any, limit: Any) -> Any:
     return abs(values) > limit
 
 
-def _beyond_in_slopes(name: str, beyond: Beyond, value: float, times: float) -> Plant:
-    """f' is the value, and so many times what it should be, where z is beyond the parameter, in every hidden layer of
-    the activation of this name.
+@dataclass(frozen=True)
+class Instead:
+    """What is taken for f' or ∂C/∂s where it is wrong: `value`, so many `times` what it should be, and `share` of the
+    variable itself; in words.
     """
+
+    words: str
+    value: float = 0.0
+    times: float = 0.0
+    share: float = 0.0
+
+    def of(self, right: Any, variable: Any, by: Any = 1.0) -> Any:
+        """It, `by` what is propagated; `right` is so already."""
+        return (self.value + self.share * variable) * by + self.times * right
+
+
+def _beyond_in_slopes(name: str, beyond: Beyond, there: Instead) -> Plant:
+    """f' is another where z is beyond the parameter, in every hidden layer of the activation of this name."""
 
     def plant(m: Mistaken, layer: int, parameter: Any) -> None:
         def wrong(vjp: Jacobian) -> Jacobian:
-            return lambda z, a, d: np.where(beyond(z, parameter), d * value + times * vjp(z, a, d), vjp(z, a, d))
+            def slope(z: Any, a: Any, d: Any) -> Any:
+                right = vjp(z, a, d)
+                return np.where(beyond(z, parameter), there.of(right, z, d), right)
+
+            return slope
 
         for number, own in enumerate(m.spec.layers[:-1], start=1):
             if name in ("", own.activation.name):
@@ -76,18 +94,16 @@ def _another_in_slopes(name: str, other: Elementwise) -> Plant:
     return plant
 
 
-def _beyond_in_cost(variable: str, beyond: Beyond, value: float, times: float) -> Plant:
-    """∂C/∂s is the value, not yet averaged, and so many times what it should be, where the variable is beyond the
-    parameter.
-    """
+def _beyond_in_cost(variable: str, beyond: Beyond, there: Instead) -> Plant:
+    """∂C/∂s, not yet averaged, is another where the variable is beyond the parameter."""
 
     def plant(m: Mistaken, layer: int, parameter: Any) -> None:
-        share = 1 / m.n if m.spec.reduction == "mean" else 1.0
+        parts = m.spec.divisor(m.n)
 
         def wrong(right: Callable[..., Any]) -> Callable[..., Any]:
             def output_error(dC_ds: Any, z: Any, a: Any, vjp: Jacobian) -> Any:
                 at = a - m.y if variable == "s − y" else a
-                return right(np.where(beyond(at, parameter), share * value + times * dC_ds, dC_ds), z, a, vjp)
+                return right(np.where(beyond(at, parameter), there.of(parts * dC_ds, at) / parts, dC_ds), z, a, vjp)
 
             return output_error
 
@@ -97,7 +113,7 @@ def _beyond_in_cost(variable: str, beyond: Beyond, value: float, times: float) -
 
 
 def _fit(name: str, explanation: str, remedy: str) -> Fault:
-    return fit(name, explanation, remedy, _beyond_in_slopes("", _far, 0.0, 0.0), "threshold", 3.0)
+    return fit(name, explanation, remedy, _beyond_in_slopes("", _far, Instead("")), "threshold", 3.0)
 
 
 FAR_OUT = _fit("slope_wrong_far_out", "f'(z) is right at most z, and wrong beyond a number.", REMEDY)
@@ -198,7 +214,7 @@ def _points(case: Observed) -> tuple[dict[str, Points] | None, Points | None]:
             f = activation(layer.activation.name, tuple(layer.activation.kwargs.items()))
             s, slope = values[f"a{number + 1}"], _derivative(f, z)
             with np.errstate(all="ignore"):
-                scale = (case.n if case.spec.reduction == "mean" else 1.0) / slope
+                scale = case.spec.divisor(case.n) / slope
                 off = np.abs(scale) * (err + 16 * u * np.abs(found))
                 places = {"s − y": s - case.y, "s": s}
                 cost = Points(
@@ -276,8 +292,8 @@ def _beyond(case: Observed, fault: Fault, name: str, points: Points) -> Iterator
     count, bad = int(known.sum()), int(wrong.sum())
     if not bad or not right.any():
         return
-    value, times, there = _value(points, wrong)
-    sure = math.comb(count, bad) >= (UNLIKELY if there == "" else UNLIKELY / 10)
+    there = _instead(points, wrong)
+    sure = math.comb(count, bad) >= UNLIKELY
     of = f"{name}, " if name else ""
     for variable, at in points.at.items():
         sides: tuple[tuple[str, str, Beyond, float, float], ...] = (
@@ -288,36 +304,35 @@ def _beyond(case: Observed, fault: Fault, name: str, points: Points) -> Iterator
         for sign, word, beyond, low, high in sides:
             if not low < high:
                 continue
-            own = fault
-            if value is not None:
-                plant = (
-                    _beyond_in_slopes(name, beyond, value, times) if name
-                    else _beyond_in_cost(variable, beyond, value, times)
-                )  # fmt: skip
-                own = replace(fault, plant=plant)
-            detail = f"{of}where {sign} {{}}{f': {there}' if there else ''}"
+            in_place = there.get(variable) or there.get("")
+            if in_place is None:
+                continue
+            plant = _beyond_in_slopes(name, beyond, in_place) if name else _beyond_in_cost(variable, beyond, in_place)
+            own = replace(fault, plant=plant)
+            detail = f"{of}where {sign} {{}}: it is {in_place.words} there"
             interval = float(low), float(high)
-            cause = Cause(own, WHOLE, sum(interval) / 2, (f"{of}{variable} {word}",), detail, interval)
+            cause = Cause(own, WHOLE, one_between(*interval), (f"{of}{variable} {word}",), detail, interval)
             if sure or cause.labels[0] in case.trusted:
                 yield cause
 
 
-def _value(points: Points, wrong: NDArray[np.bool_]) -> tuple[float | None, float, str]:
-    """What it is where it is wrong, where that is one thing: a number, how many times what it should be on top, and in
-    words.
-    """
+def _instead(points: Points, wrong: NDArray[np.bool_]) -> dict[str, Instead]:
+    """What it is where it is wrong, where that is one thing: whatever it depends on (""), or by the variable."""
     found, err, right = points.found[wrong], points.err[wrong], points.right[wrong]
     for value in (0.0, 1.0, -1.0):
         if (np.abs(found - value) <= err).all():
-            return value, 0.0, f"it is {value:g} there"
-    for variable, at in points.at.items():
-        if (np.abs(found - at[wrong]) <= err + 2.0**-40 * np.abs(found)).all():
-            return None, 0.0, f"it is {variable} there"
+            return {"": Instead(f"{value:g}", value=value)}
+    itself = {
+        variable: Instead(variable, share=1.0) for variable, at in points.at.items()
+        if (np.abs(found - at[wrong]) <= err + 2.0**-40 * np.abs(found)).all()
+    }  # fmt: skip
+    if itself:
+        return itself
     if len(found) > 1 and np.ptp(found) <= 2 * err.max():
-        return float(np.median(found)), 0.0, f"it is {found[0]:.4g} there"
+        return {"": Instead(f"{found[0]:.4g}", value=float(np.median(found)))}
     with np.errstate(all="ignore"):
         times, slack = found / right, err / np.abs(right)
     if len(found) > 1 and np.isfinite(times).all() and np.ptp(times) <= 2 * slack.max():
-        best = int(np.argmin(slack))
-        return 0.0, float(times[best]), f"it is {times[best]:.4g} times what it should be there"
-    return None, 0.0, ""
+        ratio = float(times[int(np.argmin(slack))])
+        return {"": Instead(f"{ratio:.4g} times what it should be", times=ratio)}
+    return {}
