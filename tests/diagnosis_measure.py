@@ -253,7 +253,8 @@ def is_true_fit(judge: Judge, answer: tuple[float | None, dict[str, np.ndarray]]
 
 
 def _with(judge: Judge, causes: Causes) -> tuple[float, dict[str, np.ndarray]] | None:
-    plantings = tuple((cause.fault, cause.layer, cause.parameter or cause.fault.example) for cause in causes)
+    numbers = (cause.fault.example if cause.parameter is None else cause.parameter for cause in causes)
+    plantings = tuple((cause.fault, cause.layer, number) for cause, number in zip(causes, numbers, strict=True))
     try:
         with np.errstate(all="ignore"):
             run = planted_backend(*plantings).gradient_function(judge.spec, dtype="float64", device="cpu")

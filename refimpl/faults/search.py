@@ -347,7 +347,7 @@ class Search:
             for second, agrees in zip(useful[i + 1 :], agreeing[i + 1 :], strict=True):
                 if not again and len(first.causes) == len(second.causes) == 1:
                     continue
-                if _interfere(first, second) or self._may_explain(first, agreeing[i], second, agrees):
+                if self._may_explain(first, agreeing[i], second, agrees):
                     yield from self._together(first, second)
 
     def _may_explain(
@@ -355,12 +355,9 @@ class Search:
     ) -> bool:
         wrong = set(self.case.wrong)
         either, both = first.touched | second.touched, first.touched & second.touched
-        return (
-            wrong <= either
-            and either - both <= wrong
-            and first.touched - both <= first_alone
-            and second.touched - both <= second_alone
-        )
+        if not wrong <= either or _interfere(first, second):
+            return wrong <= either
+        return either - both <= wrong and first.touched - both <= first_alone and second.touched - both <= second_alone
 
     def _together(self, first: Hypothesis, second: Hypothesis) -> Iterator[Hypothesis]:
         """The two, in the other order too where that may make a difference."""
