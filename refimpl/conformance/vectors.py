@@ -64,15 +64,17 @@ class Numbers(Document):
     def _consistent(self) -> Numbers:
         if not len(self.hex) == len(self.decimal) == math.prod(self.shape):
             raise ValueError(f": hex and decimal must hold {math.prod(self.shape)} numbers each")
-        for text, decimal in zip(self.hex, self.decimal, strict=True):
-            if _value(text) != decimal:
-                raise ValueError(f": {text} is {_value(text)!r} and not {decimal!r}, as decimal says; correct one")
+        values = tuple(map(_value, self.hex))
+        if values != tuple(self.decimal):
+            texts = zip(self.hex, values, self.decimal, strict=True)
+            text, value, decimal = next(item for item in texts if item[1] != item[2])
+            raise ValueError(f": {text} is {value!r} and not {decimal!r}, as decimal says; correct one")
         return self
 
     @property
     def array(self) -> NDArray[np.float64]:
         """The numbers in their shape."""
-        return np.array([_value(text) for text in self.hex], dtype=np.float64).reshape(self.shape)
+        return np.array(list(map(float.fromhex, self.hex)), dtype=np.float64).reshape(self.shape)
 
 
 def _value(text: str) -> float:

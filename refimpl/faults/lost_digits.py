@@ -30,8 +30,8 @@ def losing(search: Search) -> list[Causes]:
         causes = (Cause(fault, WHOLE),)
         if fault.name in found or not _loses(search, planted := search.planted(causes), reader):
             continue
-        hypothesis = search.predict(causes, None, wholly=False, planted=planted, reader=reader)
-        if hypothesis and len(tried) * _coincidence(search, hypothesis) <= CLEAR:
+        hypothesis = search.predict(causes, planted=planted, reader=reader)
+        if hypothesis and hypothesis.is_answer and len(tried) * _coincidence(search, hypothesis) <= CLEAR:
             found[fault.name] = causes
             search.note_loss(planted.loss, reader)
     return list(found.values())
@@ -43,8 +43,8 @@ def overflowing(search: Search) -> list[Causes]:
     for fault in search.case.overflowing:
         causes = (Cause(fault, WHOLE),)
         reader = Reader(search.case.arithmetic, search.case.numbers, dtype=search.case.dtype)
-        hypothesis = None if fault.name in found else search.predict(causes, None, wholly=False, reader=reader)
-        if hypothesis:
+        hypothesis = None if fault.name in found else search.predict(causes, reader=reader)
+        if hypothesis and hypothesis.is_answer:
             found[fault.name] = causes
             search.note_loss(hypothesis.planted.loss, reader)
     return list(found.values())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain, combinations
 from typing import Any
@@ -72,14 +72,57 @@ class Planted:
         return next(grad for source, grad in self.gradients() if source == self.names[name])
 
 
-@dataclass
 class Hypothesis:
-    """Causes and the gradients that they predict together; `touched` are those that they change."""
+    """Causes and the gradients that they predict together, each read when it is first asked for. Where shapes do not
+    fit, ValueError: this code would not have run.
+    """
 
-    causes: Causes
-    planted: Planted
-    grads: dict[str, Bounded]
-    touched: set[str]
+    def __init__(self, causes: Causes, planted: Planted, case: Observed, read: Callable[[Node], Bounded]) -> None:
+        self.causes, self.planted, self.case = causes, planted, case
+        self._read = read
+        self._grads: dict[str, Bounded] = {}
+
+    def grad(self, name: str) -> Bounded:
+        """What is predicted for one, beside the slack of what it was recovered from."""
+        if name not in self._grads:
+            grad, slack = self._read(self.planted.gradient(name)), self.case.slack.get(name)
+            if slack is not None and slack.shape == grad.shape:
+                grad = Bounded(grad.mid, grad.err + slack)
+            self._grads[name] = grad
+        return self._grads[name]
+
+    @property
+    def grads(self) -> dict[str, Bounded]:
+        """All of them by name."""
+        return {name: self.grad(name) for name in self.planted.names}
+
+    def agrees(self, name: str) -> bool:
+        """Whether the answer lies within what is predicted for one."""
+        answer, grad = self.case.answer[name], self.grad(name)
+        if answer.shape != grad.shape:
+            return False
+        lost = np.isinf(grad.err) & (not self.case.finite)
+        return bool(((np.abs(answer - grad.mid) <= grad.err) | lost).all())
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it lies within all that is predicted."""
+        try:
+            return all(self.agrees(name) for name in self.case.names)
+        except ValueError:
+            return False
+
+    @cached_property
+    def touched(self) -> frozenset[str]:
+        """The gradients that the causes change."""
+        try:
+            return frozenset(name for name, grad in self.grads.items() if self._changes(name, grad))
+        except ValueError:
+            return frozenset()
+
+    def _changes(self, name: str, grad: Bounded) -> bool:
+        truth = self.case.truth(name)
+        return grad.shape != truth.shape or not bool((np.abs(grad.mid - truth) <= grad.err).all())
 
 
 class Search:
@@ -107,7 +150,7 @@ class Search:
         if fits and fits[0][0].fault == EVERYTHING:
             return fits[:1]
         self.singles = list(self._hypotheses())
-        tried = sum(1 for single in self.singles if single.touched)
+        tried = len(self.singles)
         named = self._matching(self.singles, tried) + losing(self) + quotients(self)
         named = named or self._matching(self._everywhere(), tried)
         if not any(cause.fault.name in suspects for causes in named for cause in causes):
@@ -115,9 +158,14 @@ class Search:
         return (
             named + fits
             or (quotients(self, decisive=True) if pairs else [])
-            or (self._matching(self._pairs(self.singles), tried * tried) if pairs else [])
-            or (self._matching(self._pairs(self._lines(), again=False), tried * tried) if pairs else [])
+            or (self._matching(self._pairs(self.singles), self._telling**2) if pairs else [])
+            or (self._matching(self._pairs(self._lines(), again=False), self._telling**2) if pairs else [])
         )
+
+    @cached_property
+    def _telling(self) -> int:
+        """How many faults, each by itself, would have changed something."""
+        return sum(1 for single in self.singles if single.touched)
 
     def _matching(self, hypotheses: Iterable[Hypothesis], tried: int) -> list[Causes]:
         """Those that explain the answer, and not by accident, out of so many that are tried. Gradients of zero are only
@@ -165,60 +213,43 @@ class Search:
 
     def _predicted(self, explanations: Iterable[Causes]) -> Iterator[Hypothesis]:
         for causes in explanations:
-            hypothesis = self.predict(causes, None, wholly=False)
+            hypothesis = self.predict(causes)
             if hypothesis is not None:
                 yield hypothesis
 
-    def _run(self, causes: Causes, wholly: bool = True) -> Hypothesis | None:
+    def _run(self, causes: Causes) -> Hypothesis | None:
         """The causes planted one after the other, the unknown number in one of them fitted to the answer."""
         unknown = [cause for cause in causes if cause.fault.parameter]
         if not unknown:
-            return self.predict(causes, None, wholly)
+            return self.predict(causes)
         try:
-            planted = Planted(causes, self.case, self.recursion, self.forward)
+            planted = self.planted(causes)
             fitted = self._fit(planted, unknown[0].fault.example) if len(unknown) == 1 else None
         except ValueError:  # shapes that do not fit
             return None
-        return None if fitted is None else self.predict(causes, fitted, wholly, planted)
+        return None if fitted is None else self.predict(causes, fitted, planted)
 
     def predict(
         self,
         causes: Causes,
-        parameter: Bounded | None,
-        wholly: bool = True,
+        parameter: Bounded | None = None,
         planted: Planted | None = None,
         reader: Reader | None = None,
     ) -> Hypothesis | None:
-        """What the causes together make of the network; unless `wholly`, None as soon as it is not the answer."""
-        computed: dict[str, Bounded] = {}
-        reader = reader or self.reader
+        """What the causes together make of the network; None where this code would not have run."""
         try:
-            planted = planted or Planted(causes, self.case, self.recursion, self.forward)
-            values = self._values(planted, parameter)
-            for source, grad in planted.gradients():
-                computed[source] = reader(grad, values)
-                returned = (name for name, other in planted.names.items() if other == source)
-                if not (wholly or all(self.agrees(name, computed[source]) for name in returned)):
-                    return None
-        except ValueError:  # shapes that do not fit: this code would not have run
+            planted = planted or self.planted(causes)
+        except ValueError:
             return None
-        grads = {name: self._recovered(name, computed[source]) for name, source in planted.names.items()}
         if parameter is not None:
             value = float(parameter.mid)
             causes = tuple(replace(cause, parameter=value) if cause.fault.parameter else cause for cause in causes)
-        return Hypothesis(causes, planted, grads, self._touched(grads))
+        read = partial(reader or self.reader, values=self._values(planted, parameter))
+        return Hypothesis(causes, planted, self.case, read)
 
     def _values(self, planted: Planted, parameter: Bounded | None) -> dict[Node, Any]:
         """What is known: the right network's values, and the number in a fault."""
         return self.known | ({planted.number: parameter} if parameter else {})
-
-    def _touched(self, grads: Mapping[str, Bounded]) -> set[str]:
-        touched = set()
-        for name, grad in grads.items():
-            truth = self.case.truth(name)
-            if grad.shape != truth.shape or not (np.abs(grad.mid - truth) <= grad.err).all():
-                touched.add(name)
-        return touched
 
     def _fit(self, planted: Planted, example: float) -> Bounded | None:
         """The number in a cause, from the first wrong gradient that it changes: there it enters linearly."""
@@ -243,28 +274,16 @@ class Search:
 
     def explains(self, hypothesis: Hypothesis) -> bool:
         """Whether the answer lies within what the causes predict, and that says enough."""
-        case, causes, grads = self.case, hypothesis.causes, hypothesis.grads
-        if not all(self.agrees(name, grads[name]) for name in case.names):
+        if not hypothesis.is_answer:
             return False
+        case, causes = self.case, hypothesis.causes
         evidence = [cause.fault.evidence for cause in causes if cause.fault.evidence]
         if evidence:
             wrong = np.concatenate([case.answer[name].ravel() for name in case.wrong])
             right = np.concatenate([case.truth(name).ravel() for name in case.wrong])
             return all(trace(wrong) and not trace(right) for trace in evidence)
-        return all(self._decisive(name, grads[name]) for name in case.wrong) and self._confirmed(causes, grads)
-
-    def agrees(self, name: str, grad: Bounded) -> bool:
-        """Whether the answer lies within a prediction's tolerance."""
-        answer = self.case.answer[name]
-        if answer.shape != grad.shape:
-            return False
-        lost = np.isinf(grad.err) & (not self.case.finite)
-        return bool(((np.abs(answer - grad.mid) <= self._recovered(name, grad).err) | lost).all())
-
-    def _recovered(self, name: str, grad: Bounded) -> Bounded:
-        """A prediction beside a gradient that was recovered from something else."""
-        slack = self.case.slack.get(name)
-        return grad if slack is None or slack.shape != grad.shape else Bounded(grad.mid, grad.err + slack)
+        decisive = all(self._decisive(name, hypothesis.grad(name)) for name in case.wrong)
+        return decisive and self._confirmed(causes, hypothesis)
 
     def _decisive(self, name: str, grad: Bounded) -> bool:
         """Whether the fault's tolerance is small beside the miss that it explains."""
@@ -279,13 +298,14 @@ class Search:
         """Whether none of so many would be likely to come this near by accident, for each of the causes where it says
         most. A fitted number is `_confirmed`'s, a trace has its own chance.
         """
-        touched = {(single.causes[0].fault.name, single.causes[0].layer): single.touched for single in self.singles}
+        alone = {(single.causes[0].fault.name, single.causes[0].layer): single for single in self.singles}
         for cause in hypothesis.causes:
             if cause.fault.parameter or cause.fault.evidence:
                 continue
             # alone, a fault may change nothing where another makes it change something
-            names = (touched.get((cause.fault.name, cause.layer)) or hypothesis.touched) & set(self.case.wrong)
-            chance = min((self._chance(name, hypothesis.grads[name]) for name in names), default=1.0)
+            single = alone.get((cause.fault.name, cause.layer), hypothesis)
+            names = (single.touched or hypothesis.touched) & set(self.case.wrong)
+            chance = min((self._chance(name, hypothesis.grad(name)) for name in names), default=1.0)
             if tried * chance > CLEAR:
                 return False
         return True
@@ -300,7 +320,7 @@ class Search:
         distance = np.abs(answer - truth)
         return float((grad.err[distance > 0] / distance[distance > 0]).min(initial=1.0))
 
-    def _confirmed(self, causes: Causes, grads: Mapping[str, Bounded]) -> bool:
+    def _confirmed(self, causes: Causes, fitted: Hypothesis) -> bool:
         """Whether enough elements bear a fitted number out."""
         if not any(cause.fault.parameter for cause in causes):
             return True
@@ -308,9 +328,9 @@ class Search:
         if without is None:
             return False
         names = [name for name in self.case.names if name in self.case.wrong]
-        change = np.concatenate([(grads[name].mid - without.grads[name].mid).ravel() for name in names])
-        err = np.concatenate([grads[name].err.ravel() for name in names])
-        truth = np.concatenate([without.grads[name].mid.ravel() for name in names])
+        change = np.concatenate([(fitted.grad(name).mid - without.grad(name).mid).ravel() for name in names])
+        err = np.concatenate([fitted.grad(name).err.ravel() for name in names])
+        truth = np.concatenate([without.grad(name).mid.ravel() for name in names])
         clear = (change != 0) & (np.abs(change) * CLEAR >= err)
         if clear.sum() < CONFIRMATIONS:
             return False
@@ -334,7 +354,7 @@ class Search:
 
     def _lines(self) -> list[Hypothesis]:
         """Each fault as one line of code makes it: at all its layers."""
-        found = (self.predict(causes, None) for causes in self.loops.values())
+        found = (self.predict(causes) for causes in self.loops.values())
         return [hypothesis for hypothesis in found if hypothesis is not None]
 
     def _pairs(self, alone: Sequence[Hypothesis], again: bool = True) -> Iterator[Hypothesis]:
@@ -363,7 +383,7 @@ class Search:
         """The two, in the other order too where that may make a difference."""
         one, other = (tuple(Cause(c.fault, c.layer) for c in each.causes) for each in (first, second))
         for causes in (one + other,) if _commute(first, second) else (one + other, other + one):
-            hypothesis = self._run(causes, wholly=False)
+            hypothesis = self._run(causes)
             if hypothesis is not None and self.explains(hypothesis):
                 yield hypothesis
                 return
@@ -372,7 +392,7 @@ class Search:
         """The gradients that a fault alone predicts rightly; all, where it was fitted to what may not be its own."""
         if single.causes[0].parameter is not None:
             return set(single.grads)
-        return {name for name, grad in single.grads.items() if self.agrees(name, grad)}
+        return {name for name in single.grads if single.agrees(name)}
 
 
 def _interfere(one: Hypothesis, other: Hypothesis) -> bool:
