@@ -8,7 +8,7 @@ at others, or those of another function, that is said, with what they are there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from refimpl.truth.numbers import NumberAlgebra
 
 CONDITION = 1e6  # of the activations that came in, above which error signals do not follow from them
 THRESHOLDS = 21  # that are tried in an interval
+UNEXPLAINED = 1e-6  # the share of what is wrong that may be left
 UNLIKELY = 10  # ways to choose as many places as are wrong, of which one is on one side of a threshold
 Array = NDArray[Any]
 Real = NDArray[np.float64]
@@ -149,7 +150,22 @@ class Points:
 
 def slopes(case: Observed) -> list[Causes]:
     """What all that is wrong with the gradients follows from: the slope of one activation, or ∂C/∂s."""
-    return _by_points(case) or [(cause,) for cause in _trusted(case)]
+    found = [(cause,) for cause in _by_points(case) if _gives(case, cause.fault, cause.parameter or 0.0)]
+    return found or [(cause,) for cause in _trusted(case)]
+
+
+def _gives(case: Observed, fault: Fault, threshold: float) -> bool:
+    """Whether code with it would give the answer, but for what is not known of the number in it."""
+    with np.errstate(all="ignore"):
+        grads = case.run(fault, threshold)[1]
+
+    def near(name: str) -> bool:
+        answer, truth = case.answer[name], case.truth(name)
+        scale = max(np.abs(grads[name]).max() / max(np.abs(truth).max(), case.arithmetic.smallest_normal), 1.0)
+        off = np.abs(answer - grads[name]) <= UNEXPLAINED * np.abs(answer - truth).max()
+        return bool((off | case.near(name, answer, grads[name], scale)).all())
+
+    return all(near(name) for name in case.names)
 
 
 def _trusted(case: Observed) -> Iterator[Cause]:
@@ -157,8 +173,7 @@ def _trusted(case: Observed) -> Iterator[Cause]:
     for cause in case.trusted.values():
         if cause.fault.name in (FAR_OUT.name, OTHER.name, COST.name) and cause.fault not in SLOPES:
             for threshold in _chosen(cause):
-                grads = case.run(cause.fault, threshold)[1]
-                if all(case.close_to(name, case.answer[name], grads[name]) for name in case.names):
+                if _gives(case, cause.fault, threshold):
                     yield replace(cause, parameter=threshold)
                     break
 
@@ -171,17 +186,17 @@ def _chosen(cause: Cause) -> Iterator[float]:
     yield from dict.fromkeys(number for number in (*short, *found) if low <= number <= high)
 
 
-def _by_points(case: Observed) -> list[Causes]:
+def _by_points(case: Observed) -> Sequence[Cause]:
     found, cost = _points(case)
     if found is None:
         return []
     bad = [name for name, points in found.items() if points.wrong.any()]
     if cost is not None and cost.wrong.any():
-        return [] if bad else [(cause,) for cause in _beyond(case, COST, "", cost)]
+        return [] if bad else list(_beyond(case, COST, "", cost))
     if len(bad) != 1:
         return []
     name, points = bad[0], found[bad[0]]
-    return [(cause,) for cause in (*_of_another(case, name, points), *_beyond(case, FAR_OUT, name, points))]
+    return [*_of_another(case, name, points), *_beyond(case, FAR_OUT, name, points)]
 
 
 def _points(case: Observed) -> tuple[dict[str, Points] | None, Points | None]:
