@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -307,8 +307,18 @@ class Suite:
 
 
 def load(folder: Path | str | None = None) -> Suite:
-    """The suite in a folder of vector files; None for the one that comes with refimpl. Raises ConformanceError."""
-    home = FOLDER if folder is None else Path(folder)
+    """The suite in a folder of vector files; None for the one that comes with refimpl, which is read once. Raises
+    ConformanceError.
+    """
+    return _built_in() if folder is None else _loaded(Path(folder))
+
+
+@cache
+def _built_in() -> Suite:
+    return _loaded(FOLDER)
+
+
+def _loaded(home: Path) -> Suite:
     try:
         paths = sorted((path for path in home.iterdir() if path.suffix == ".json" and path.is_file()), key=_numbered)
         size = sum(path.stat().st_size for path in paths)

@@ -150,8 +150,8 @@ class Points:
 
 def slopes(case: Observed) -> list[Causes]:
     """What all that is wrong with the gradients follows from: the slope of one activation, or ∂C/∂s."""
-    found = [(cause,) for cause in _by_points(case) if _gives(case, cause.fault, cause.parameter or 0.0)]
-    return found or [(cause,) for cause in _trusted(case)]
+    found = [cause for cause in _by_points(case) if _gives(case, cause.fault, cause.parameter or 0.0)]
+    return [(cause,) for cause in found or _trusted(case)]
 
 
 def _gives(case: Observed, fault: Fault, threshold: float) -> bool:
