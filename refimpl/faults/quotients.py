@@ -108,7 +108,9 @@ def _bears_trace(search: Search, width: float, loss: float) -> bool:
     smallest = max(abs(loss) - width * np.abs(answer).max(), 0.0)  # of the losses that were subtracted
     spacing = np.spacing(np.asarray(smallest, dtype=case.dtype)).astype(np.float64)
     place = float(max(spacing, case.arithmetic.smallest_subnormal))
-    accident, usual = (_log_chance(array * (width / place), case.dtype) for array in (answer, truth))
+    scale = width / place
+    grain = _float32_grain(answer) * scale
+    accident, usual = (_log_chance(array * scale, case.dtype, grain) for array in (answer, truth))
     return accident < math.log(CHANCE) <= usual and not _coarse(search, width / place)
 
 
@@ -137,10 +139,19 @@ def _loss(search: Search, name: str, index: tuple[int, ...], by: float) -> Bound
     return search.reader(search.cost, {search.forward.params[name]: search.reader(constant(array))})
 
 
-def _log_chance(ratios: Array, dtype: str) -> float:
-    """How likely numbers are to be this near whole ones by accident; infinite where one is not near any."""
+def _float32_grain(numbers: Array) -> Array:
+    """What all of these are multiples of if they are float32's; 0 where they are not."""
+    with np.errstate(over="ignore"):
+        single = numbers.astype(np.float32)
+    return np.abs(np.spacing(single)).astype(np.float64) if (single == numbers).all() else np.zeros_like(numbers)
+
+
+def _log_chance(ratios: Array, dtype: str, grain: Array) -> float:
+    """How likely numbers are to be this near whole ones by accident, multiples of a grain; infinite where one is not
+    near any.
+    """
     sizes = np.abs(ratios[ratios != 0])
-    spread = np.maximum(sizes * 8 * float(np.finfo(dtype).eps), 2.0**-40)
+    spread = np.maximum(np.maximum(sizes * 8 * float(np.finfo(dtype).eps), 2.0**-40), grain[ratios != 0] / 2)
     told = spread <= 0.25
     off = told & ((np.abs(sizes - np.rint(sizes)) > spread) | (sizes < 0.5))  # a quotient is nothing or a whole place
     return math.inf if off.any() else float(np.log(2 * spread[told]).sum())
