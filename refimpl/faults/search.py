@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -22,7 +23,7 @@ from refimpl.faults.prediction import Bounded, ForwardPass, Reader, Recursion
 from refimpl.faults.quotients import quotients
 from refimpl.truth.graph import Node, constant, given
 
-CONFIRMATIONS = 3  # elements that must agree on a fitted number, the one it was fitted to included
+CONFIRMATIONS = 3  # numbers that must agree on a fitted number, the one it was fitted to included
 FORWARD = ("weighted_input", "activation")  # the equations of the forward pass up to the losses
 CLEAR = 0.01  # the share of a difference that its tolerance may have
 MAX_SUSPECTS = 3
@@ -332,9 +333,14 @@ class Search:
         err = np.concatenate([fitted.grad(name).err.ravel() for name in names])
         truth = np.concatenate([without.grad(name).mid.ravel() for name in names])
         clear = (change != 0) & (np.abs(change) * CLEAR >= err)
-        if clear.sum() < CONFIRMATIONS:
+        # beside another cause: all that a sample contributes to one unit follows from one number
+        most = self.case.n if len(causes) > 1 else len(clear)
+        units = [(name[1:], row) for name in names for row, *_ in np.ndindex(fitted.grad(name).shape)]
+        told = Counter(unit for unit, one in zip(units, clear, strict=True) if one)
+        if sum(min(count, most) for count in told.values()) < CONFIRMATIONS:
             return False
-        # a mere multiple of the right gradient has any number of causes
+        # a mere multiple of what it would be without has any number of causes
+        change, truth, err = change[clear], truth[clear], err[clear]
         at = int(np.argmax(np.abs(truth)))
         return bool(truth[at] == 0 or (np.abs(change - change[at] / truth[at] * truth) > 4 * err).any())
 
