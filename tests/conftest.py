@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rich.style  # noqa: F401  draws random numbers when it is first imported, which is no test's doing
 
-EXAMPLES = int(os.environ.get("REFIMPL_TEST_EXAMPLES", "20"))  # of a property; `make test-all` draws more
+EXAMPLES = int(os.environ.get("REFIMPL_TEST_EXAMPLES", "15"))  # of a property; `make test-all` draws more
 hypothesis.settings.register_profile(
     "refimpl", max_examples=EXAMPLES, deadline=None, print_blob=True, derandomize=True, database=None
 )

@@ -137,7 +137,8 @@ def test_pairs_are_left_out_where_they_are_not_wanted(p: Problem) -> None:
     ],
 )
 def test_the_symptom_of_an_unknown_cause(p: Problem, change: Any, symptom: str) -> None:
-    found = finding(p, W2=change(right(p)[1]["W2"]))
+    loss, grads = right(p)
+    (found,) = diagnosed(judge(p), (loss, {**grads, "W2": change(grads["W2"])}), pairs=False)
     assert found.quantity == "W2"
     assert symptom in found.symptom
     assert not found.known
@@ -286,7 +287,9 @@ COARSE: dict[str, Any] = {
 
 @pytest.mark.parametrize("seed", sampled(4, default=1))
 @pytest.mark.parametrize("form", COARSE)
-@pytest.mark.parametrize("residual", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
+@pytest.mark.parametrize(
+    "residual", [1e-1, 1e-3, 1e-5, *(pytest.param(r, marks=pytest.mark.soak) for r in (1e-2, 1e-4))]
+)
 def test_coarse_numbers_are_not_taken_for_difference_quotients(form: str, residual: float, seed: int) -> None:
     p = problem(network((3, 3, 2), ["tanh", "identity"]), 4, seed)
     s = judge(p).truth.values["a3"].mid

@@ -232,7 +232,7 @@ class Shown:
         self.page.close()
 
 
-@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("n", [3, pytest.param(1, marks=pytest.mark.soak)])
 def test_every_step_shows_the_numbers_of_the_trace(browser: Any, tmp_path: Path, n: int) -> None:
     p = article(n)
     shown, found = Shown(browser, page(p), tmp_path), trace(p.spec, p.params, p.x, p.y)
