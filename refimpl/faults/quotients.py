@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.faults.catalogue.numbers import are_short
+from refimpl.faults.catalogue.numbers import are_short, are_single
 from refimpl.faults.findings import Cause, Causes
 from refimpl.faults.fits.differences import DIFFERENCES, ONE_SIDED
 from refimpl.faults.mistaken import WHOLE, moved
@@ -111,7 +111,7 @@ def _bears_trace(search: Search, width: float, loss: float) -> bool:
     scale = width / place
     grain = _float32_grain(answer) * scale
     accident, usual = (_log_chance(array * scale, case.dtype, grain) for array in (answer, truth))
-    return accident < math.log(CHANCE) <= usual and not _coarse(search, width / place)
+    return accident < math.log(CHANCE) <= usual and not _coarse(search, scale)
 
 
 def _coarse(search: Search, scale: float) -> bool:
@@ -141,9 +141,8 @@ def _loss(search: Search, name: str, index: tuple[int, ...], by: float) -> Bound
 
 def _float32_grain(numbers: Array) -> Array:
     """What all of these are multiples of if they are float32's; 0 where they are not."""
-    with np.errstate(over="ignore"):
-        single = numbers.astype(np.float32)
-    return np.abs(np.spacing(single)).astype(np.float64) if (single == numbers).all() else np.zeros_like(numbers)
+    single = are_single(numbers)
+    return np.abs(np.spacing(numbers.astype(np.float32))).astype(np.float64) if single else np.zeros_like(numbers)
 
 
 def _log_chance(ratios: Array, dtype: str, grain: Array) -> float:

@@ -135,8 +135,8 @@ def test_what_is_lost_throughout_is_no_formula_s(activation: str, loss: str, dty
     p = large(dtype, activation, loss)
     known, (cost, right) = judge(p), answer(p)
     costs = (cost, None, type(cost)(np.nan), type(cost)(0))
-    for value, alone in zip((np.nan, np.inf, 0.0), right, strict=False):
-        for lost in ([alone], list(right)):
+    for value in (np.nan, np.inf, 0.0):
+        for lost in (*([name] for name in right), list(right)):
             grads = {**right, **{name: np.full_like(right[name], value) for name in lost}}
             for given in costs if len(lost) > 1 else costs[:1]:
                 assert not by_formula(diagnosed(known, (given, grads), pairs=False)), (value, lost, given)

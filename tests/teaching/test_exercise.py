@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def few() -> Any:
-    return exercises.chosen_cases()[:4]
+    return exercises.chosen_cases()[:8]
 
 
 def run(*arguments: str) -> Any:

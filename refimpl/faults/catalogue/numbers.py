@@ -43,9 +43,13 @@ def _single(operand: Any) -> Any:
 
 def _is_float32(values: Array) -> bool:
     """Whether all numbers are among float32's, and enough of them to tell, and they are of no shorter format."""
+    return values.size > 1 and are_single(values) and not are_short(values)
+
+
+def are_single(values: Array) -> bool:
+    """Whether all numbers are among float32's."""
     with np.errstate(over="ignore"):
-        single = bool((values.astype(np.float32).astype(values.dtype) == values).all())
-    return values.size > 1 and single and not are_short(values)
+        return bool((values.astype(np.float32).astype(values.dtype) == values).all())
 
 
 def are_short(values: Array) -> bool:

@@ -311,6 +311,9 @@ def _beyond(case: Observed, fault: Fault, name: str, points: Points) -> Iterator
     sure = math.comb(count, bad) >= UNLIKELY
     of = f"{name}, " if name else ""
     for variable, at in points.at.items():
+        in_place = there.get(variable) or there.get("")
+        if in_place is None:
+            continue
         sides: tuple[tuple[str, str, Beyond, float, float], ...] = (
             (f"{variable} >", "large", _above, at[right].max(), at[wrong].min()),
             (f"{variable} <", "small", _below, at[wrong].max(), at[right].min()),
@@ -318,9 +321,6 @@ def _beyond(case: Observed, fault: Fault, name: str, points: Points) -> Iterator
         )
         for sign, word, beyond, low, high in sides:
             if not low < high:
-                continue
-            in_place = there.get(variable) or there.get("")
-            if in_place is None:
                 continue
             plant = _beyond_in_slopes(name, beyond, in_place) if name else _beyond_in_cost(variable, beyond, in_place)
             own = replace(fault, plant=plant)
