@@ -17,7 +17,8 @@ import numpy as np
 
 FRAMES = 3  # of a traceback that are told
 OURS = Path(__file__).parents[1]
-LIBRARIES = ("site-packages", "dist-packages", Path(contextlib.__file__).parent.name)  # and Python's own
+# and Python's own, of which the import is frozen
+LIBRARIES = {"site-packages", "dist-packages", Path(contextlib.__file__).parent.name, "<frozen importlib._bootstrap>"}
 FAILURES = (Exception, SystemExit)  # what other people's code may raise and be judged for
 
 
@@ -27,7 +28,7 @@ def described(error: BaseException) -> str:
     own = [
         f"{path.name}:{frame.lineno} in {frame.name}"
         for path, frame in frames
-        if OURS not in path.parents and not set(LIBRARIES) & set(path.parts)
+        if OURS not in path.parents and LIBRARIES.isdisjoint(path.parts)
     ]
     place = f" (at {printable(', '.join(reversed(own[-FRAMES:])))})" if own else ""
     return f"{type(error).__name__}: {first_line(error)}{place}"

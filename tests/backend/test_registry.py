@@ -68,8 +68,9 @@ def test_a_backend_may_be_a_class_and_need_not_be_installed(monkeypatch: pytest.
     for name in ("mine", "refimpl_numpy:NumpyBackend", "refimpl_numpy:backend"):
         assert isinstance(backends.load(name), NumpyBackend)
     for name in ("no_such_module:backend", "refimpl_numpy:nothing"):
-        with pytest.raises(BackendError, match=f"'{name}'.* cannot be loaded"):
+        with pytest.raises(BackendError, match=f"'{name}'.* cannot be loaded") as refused:
             backends.load(name)
+        assert "frozen" not in str(refused.value)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
