@@ -420,15 +420,19 @@ def _chi_square(chance: float) -> float:
     return low
 
 
-@cache
 def _root_moment(chance: float) -> float:
     """c² such that the mean of √|C| over K Cauchy numbers of scale 1 is below c with at most this chance, by Chernoff's
     bound: (min over h of e^(hc) E e^(−h√|C|))^K.
     """
+    rates, logarithms = _transforms()
+    # for each rate the c at which the bound is the chance; the best of them
+    return float(np.max((math.log(chance) / DRAWS - logarithms) / rates)) ** 2
+
+
+@cache
+def _transforms() -> tuple[Real, Real]:
+    """Rates h, and log E e^(−h√|C|) at each, C being a Cauchy number of scale 1."""
     angles = (np.arange(20000) + 0.5) / 20000 * math.pi / 2  # |C| = tan of a uniform angle
     roots = np.sqrt(np.tan(angles))
     rates = np.geomspace(0.1, 300, 400)
-    transforms = np.array([np.exp(-rate * roots).mean() for rate in rates])
-    wanted = math.log(chance) / DRAWS
-    # for each rate the c at which the bound is the chance; the best of them
-    return float(np.max((wanted - np.log(transforms)) / rates)) ** 2
+    return rates, np.log([np.exp(-rate * roots).mean() for rate in rates])

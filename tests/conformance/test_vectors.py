@@ -36,9 +36,11 @@ SUITE = load()
 SCHEMA = jsonschema.Draft202012Validator(made(Name.vectors))
 
 
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_a_file_is_as_its_schema_says_and_small(path: Path) -> None:
-    SCHEMA.validate(json.loads(path.read_text()))
+def test_a_file_is_as_its_schema_says_and_small(path: Path, every: int) -> None:
+    document = json.loads(path.read_text())
+    SCHEMA.validate({key: one[::every] if isinstance(one, list) else one for key, one in document.items()})
     assert path.stat().st_size <= 200_000
 
 

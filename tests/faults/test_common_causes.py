@@ -49,7 +49,7 @@ def shown(found: ConformanceReport) -> str:
     ],
 )
 def test_what_was_made_wrong_everywhere_leads_the_report(faults: tuple[str, ...]) -> None:
-    found = report(Everywhere(*faults), some(40))
+    found = report(Everywhere(*faults), some(24))
     causes = found.causes()
     assert {cause.faults[0] for cause in causes[: len(faults)]} == set(faults)
     explained = {case for cause in causes[: len(faults)] for case in cause.cases}
