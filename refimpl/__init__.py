@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from refimpl.checking import check
     from refimpl.faults.diagnosis import diagnose
     from refimpl.faults.findings import Finding
+    from refimpl.gradchecking import GradientError, assert_gradients_close, check_function, gradcheck
     from refimpl.formats.errors import BackendError, CertificationError, DataError, RefimplError, SpecError
     from refimpl.judge.judge import Judge
     from refimpl.judge.report import Report, Row
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from refimpl.teaching.explanation import Explanation
     from refimpl.teaching.record import trace
     from refimpl.teaching.trace import Trace
+    from refimpl.truth import xp
     from refimpl.truth.balls import Balls
     from refimpl.truth.certification import Certificate, certify
 
@@ -47,6 +49,7 @@ __all__ = [
     "Explanation",
     "Finding",
     "Function",
+    "GradientError",
     "Judge",
     "LayerSpec",
     "NetworkSpec",
@@ -56,17 +59,22 @@ __all__ = [
     "SpecError",
     "Trace",
     "__version__",
+    "assert_gradients_close",
     "certify",
     "check",
+    "check_function",
     "diagnose",
     "examples",
     "explain",
+    "gradcheck",
     "trace",
     "value_and_grad",
+    "xp",
 ]
 
 _HOME = {
     "refimpl.checking": ("check",),
+    "refimpl.gradchecking": ("GradientError", "assert_gradients_close", "check_function", "gradcheck"),
     "refimpl.faults.diagnosis": ("diagnose",),
     "refimpl.faults.findings": ("Finding",),
     "refimpl.backend": ("Backend", "value_and_grad"),
@@ -82,14 +90,15 @@ _HOME = {
     "refimpl.teaching.trace": ("Trace",),
     "refimpl.teaching.record": ("trace",),
 }
+_MODULES = {"examples": "refimpl.network.examples", "xp": "refimpl.truth.xp"}
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 moved.install()
 
 
 def __getattr__(name: str) -> Any:
-    if name == "examples":
-        return import_module("refimpl.network.examples")
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name in _MODULE_OF:
         state = random.getstate()  # importing rich draws from the global generator
         try:

@@ -17,7 +17,7 @@ import refimpl
 ROOT = Path(__file__).resolve().parent.parent
 # a room may import from the floors before its own, and from no other room of its floor
 FLOORS = (
-    {"formats"}, {"network"}, {"backend", "equations", "truth"}, {"judge"}, {"faults"}, {"checking"}, {"conformance"},
+    {"formats"}, {"network"}, {"backend", "equations", "truth"}, {"judge"}, {"faults"}, {"checking", "gradchecking"}, {"conformance"},
     {"training", "benchmark", "teaching"}, {"cli"},
 )  # fmt: skip
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -56,8 +56,8 @@ def test_imports_run_one_way(path: Path) -> None:
             assert there == room or FLOOR[there] < FLOOR[room], f"{room} imports {module}"
 
 
-def test_only_check_stands_outside_the_rooms() -> None:
-    assert {path.stem for path in (ROOT / "refimpl").glob("*.py")} == {*OUTSIDE, "checking"}
+def test_only_the_checks_stand_outside_the_rooms() -> None:
+    assert {path.stem for path in (ROOT / "refimpl").glob("*.py")} == {*OUTSIDE, "checking", "gradchecking"}
 
 
 @pytest.mark.parametrize("path", files("refimpl"), ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -136,9 +136,11 @@ class Report:
     @property
     def title(self) -> str:
         """The conditions in one line."""
-        loss = f"{self.spec.loss.name}, {self.spec.reduction}"
-        arithmetic = f"{self.dtype} on {self.device} · certified at {self.precision} bits"
-        return f"{self.spec.title} · {loss} · batch {self.n} · {arithmetic}"
+        return f"{self._subject} · {self.dtype} on {self.device} · certified at {self.precision} bits"
+
+    @property
+    def _subject(self) -> str:
+        return f"{self.spec.title} · {self.spec.loss.name}, {self.spec.reduction} · batch {self.n}"
 
     @property
     def summary(self) -> str:
@@ -165,16 +167,18 @@ class Report:
         return {
             "format": "refimpl.report/2",
             "ok": self.ok,
-            "network": self.spec.to_dict(),
+            **self._about(),
             "dtype": self.dtype,
             "device": self.device,
-            "batch": self.n,
             "precision": self.precision,
             "rows": finite([asdict(row) for row in self.rows]),
             "indistinct": list(self.indistinct),
             "unavailable": dict(self.unavailable),
             "findings": {name: [finding.to_dict() for finding in found] for name, found in self.findings.items()},
         }
+
+    def _about(self) -> dict[str, Any]:
+        return {"network": self.spec.to_dict(), "batch": self.n}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         remarks = HEADINGS[-1:] if any(row.remark for row in self.rows) else ()

@@ -72,7 +72,7 @@ def judged(name: str, key: str, values: Array, truth: Balls, bounds: Tolerance, 
         failed=int(failed.sum()),
         undetermined=int(undetermined.sum()),
         ratio=float(ratio[at]),
-        ulps=float((off / np.spacing(np.abs(truth.mid).astype(dtype)))[at]),
+        ulps=float((off / spacing(truth.mid, dtype))[at]),
         index=tuple(int(i) + 1 for i in at),
         value=float(values[at]),
         truth=float(truth.mid[at]),
@@ -82,6 +82,18 @@ def judged(name: str, key: str, values: Array, truth: Balls, bounds: Tolerance, 
         saturated=int((passed & (bounds.saturated.get(key, np.zeros(())) > 0) & (bound >= np.abs(truth.mid))).sum()),
         noticed=float((across + slack)[top] / np.abs(truth.mid[top])),
     )
+
+
+# of formats that NumPy lacks: the distance from 1 to the next number
+EPSILON = {"bfloat16": 2.0**-7}
+
+
+def spacing(numbers: Array, dtype: str) -> Array:
+    """The distance from each number to the next one of a dtype."""
+    magnitudes = np.abs(numbers)
+    if dtype not in EPSILON:
+        return np.asarray(np.spacing(magnitudes.astype(dtype)))
+    return np.asarray(np.ldexp(EPSILON[dtype], np.frexp(magnitudes)[1] - 1))
 
 
 def _failure(value: float) -> str:

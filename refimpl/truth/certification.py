@@ -18,9 +18,10 @@ covers both sides, stays wide, and the place is listed in `Certificate.undecided
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import flint
 import numpy as np
@@ -47,6 +48,7 @@ CHECKED_BITS = 64  # of a certificate's check
 ACCURACY_BITS = 80  # every radius is at most 2^-80 of its value
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,34 +83,55 @@ def certify(spec: NetworkSpec, params: dict[str, Array], x: Array, y: Array) -> 
 def certify_batch(spec: NetworkSpec, batch: Batch) -> Certificate:
     """`certify` for a batch that has been validated."""
     graph = network_graph(spec, batch.targets(spec.n_out))
-    numbers = {**batch.params, "x": batch.x}
     nodes = named_nodes(graph)
     grads = {name: nodes[name] for name in graph.inputs}
     between = {name: node for name, node in nodes.items() if name not in grads and name != "loss"}
+    shapes = {**spec.parameter_shapes, "x": (len(batch.x), *spec.input_shape)}
+
+    def made(values: Mapping[Node, Arbs], algebra: BallAlgebra, precision: int) -> Certificate:
+        return Certificate(
+            loss=_balls(values[graph.loss], ()),
+            grads={name: _balls(values[node], shapes[name]) for name, node in grads.items()},
+            values={name: _balls(values[node], node.shape) for name, node in between.items()},
+            dtype=batch.dtype,
+            precision=precision,
+            undecided=tuple(_place(graph, *place) for place in algebra.undecided),
+            slopes={place: algebra.slopes(node) for node, place in graph.places.items()},
+        )
+
+    numbers = {**batch.params, "x": batch.x}
+    smallest = ARITHMETICS[batch.dtype].smallest_normal
+    return certified(graph.loss, [graph.loss], grads, numbers, smallest, partial(_defined, spec), made)
+
+
+def certified(
+    total: Node,
+    ends: Sequence[Node],
+    grads: Mapping[str, Node],
+    numbers: Mapping[str, Array],
+    smallest: float,
+    defined: Callable[[BallAlgebra, int], None],
+    made: Callable[[Mapping[Node, Arbs], BallAlgebra, int], T],
+) -> T:
+    """What is `made` of the values of `ends` and of the gradients of `total` by given name, at the precision that
+    suffices: every ball of them has a radius of at most 2⁻⁸⁰ of its value, or of `smallest`. Where no precision helps
+    `defined` raises, which is asked where some were too few.
+    """
     precision = FIRST_PRECISION
     while True:
         with working_precision(precision), np.errstate(all="ignore"):
             algebra = BallAlgebra({name: arbs(array) for name, array in numbers.items()})
-            values = _read(graph, grads, algebra)
+            values = _read([*ends, *grads.values()], total, algebra)
             if values is None:
-                _defined(spec, algebra, precision)
+                defined(algebra, precision)
                 precision = min(4 * precision, LAST_PRECISION)
                 continue
-            results = [ball for node in (graph.loss, *grads.values()) for ball in values[node].ravel()]
-            missing = _missing_bits(results, ARITHMETICS[batch.dtype].smallest_normal)
+            results = [ball for node in (*ends, *grads.values()) for ball in values[node].ravel()]
+            missing = _missing_bits(results, smallest)
             missing = max(missing, precision if algebra.undecided else 0)
             if missing == 0 or precision == LAST_PRECISION:
-                _check(graph, grads, values, algebra, numbers)
-                shapes = {**spec.parameter_shapes, "x": (len(batch.x), *spec.input_shape)}
-                return Certificate(
-                    loss=_balls(values[graph.loss], ()),
-                    grads={name: _balls(values[node], shapes[name]) for name, node in grads.items()},
-                    values={name: _balls(values[node], node.shape) for name, node in between.items()},
-                    dtype=batch.dtype,
-                    precision=precision,
-                    undecided=tuple(_place(graph, *place) for place in algebra.undecided),
-                    slopes={place: algebra.slopes(node) for node, place in graph.places.items()},
-                )
+                _check(total, grads, values, algebra, numbers)
+                return made(values, algebra, precision)
         precision = min(precision + missing + 32, LAST_PRECISION)
 
 
@@ -154,17 +177,17 @@ def named_nodes(graph: NetworkGraph) -> dict[str, Node]:
     return nodes
 
 
-def _read(graph: NetworkGraph, grads: Mapping[str, Node], algebra: BallAlgebra) -> dict[Node, Arbs] | None:
+def _read(ends: Sequence[Node], total: Node, algebra: BallAlgebra) -> dict[Node, Arbs] | None:
     """The values of all nodes; None where the balls are so wide that a higher precision may help."""
     try:
-        values = read([graph.loss, *grads.values()], algebra)
+        values = read([total, *ends], algebra)
     except (ValueError, ZeroDivisionError):  # a ball that holds 0 where it is divided by
         return None
-    return values if values[graph.loss].item().is_finite() else None
+    return values if values[total].item().is_finite() else None
 
 
 def _check(
-    graph: NetworkGraph,
+    total: Node,
     grads: Mapping[str, Node],
     values: Mapping[Node, Arbs],
     algebra: BallAlgebra,
@@ -175,9 +198,10 @@ def _check(
     short = arbs(np.array([-4, -3, -2, -1, 1, 2, 3, 4]))  # of few bits, as their products are then
     along = {name: short[rng.integers(len(short), size=node.shape)] for name, node in grads.items()}
     with working_precision(CHECKED_BITS):
-        forward = read([graph.loss], DualAlgebra(algebra, values, along))[graph.loss].item()
+        forward = read([total], DualAlgebra(algebra, values, along))[total]
+    along_it = forward.item() if forward is not None else flint.arb(0)
     reverse = sum(((values[node] * along[name]).sum() for name, node in grads.items()), flint.arb(0))
-    if not forward.overlaps(reverse):
+    if not along_it.overlaps(reverse):
         raise AssertionError("forward and reverse mode disagree: this would be no certificate; please report it")
 
 

@@ -10,11 +10,22 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import flint
 import numpy as np
 
-from refimpl.network.functions import ACTIVATIONS, ELEMENTARY, Ball, Formula, Scale, Series, own_slope, own_value
+from refimpl.network.functions import (
+    ACTIVATIONS,
+    ELEMENTARY,
+    EXPONENTIAL,
+    Ball,
+    Formula,
+    Scale,
+    Series,
+    own_slope,
+    own_value,
+)
 
 
 @dataclass(frozen=True)
@@ -115,3 +126,53 @@ LOGISTIC = replace(
     value_scale=lambda at, p: SOFTPLUS.value_scale(at, p) + 2 / SOFTPLUS.value_ulps * at.magnitude,
     slope_scale=lambda at, p: SOFTPLUS.slope_scale(at, p) + 4 / SOFTPLUS.slope_ulps,
 )
+
+
+# --------------------------------------------------------------------------------------------------------------
+# What definitions are written with. A square root and its reciprocal are granted what CUDA's are: 2 ulp.
+
+ROOT = 4.0
+
+
+def _library(name: str, formula: Formula, value_ulps: float, slope_ulps: float, **more: Any) -> Elementwise:
+    return Elementwise(name, (formula,), value_ulps=value_ulps, slope_ulps=slope_ulps, smooth_library=True, **more)
+
+
+def _erf_slope(at: Any, p: Mapping[str, float]) -> Any:
+    return at.slope * (1 + 2 * at.magnitude**2 / ERF_SLOPE_ULPS)  # e^(−z²), whose exponent is rounded
+
+
+ERF_SLOPE_ULPS = EXPONENTIAL + 4.0
+EXP = _library("exp", lambda z, p: z.exp(), EXPONENTIAL, EXPONENTIAL)
+# the derivative may be expm1(z) + 1
+EXPM1 = _library(
+    "expm1", lambda z, p: z.exp() - 1, ELEMENTARY, ELEMENTARY + 1, slope_scale=lambda at, p: at.slope + at.value
+)
+LOG1P = _library("log1p", lambda z, p: (1 + z).log(), ELEMENTARY, 3.0, above=-1.0)
+SIN = _library("sin", lambda z, p: z.sin(), ELEMENTARY, ELEMENTARY)
+COS = _library("cos", lambda z, p: z.cos(), ELEMENTARY, ELEMENTARY)
+ERF = _library("erf", lambda z, p: z.erf(), ELEMENTARY, ERF_SLOPE_ULPS, slope_scale=_erf_slope)
+SQRT = _library("sqrt", lambda z, p: z.sqrt(), ROOT, ROOT + 2, above=0.0)
+RSQRT = _library("rsqrt", lambda z, p: z.rsqrt(), ROOT + 1, 3 * (ROOT + 1) + 3, above=0.0)
+SIGN = Elementwise("sign", (lambda z, p: z * 0 - 1, lambda z, p: z * 0 + 1), (0.0,), lambda z, p: z * 0)
+# 1 where z > 0, where z ≥ 0, and of two numbers that are equal half of each
+POSITIVE, NOT_NEGATIVE, LARGER = (
+    Elementwise(name, (lambda z, p: z * 0, lambda z, p: z * 0 + 1), (0.0,), at_zero)
+    for name, at_zero in (
+        ("positive", lambda z, p: z * 0),
+        ("not negative", lambda z, p: z * 0 + 1),
+        ("larger", lambda z, p: z * 0 + flint.arb(0.5)),
+    )
+)
+
+
+@cache
+def power(exponent: float) -> Elementwise:
+    """z^p: of a whole number p by products or as a library has it, of another p for z > 0."""
+    whole = exponent == int(exponent)
+    ulps = 2 * ELEMENTARY + abs(exponent)
+
+    def formula(z: Series, p: Mapping[str, float]) -> Series:
+        return z ** int(exponent) if whole else (z.log() * flint.arb(exponent)).exp()
+
+    return _library(f"power {exponent:g}", formula, ulps, ulps + 1, above=-math.inf if whole else 0.0)

@@ -1,0 +1,62 @@
+"""Functions of tensors, differentiated by `torch.autograd`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refimpl.backend.functions import Cotangent, Derivatives, Numbers, changed
+
+
+def numbers(array: Any) -> Numbers:
+    """A tensor's numbers, copied; real ones as float64."""
+    if not isinstance(array, Tensor):
+        array = torch.as_tensor(array)
+    own = array.detach().resolve_conj().resolve_neg()
+    wide = own.to(torch.float64) if own.is_floating_point() else own
+    name = str(array.dtype).removeprefix("torch.")
+    return Numbers(wide.cpu().numpy().copy(), name, str(array.device), array.requires_grad)
+
+
+def arithmetic(dtype: str, device: str) -> str:
+    """IEEE's, and of formats of 16 bits every operation's result rounded."""
+    return dtype
+
+
+def differentiate(
+    function: Callable[..., Any], inputs: Sequence[Any], wrt: Sequence[int], cotangent: Cotangent
+) -> Derivatives:
+    """By `torch.autograd.grad`; what an output does not depend on has no gradient."""
+    given = [_copied(value, place in wrt) for place, value in enumerate(inputs)]
+    before = [numbers(value) if isinstance(value, Tensor) else None for value in inputs]
+    with torch.enable_grad():
+        returned = function(*given)
+        several = isinstance(returned, tuple | list)
+        outputs = list(returned) if several else [returned]
+        live = [(i, one) for i, one in enumerate(outputs) if isinstance(one, Tensor) and one.requires_grad]
+        cotangents = [torch.as_tensor(cotangent(i, tuple(one.shape))).to(one) for i, one in live]
+        leaves = [given[place] for place in wrt]
+        found = (
+            torch.autograd.grad([one for _, one in live], leaves, cotangents, allow_unused=True)
+            if live
+            else [None for _ in leaves]
+        )
+    after = [None if one is None else numbers(value) for one, value in zip(before, given, strict=True)]
+    return Derivatives(
+        [numbers(one) for one in outputs],
+        [None if one is None else numbers(one) for one in found],
+        changed(before, after),
+    )
+
+
+def _copied(value: Any, differentiated: bool) -> Any:
+    """In the same places of a memory of its own: strides and repeated elements as they were."""
+    if not isinstance(value, Tensor):
+        return value
+    whole = torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device=value.device)
+    overlapping = any(stride == 0 and size > 1 for stride, size in zip(value.stride(), value.size(), strict=True))
+    copy = value.detach().clone() if overlapping else whole.copy_(value.detach())
+    return copy.requires_grad_(differentiated)
