@@ -381,8 +381,10 @@ class Search:
     ) -> bool:
         wrong = set(self.case.wrong)
         either, both = first.touched | second.touched, first.touched & second.touched
-        if not wrong <= either or _interfere(first, second):
-            return wrong <= either
+        if not wrong <= either or not both <= wrong:  # two that cancel are not looked for
+            return False
+        if _interfere(first, second):
+            return True
         return either - both <= wrong and first.touched - both <= first_alone and second.touched - both <= second_alone
 
     def _together(self, first: Hypothesis, second: Hypothesis) -> Iterator[Hypothesis]:
