@@ -154,6 +154,10 @@ class Search:
         tried = len(self.singles)
         named = self._matching(self.singles, tried) + losing(self) + quotients(self)
         named = named or self._matching(self._everywhere(), tried)
+        if suspects and not (named or fits):  # of few that are tried, less says as much
+            known = [single for single in self.singles if single.causes[0].fault.name in suspects]
+            loops = self._predicted(self.loops[name] for name in suspects if name in self.loops)
+            named = self._matching(chain(known, loops), len(suspects))
         if not any(cause.fault.name in suspects for causes in named for cause in causes):
             named += self._matching(self._suspected(suspects), tried)
         return (
@@ -381,8 +385,10 @@ class Search:
     ) -> bool:
         wrong = set(self.case.wrong)
         either, both = first.touched | second.touched, first.touched & second.touched
-        if not wrong <= either or _interfere(first, second):
-            return wrong <= either
+        if not wrong <= either or not both <= wrong:  # two that cancel are not looked for
+            return False
+        if _interfere(first, second):
+            return True
         return either - both <= wrong and first.touched - both <= first_alone and second.touched - both <= second_alone
 
     def _together(self, first: Hypothesis, second: Hypothesis) -> Iterator[Hypothesis]:

@@ -69,7 +69,7 @@ def weights(case: Observed, any_weights: bool = True) -> list[Causes]:
     """The patterns that explain every wrong gradient: of all layers or of one, of W and b or of one of them; or, where
     `any_weights` may be solved for, these.
     """
-    if not 1 < case.n <= MOST:
+    if not (1 if case.trusted else 2) <= case.n <= MOST:
         return []
     each = case.each_sample
     layers, kinds = {int(name[1:]) for name in case.wrong}, {name[0] for name in case.wrong}
@@ -81,7 +81,7 @@ def weights(case: Observed, any_weights: bool = True) -> list[Causes]:
         for factor, reading, sure in _times(case, each, names, pattern, words)
         if sure or f"{fault.name} {reading}" in case.trusted
     ]
-    if found or not any_weights or case.spec.n_out == 1:  # where they cannot be told from ∂C/∂s
+    if found or not any_weights or 1 in (case.n, case.spec.n_out):  # where they cannot be told from a factor or ∂C/∂s
         return found
     return [
         (Cause(replace(WEIGHTED, plant=_weighted(solved, kinds)), layer, None, (reading,)),)
@@ -93,12 +93,11 @@ def _patterns(n: int) -> Iterator[tuple[Fault, str, Array]]:
     """Weights (N,), and what they are in words."""
     ones = np.ones(n, np.float64)
     every: Any = np.eye(n)
-    place = [*(f"sample {i + 1}" for i in range(n - 1)), "the last"]
-    place[0] = "the first" if n > 1 else place[0]
-    for i in range(n):
-        yield LEFT_OUT, f"only {place[i]}", every[i]
-        yield LEFT_OUT, f"all but {place[i]}", ones - every[i]
-        yield AGAIN, place[i], ones + every[i]
+    places = [(0, "the first"), *((i, f"sample {i + 1}") for i in range(1, n - 1)), (n - 1, "the last")]
+    for i, place in places:
+        yield LEFT_OUT, f"only {place}", every[i]
+        yield LEFT_OUT, f"all but {place}", ones - every[i]
+        yield AGAIN, place, ones + every[i]
     for k in range(2, n - 1):
         yield LEFT_OUT, f"only the first {k} of {n}", (np.arange(n) < k) * 1.0
         yield LEFT_OUT, f"only the last {k} of {n}", (np.arange(n) >= n - k) * 1.0
@@ -127,7 +126,8 @@ def _times(
         if one is None:
             return
         found.append((one, wanted, bound, name))
-    if not found:
+    if not found:  # nothing is left, as it happens
+        yield from ((1.0, said, False) for said in (words, f"{words}, as if there were no others"))
         return
     best = min((one for one, *_ in found), key=lambda one: one.slack)
     if not all(abs(one.factor / best.factor - 1) <= one.slack + best.slack for one, *_ in found):
