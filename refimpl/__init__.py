@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from refimpl.checking import check
     from refimpl.faults.diagnosis import diagnose
     from refimpl.faults.findings import Finding
-    from refimpl.gradchecking import GradientError, assert_gradients_close, check_function, gradcheck
     from refimpl.formats.errors import BackendError, CertificationError, DataError, RefimplError, SpecError
+    from refimpl.gradchecking import GradientError, assert_gradients_close, check_function, gradcheck
     from refimpl.judge.judge import Judge
     from refimpl.judge.report import Report, Row
     from refimpl.network import examples

@@ -90,8 +90,8 @@ def check_function(
     definition : the function as mathematics, `definition(xp, *inputs)`, of `refimpl.xp`.
     wrt : the inputs to differentiate by, by the definition's names or by place (from 0); by default those that require
         gradients, or if none does all of floating-point numbers.
-    arithmetic : what it is declared to compute in, a preset by name; by default the inputs' own, of 16 bits with sums in
-        float32 and every operation's result rounded.
+    arithmetic : what it is declared to compute in, a preset by name; by default the inputs' own: of 16 bits
+        sums in float32 and every operation's result rounded.
     bound : "both", "worst-case" or "first-order", as for `check`.
     seed : of the random cotangents, which are between ½ and 2, of either sign.
     cotangent : an array, or a tuple of one for each output, in their place.
@@ -106,7 +106,7 @@ def check_function(
     cotangents = _cotangents(program, cotangent, seed)
     judge = FunctionJudge(program, request.real, cotangents, request.wrt, request.arithmetic, bound)
     places = [request.names.index(name) for name in request.wrt]
-    name = getattr(function, "__name__", type(function).__name__)
+    name = _name(function)
     outputs = list(program.outputs)
 
     def once() -> Derivatives:
@@ -176,6 +176,12 @@ def assert_gradients_close(
         raise GradientError(report)
 
 
+def _name(function: Callable[..., Any]) -> str:
+    """A function's own, or that of the class whose method it is, as `torch.autograd.Function.apply` is."""
+    owner = getattr(function, "__self__", None)
+    return owner.__name__ if isinstance(owner, type) else getattr(function, "__name__", type(function).__name__)
+
+
 SEVERITY = {PASS: 0, UNDETERMINED: 1, FAIL: 2}
 
 
@@ -208,9 +214,7 @@ def _requested(
     if bound not in (BOTH, FIRST_ORDER, THEOREM):
         raise DataError(f"bound must be {BOTH!r}, {FIRST_ORDER!r} or {THEOREM!r}, got {bound!r:.40}")
     names = names_of(definition, given)
-    arrays = {
-        name: library.numbers(value) for name, value in zip(names, given, strict=True) if hasattr(value, "dtype")
-    }
+    arrays = {name: library.numbers(value) for name, value in zip(names, given, strict=True) if hasattr(value, "dtype")}
     handed = {name: arrays[name].values if name in arrays else value for name, value in zip(names, given, strict=True)}
     real = {name: array for name, array in arrays.items() if array.dtype in REAL}
     for name, array in real.items():
@@ -317,4 +321,5 @@ def _spread(answers: Sequence[Mapping[str, Numbers | None]], judge: FunctionJudg
         bound = np.minimum(judge.tolerance().worst_case[key], judge.tolerance().statistical[key])
         with np.errstate(all="ignore"):
             share = float(np.nanmax(away / bound)) if away.shape == bound.shape else float("nan")
-        yield f"{key} differs between two runs on the same inputs, by {np.nanmax(away):.2g}, {share:.2g} of the tolerance"
+        by = f"{np.nanmax(away):.2g}, {share:.2g} of the tolerance"
+        yield f"{key} differs between two runs on the same inputs, by {by}"

@@ -17,8 +17,8 @@ import refimpl
 ROOT = Path(__file__).resolve().parent.parent
 # a room may import from the floors before its own, and from no other room of its floor
 FLOORS = (
-    {"formats"}, {"network"}, {"backend", "equations", "truth"}, {"judge"}, {"faults"}, {"checking", "gradchecking"}, {"conformance"},
-    {"training", "benchmark", "teaching"}, {"cli"},
+    {"formats"}, {"network"}, {"backend", "equations", "truth"}, {"judge"}, {"faults"}, {"checking", "gradchecking"},
+    {"conformance"}, {"training", "benchmark", "teaching"}, {"cli"},
 )  # fmt: skip
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 OUTSIDE = {"__init__", "__main__", "moved"}  # the contents page, the door, and where modules were before

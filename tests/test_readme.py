@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from networks import article
 from planted import Everywhere, report
 
@@ -37,6 +38,9 @@ def block(text: str, containing: str) -> str:
 def test_the_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     exec(block(section("In Python"), "import refimpl"), names)
+    assert capsys.readouterr().out == "True\n"
+    with torch.random.fork_rng():
+        exec(block(section("A backward pass that you wrote"), "import refimpl"), names)
     assert capsys.readouterr().out == "True\n"
     exec(block(section("How fast"), "placed.gradients()"), names)
 

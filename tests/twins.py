@@ -123,9 +123,7 @@ TWINS: dict[str, Twin] = {
         lambda a: F.batch_norm(a, None, None, training=True, eps=1e-5),
         ((3, 2, 4),),
     ),
-    "RMS norm": Twin(
-        lambda xp, a: xp.standardise(a, 1e-6, centred=False), lambda a: F.rms_norm(a, (4,), eps=1e-6)
-    ),
+    "RMS norm": Twin(lambda xp, a: xp.standardise(a, 1e-6, centred=False), lambda a: F.rms_norm(a, (4,), eps=1e-6)),
     "matmul": Twin(lambda xp, a, b: xp.matmul(a, b) + a @ b, lambda a, b: 2 * a @ b, ((3, 4), (4, 2))),
     "matmul of stacks": Twin(lambda xp, a, b: a @ b, torch.matmul, ((2, 1, 3, 4), (5, 4, 2))),
     "matmul of a vector": Twin(lambda xp, a, b: a @ b, torch.matmul, ((2, 3, 4), (4,))),
@@ -154,9 +152,7 @@ TWINS: dict[str, Twin] = {
     "roll": Twin(lambda xp, a: xp.roll(a, 1, axis=0) * a, lambda a: a.roll(1, 0) * a),
     "repeat": Twin(lambda xp, a: xp.repeat(a, 2, axis=1), lambda a: a.repeat_interleave(2, 1)),
     "tile": Twin(lambda xp, a: xp.tile(a, (2, 1)), lambda a: a.repeat(2, 1)),
-    "take": Twin(
-        lambda xp, a: xp.take(a, PLACES, axis=0), lambda a: F.embedding(torch.tensor(PLACES), a), sums=True
-    ),
+    "take": Twin(lambda xp, a: xp.take(a, PLACES, axis=0), lambda a: F.embedding(torch.tensor(PLACES), a), sums=True),
     "take_along_axis": Twin(
         lambda xp, a: xp.take_along_axis(a, ROWS, axis=1), lambda a: a.gather(1, torch.tensor(ROWS))
     ),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refimpl.backend.functions import Cotangent, Derivatives, Numbers
+from refimpl.backend import Cotangent, Derivatives, Numbers
 
 
 def numbers(array: Any) -> Numbers:
@@ -32,7 +33,7 @@ def differentiate(
 ) -> Derivatives:
     """By `jax.vjp`, x64 as the inputs have it."""
     double = any(isinstance(value, jax.Array | np.ndarray) and value.dtype == np.float64 for value in inputs)
-    with jax.enable_x64(double or jax.config.jax_enable_x64):
+    with jax.enable_x64(True) if double else nullcontext():
 
         def of(*values: Any) -> Any:
             given = list(inputs)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.backend.functions import Cotangent, Derivatives, Numbers, changed
+from refimpl.backend import Cotangent, Derivatives, Numbers, changed
 
 Array = NDArray[Any]
 

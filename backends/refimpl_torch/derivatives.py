@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refimpl.backend.functions import Cotangent, Derivatives, Numbers, changed
+from refimpl.backend import Cotangent, Derivatives, Numbers, changed
 
 
 def numbers(array: Any) -> Numbers:

@@ -4,11 +4,13 @@
 - :mod:`~refimpl.backend.training`: `Trainer`, and what it is asked for
 - :mod:`~refimpl.backend.registry`: `available`, `load`: backends by name
 - :mod:`~refimpl.backend.gradients`: `value_and_grad`
+- :mod:`~refimpl.backend.functions`: `ArrayLibrary`: functions of a framework's own arrays, differentiated by it
 - :mod:`~refimpl.backend.untrusted`: other people's code, called
 
 All that a backend needs of refimpl can be imported from here, from `refimpl` and from `refimpl.equations`.
 """
 
+from refimpl.backend.functions import ArrayLibrary, Cotangent, Derivatives, Numbers, changed
 from refimpl.backend.gradients import Gradients, value_and_grad
 from refimpl.backend.protocols import (
     ArithmeticBackend,
@@ -52,7 +54,10 @@ __all__ = [
     "TARGET_LOSS",
     "Arithmetic",
     "ArithmeticBackend",
+    "ArrayLibrary",
     "Backend",
+    "Cotangent",
+    "Derivatives",
     "EquationsBackend",
     "ForwardBackend",
     "ForwardFunction",
@@ -64,6 +69,7 @@ __all__ = [
     "IntermediatesFunction",
     "Leg",
     "Limits",
+    "Numbers",
     "Placed",
     "PlacingBackend",
     "StepTrainer",
@@ -72,6 +78,7 @@ __all__ = [
     "UpdateRule",
     "able",
     "available",
+    "changed",
     "check_supported",
     "load",
     "named_intermediates",

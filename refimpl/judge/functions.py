@@ -69,7 +69,7 @@ class FunctionJudge:
         self._tolerances: dict[bool, Tolerance] = {}
 
     def tolerance(self, repeated: bool = False) -> Tolerance:
-        """How far a right implementation may lie from the truth. `repeated`: whether terms that repeat are looked for."""
+        """How far a right implementation may lie from the truth. `repeated`: whether repeated terms are looked for."""
         if repeated not in self._tolerances:
             self._tolerances[repeated] = bounds(
                 self.found.ends,

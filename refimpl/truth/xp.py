@@ -485,7 +485,9 @@ def _reduced(rule: Callable[[Node, tuple[int, ...]], Node], x: Any, axis: Axis, 
 
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """The sum over an axis, several or all."""
-    return _reduced(graph.sum_over, x, axis, keepdims) if _traced(x) else np.sum(x, axis=_tuple(axis), keepdims=keepdims)
+    return (
+        _reduced(graph.sum_over, x, axis, keepdims) if _traced(x) else np.sum(x, axis=_tuple(axis), keepdims=keepdims)
+    )
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
