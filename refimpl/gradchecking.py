@@ -17,6 +17,7 @@ from refimpl.judge.functions import FunctionJudge, FunctionReport
 from refimpl.judge.report import FAIL, PASS, UNDETERMINED, Row
 from refimpl.judge.verdicts import refused
 from refimpl.network.arithmetic import PRESETS, Arithmetic
+from refimpl.truth.graph import order, summed
 from refimpl.truth.programs import OUTPUT, Program, gradient_of, names_of, trace
 
 Array = NDArray[Any]
@@ -182,6 +183,7 @@ def _name(function: Callable[..., Any]) -> str:
     return owner.__name__ if isinstance(owner, type) else getattr(function, "__name__", type(function).__name__)
 
 
+LARGEST = 2**26  # operations, of balls
 SEVERITY = {PASS: 0, UNDETERMINED: 1, FAIL: 2}
 
 
@@ -218,6 +220,8 @@ def _requested(
     handed = {name: arrays[name].values if name in arrays else value for name, value in zip(names, given, strict=True)}
     real = {name: array for name, array in arrays.items() if array.dtype in REAL}
     for name, array in real.items():
+        if not array.values.size:
+            raise DataError(f"input {name} has shape {array.values.shape}, without an element; give one that has some")
         if not np.isfinite(array.values).all():
             raise DataError(f"input {name} holds numbers that are not finite")
     if not real:
@@ -259,11 +263,20 @@ def _declared(arithmetic: str | Arithmetic | None, own: str) -> Arithmetic:
 
 def _program(definition: Callable[..., Any], handed: Mapping[str, Any]) -> Program:
     try:
-        return trace(definition, handed)
+        program = trace(definition, handed)
     except RefimplError:
         raise
     except FAILURES as error:
         raise DataError(f"the definition cannot be traced: {described(error)}") from error
+    nodes = order(program.outputs.values())
+    if not all(node.size for node in program.outputs.values()):
+        raise DataError("the definition returns an array without an element")
+    if (products := sum(node.size * (summed(node) if node.rule == "contract" else 1) for node in nodes)) > LARGEST:
+        raise DataError(
+            f"too large to be certified: {products:,} operations, of which {LARGEST:,} are the most; give smaller "
+            "inputs, which show the same mistakes"
+        )
+    return program
 
 
 def _cotangents(program: Program, given: Any, seed: int | None) -> dict[str, Array]:

@@ -256,6 +256,17 @@ def test_outputs_too_many_or_of_another_shape_are_failures() -> None:
     assert "has shape (64,); it must be (8, 64)" in " ".join(row.reason for row in other.failures)
 
 
+@pytest.mark.parametrize("returned", [None, {}, 1.0])
+def test_what_is_returned_and_no_array_is_a_failure(returned: Any) -> None:
+    (row,) = check_function(lambda x: returned, inputs()[:1], lambda xp, x: x * x).failures
+    assert f"returned a {type(returned).__name__}; a function returns a tensor or a tuple of tensors" in row.reason
+
+
+def test_single_numbers() -> None:
+    assert gradcheck(lambda x, y: x * y, (torch.tensor(2.0), torch.tensor(3.0)), lambda xp, x, y: x * y)
+    assert gradcheck(lambda x: (x * x, lambda g: 2 * g * x), np.float64(3.0), lambda xp, x: x * x)
+
+
 def test_what_a_function_raises_is_a_failure() -> None:
     report = check_function(lambda x, w: x @ w @ w, inputs(), rms_norm)
     (row,) = report.failures
@@ -294,6 +305,12 @@ def test_gradients_that_someone_has() -> None:
         ({"inputs": (torch.tensor([1.0, torch.inf]), torch.ones(2))}, "input x holds numbers that are not finite"),
         ({"inputs": inputs()[:1] * 4}, "the definition takes 3 inputs, got 4"),
         ({"definition": lambda xp, x, w: x if x.sum() > 0 else w}, "cannot be traced: TypeError: .* xp.where"),
+        ({"inputs": (torch.zeros(0, 3), torch.ones(3))}, r"input x has shape \(0, 3\), without an element"),
+        ({"definition": lambda xp, x, w: x[:0]}, "the definition returns an array without an element"),
+        (
+            {"definition": lambda xp, x, w: xp.broadcast_to(x, (2**18, 8, 64))},
+            "too large to be certified: .* give smaller inputs",
+        ),
         ({"definition": lambda xp, x, w: x @ w @ w}, "cannot be traced: ValueError: "),
         ({"definition": lambda xp, x, w: "x"}, "the definition's output 1 is a str; return arrays made with xp"),
         ({"definition": lambda xp, x, w: x**w}, "NotImplementedError: pow with a traced exponent; write xp.exp"),

@@ -36,6 +36,9 @@ def differentiate(
         returned = function(*given)
         several = isinstance(returned, tuple | list)
         outputs = list(returned) if several else [returned]
+        for one in outputs:
+            if not hasattr(one, "dtype"):
+                raise TypeError(f"returned a {type(one).__name__}; a function returns a tensor or a tuple of tensors")
         live = [(i, one) for i, one in enumerate(outputs) if isinstance(one, Tensor) and one.requires_grad]
         cotangents = [torch.as_tensor(cotangent(i, tuple(one.shape))).to(one) for i, one in live]
         leaves = [given[place] for place in wrt]

@@ -85,7 +85,7 @@ def library_of(values: Sequence[Any]) -> ArrayLibrary:
     """The library that these arrays are of, NumPy's beside those of one other. Raises DataError where there is none, or
     more than one.
     """
-    roots = {type(value).__module__.partition(".")[0] for value in values if not isinstance(value, np.generic)}
+    roots = {type(value).__module__.partition(".")[0] for value in values}
     known = sorted({registered()[root].value for root in roots if root in registered()})
     own = [value for value in known if value != registered()[PLAIN].value] or known
     if not own:

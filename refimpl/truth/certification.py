@@ -200,7 +200,7 @@ def _check(
     with working_precision(CHECKED_BITS):
         forward = read([total], DualAlgebra(algebra, values, along))[total]
     along_it = forward.item() if forward is not None else flint.arb(0)
-    reverse = sum(((values[node] * along[name]).sum() for name, node in grads.items()), flint.arb(0))
+    reverse = sum((np.asarray(values[node] * along[name]).sum() for name, node in grads.items()), flint.arb(0))
     if not along_it.overlaps(reverse):
         raise AssertionError("forward and reverse mode disagree: this would be no certificate; please report it")
 
