@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from refimpl.truth.programs import OUTPUT, Program, gradient_of, names_of, trace
 Array = NDArray[Any]
 
 
+LARGEST = 2**26  # operations, of balls
+SEVERITY = {PASS: 0, UNDETERMINED: 1, FAIL: 2}
 ARITHMETIC_HINT = "the name of a preset of refimpl.network.arithmetic, such as 'float32', 'tf32' or 'bfloat16_boundary'"
 
 
@@ -100,28 +103,23 @@ def check_function(
     Raises DataError for a wrong request, CertificationError where the function is not defined at these inputs. What the
     function itself raises is a FAIL.
     """
-    given = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
+    given = _several(inputs)
     library = library_of(given)
     request = _requested(library, definition, given, wrt, arithmetic, bound)
-    program = _program(definition, request.handed)
-    cotangents = _cotangents(program, cotangent, seed)
-    judge = FunctionJudge(program, request.real, cotangents, request.wrt, request.arithmetic, bound)
+    judge = request.judge(cotangent, seed)
     places = [request.names.index(name) for name in request.wrt]
     name = _name(function)
-    outputs = list(program.outputs)
+    outputs, cotangents = list(judge.cotangents), list(judge.cotangents.values())
 
     def once() -> Derivatives:
-        drawn_for = list(cotangents.values())
         with contained():
-            return library.differentiate(
-                function, given, places, lambda number, shape: _fitting(drawn_for, number, shape)
-            )
+            return library.differentiate(function, given, places, partial(_fitting, cotangents))
 
     try:
         runs = [once(), once()]
     except FAILURES as error:
         rows: Sequence[Row] = [refused(name, OUTPUT, f"raised {described(error)}")]
-        observations: list[Observation] = []
+        observations = []
     else:
         answers = [dict(_answers(outputs, request.wrt, judge, run)) for run in runs]
         both = [judge.rows(name, answer) for answer in answers]
@@ -134,15 +132,7 @@ def check_function(
             count = f"returned {len(runs[0].outputs)} outputs; its definition has {len(outputs)}"
             rows.append(refused(name, OUTPUT, count))
         observations = [Observation(text) for text in _spread(answers, judge)]
-    return FunctionReport(
-        spec=request.title(definition),
-        dtype=request.arithmetic.name,
-        device=request.device,
-        n=0,
-        precision=judge.truth.precision,
-        rows=tuple(rows),
-        findings={name: observations} if observations else {},
-    )
+    return request.report(judge, rows, {name: observations} if observations else {})
 
 
 def assert_gradients_close(
@@ -159,20 +149,15 @@ def assert_gradients_close(
     one for each of `wrt`; `cotangent`: as they were computed with, by default ones. Other parameters: as
     `check_function`. Raises GradientError with the report, DataError, CertificationError.
     """
-    given = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
-    found = list(gradients) if isinstance(gradients, tuple | list) else [gradients]
+    given, found = _several(inputs), _several(gradients)
     library = library_of([*given, *found])
     request = _requested(library, definition, given, wrt, arithmetic, bound)
     if len(found) != len(request.wrt):
         raise DataError(f"gradients: {len(found)} given; there must be one for each of {', '.join(request.wrt)}")
-    program = _program(definition, request.handed)
-    cotangents = _cotangents(program, cotangent, None)
-    judge = FunctionJudge(program, request.real, cotangents, request.wrt, request.arithmetic, bound)
+    judge = request.judge(cotangent, None)
     answers = {gradient_of(key): library.numbers(one) for key, one in zip(request.wrt, found, strict=True)}
     rows = [row for row in judge.rows("gradients", answers) if row.quantity in answers]
-    report = FunctionReport(
-        request.title(definition), request.arithmetic.name, request.device, 0, judge.truth.precision, tuple(rows)
-    )
+    report = request.report(judge, rows, {})
     if not report.ok:
         raise GradientError(report)
 
@@ -183,30 +168,46 @@ def _name(function: Callable[..., Any]) -> str:
     return owner.__name__ if isinstance(owner, type) else getattr(function, "__name__", type(function).__name__)
 
 
-LARGEST = 2**26  # operations, of balls
-SEVERITY = {PASS: 0, UNDETERMINED: 1, FAIL: 2}
+def _several(value: Any) -> list[Any]:
+    """Several things, or one."""
+    return list(value) if isinstance(value, tuple | list) else [value]
 
 
 @dataclass(frozen=True)
 class _Request:
     """What is asked: `handed` are the inputs by name as the definition gets them, `real` those that are traced."""
 
+    definition: Callable[..., Any]
     names: list[str]
     handed: dict[str, Any]
     dtypes: dict[str, str]
     wrt: list[str]
     arithmetic: Arithmetic
+    bound: str
     device: str
 
-    @property
-    def real(self) -> dict[str, Array]:
-        """The floating-point inputs."""
-        return {name: self.handed[name] for name in self.dtypes}
+    def judge(self, cotangent: Any, seed: int | None) -> FunctionJudge:
+        """Who knows the truth, for the cotangents that are given, or drawn, or without a seed ones."""
+        program = _program(self.definition, self.handed)
+        real = {name: self.handed[name] for name in self.dtypes}
+        return FunctionJudge(
+            program, real, _cotangents(program, cotangent, seed), self.wrt, self.arithmetic, self.bound
+        )
 
-    def title(self, definition: Callable[..., Any]) -> str:
-        """What is checked, in one line."""
+    def report(
+        self, judge: FunctionJudge, rows: Sequence[Row], findings: Mapping[str, Sequence[Observation]]
+    ) -> FunctionReport:
+        """What was found, under what is checked in one line."""
         shapes = (f"{name} {self.dtypes[name]} {self.handed[name].shape}" for name in self.dtypes)
-        return f"{getattr(definition, '__name__', 'definition')}({', '.join(shapes)})"
+        return FunctionReport(
+            spec=f"{getattr(self.definition, '__name__', 'definition')}({', '.join(shapes)})",
+            dtype=self.arithmetic.name,
+            device=self.device,
+            n=0,
+            precision=judge.truth.precision,
+            rows=tuple(rows),
+            findings=findings,
+        )
 
 
 def _requested(
@@ -229,11 +230,13 @@ def _requested(
     coarsest = max((array.dtype for array in real.values()), key=REAL.index)
     device = next(iter(real.values())).device
     return _Request(
+        definition,
         names,
         handed,
         {name: array.dtype for name, array in real.items()},
         _by(names, real, wrt),
         _declared(arithmetic, library.arithmetic(coarsest, device)),
+        bound,
         device,
     )
 
@@ -242,7 +245,7 @@ def _by(names: Sequence[str], real: Mapping[str, Numbers], wrt: Sequence[str | i
     if wrt is None:
         return [name for name, array in real.items() if array.wanted] or list(real)
     found = []
-    for one in wrt if isinstance(wrt, tuple | list) else [wrt]:
+    for one in _several(wrt):
         name = names[one] if isinstance(one, int) and -len(names) <= one < len(names) else one
         if name not in real:
             raise DataError(f"wrt: {one!r:.40} is none of {', '.join(real)}, the inputs of floating-point numbers")
@@ -287,7 +290,7 @@ def _cotangents(program: Program, given: Any, seed: int | None) -> dict[str, Arr
             name: np.ones(shape) if seed is None else drawn(seed, number, shape)
             for number, (name, shape) in enumerate(shapes.items())
         }
-    several = list(given) if isinstance(given, tuple | list) else [given]
+    several = _several(given)
     if len(several) != len(shapes):
         raise DataError(f"cotangent: {len(several)} given; there must be one for each of {len(shapes)} outputs")
     found = {name: library_of([one]).numbers(one).values for name, one in zip(shapes, several, strict=True)}

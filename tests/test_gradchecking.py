@@ -194,7 +194,7 @@ def test_a_function_of_numpy_s_arrays_brings_its_vjp() -> None:
     assert check_function(lambda x, w: x, given, rms_norm).rows[0].reason.startswith("raised TypeError: a function of")
 
 
-def test_strides_and_repeated_memory_are_as_they_were() -> None:
+def test_strides_are_as_they_were() -> None:
     seen: list[Any] = []
 
     def function(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

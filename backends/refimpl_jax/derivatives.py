@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refimpl.backend import Cotangent, Derivatives, Numbers
+from refimpl.backend import Cotangent, Derivatives, Numbers, outputs_of
 
 
 def numbers(array: Any) -> Numbers:
@@ -42,11 +42,7 @@ def differentiate(
             return function(*given)
 
         returned, vjp = jax.vjp(of, *(inputs[place] for place in wrt))
-        several = isinstance(returned, tuple | list)
-        outputs = list(returned) if several else [returned]
-        for one in outputs:
-            if not hasattr(one, "dtype"):
-                raise TypeError(f"returned a {type(one).__name__}; a function returns an array or a tuple of arrays")
+        outputs = outputs_of(returned, "an array or a tuple of arrays")
         cotangents = [jnp.asarray(cotangent(i, one.shape)).astype(one.dtype) for i, one in enumerate(outputs)]
-        found = vjp(type(returned)(cotangents) if several else cotangents[0])
+        found = vjp(type(returned)(cotangents) if isinstance(returned, tuple | list) else cotangents[0])
         return Derivatives([numbers(one) for one in outputs], [numbers(one) for one in found], [])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.backend import Cotangent, Derivatives, Numbers, changed
+from refimpl.backend import Cotangent, Derivatives, Numbers, overwritten
 
 Array = NDArray[Any]
 
@@ -31,7 +31,6 @@ def differentiate(
     the gradients by its inputs, as many as asked for or all.
     """
     given = [value.copy() if isinstance(value, np.ndarray) else value for value in inputs]
-    before = [numbers(value) if isinstance(value, np.ndarray) else None for value in inputs]
     returned = function(*given)
     if not (isinstance(returned, tuple) and len(returned) == 2 and callable(returned[1])):
         raise TypeError("a function of NumPy arrays must return (output, vjp), vjp(cotangent) giving the gradients")
@@ -45,9 +44,8 @@ def differentiate(
         gradients = [gradients[i] for i in wrt]
     if len(gradients) != len(wrt):
         raise TypeError(f"vjp returned {len(gradients)} gradients; {len(wrt)} were asked for")
-    after = [None if one is None else numbers(value) for one, value in zip(before, given, strict=True)]
     return Derivatives(
         [numbers(one) for one in outputs],
         [None if one is None else numbers(one) for one in gradients],
-        changed(before, after),
+        overwritten(numbers, inputs, given),
     )

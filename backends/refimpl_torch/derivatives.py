@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refimpl.backend import Cotangent, Derivatives, Numbers, changed
+from refimpl.backend import Cotangent, Derivatives, Numbers, outputs_of, overwritten
 
 
 def numbers(array: Any) -> Numbers:
@@ -31,14 +31,8 @@ def differentiate(
 ) -> Derivatives:
     """By `torch.autograd.grad`; what an output does not depend on has no gradient."""
     given = [_copied(value, place in wrt) for place, value in enumerate(inputs)]
-    before = [numbers(value) if isinstance(value, Tensor) else None for value in inputs]
     with torch.enable_grad():
-        returned = function(*given)
-        several = isinstance(returned, tuple | list)
-        outputs = list(returned) if several else [returned]
-        for one in outputs:
-            if not hasattr(one, "dtype"):
-                raise TypeError(f"returned a {type(one).__name__}; a function returns a tensor or a tuple of tensors")
+        outputs = outputs_of(function(*given), "a tensor or a tuple of tensors")
         live = [(i, one) for i, one in enumerate(outputs) if isinstance(one, Tensor) and one.requires_grad]
         cotangents = [torch.as_tensor(cotangent(i, tuple(one.shape))).to(one) for i, one in live]
         leaves = [given[place] for place in wrt]
@@ -47,19 +41,20 @@ def differentiate(
             if live
             else [None for _ in leaves]
         )
-    after = [None if one is None else numbers(value) for one, value in zip(before, given, strict=True)]
     return Derivatives(
         [numbers(one) for one in outputs],
         [None if one is None else numbers(one) for one in found],
-        changed(before, after),
+        overwritten(numbers, inputs, given),
     )
 
 
 def _copied(value: Any, differentiated: bool) -> Any:
-    """In the same places of a memory of its own: strides and repeated elements as they were."""
+    """A tensor with its strides, in a memory of its own; in a plain one where elements lie over one another."""
     if not isinstance(value, Tensor):
         return value
-    whole = torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device=value.device)
-    overlapping = any(stride == 0 and size > 1 for stride, size in zip(value.stride(), value.size(), strict=True))
-    copy = value.detach().clone() if overlapping else whole.copy_(value.detach())
+    if any(stride == 0 and size > 1 for stride, size in zip(value.stride(), value.size(), strict=True)):
+        copy = value.detach().clone()
+    else:
+        copy = torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device=value.device)
+        copy.copy_(value.detach())
     return copy.requires_grad_(differentiated)

@@ -10,7 +10,7 @@
 All that a backend needs of refimpl can be imported from here, from `refimpl` and from `refimpl.equations`.
 """
 
-from refimpl.backend.functions import ArrayLibrary, Cotangent, Derivatives, Numbers, changed
+from refimpl.backend.functions import ArrayLibrary, Cotangent, Derivatives, Numbers, outputs_of, overwritten
 from refimpl.backend.gradients import Gradients, value_and_grad
 from refimpl.backend.protocols import (
     ArithmeticBackend,
@@ -78,11 +78,12 @@ __all__ = [
     "UpdateRule",
     "able",
     "available",
-    "changed",
     "check_supported",
     "load",
     "named_intermediates",
     "norm_of",
+    "outputs_of",
+    "overwritten",
     "reached",
     "resolve",
     "supported",

@@ -66,12 +66,23 @@ class ArrayLibrary(Protocol):
         ...
 
 
-def changed(before: Sequence[Numbers | None], after: Sequence[Numbers | None]) -> list[int]:
-    """The places where numbers are not the same any more."""
+def outputs_of(returned: Any, kind: str) -> list[Any]:
+    """The arrays that a function returned, one or several. Raises TypeError where that is anything else than what such
+    a function returns, a `kind`.
+    """
+    outputs = list(returned) if isinstance(returned, tuple | list) else [returned]
+    for one in outputs:
+        if not hasattr(one, "dtype"):
+            raise TypeError(f"returned a {type(one).__name__}; a function returns {kind}")
+    return outputs
+
+
+def overwritten(numbers: Callable[[Any], Numbers], inputs: Sequence[Any], given: Sequence[Any]) -> list[int]:
+    """The places of the inputs whose copies, which were given to a function, have other numbers after it."""
     return [
         place
-        for place, (one, other) in enumerate(zip(before, after, strict=True))
-        if one is not None and other is not None and not np.array_equal(one.values, other.values, equal_nan=True)
+        for place, (one, copy) in enumerate(zip(inputs, given, strict=True))
+        if hasattr(one, "dtype") and not np.array_equal(numbers(one).values, numbers(copy).values, equal_nan=True)
     ]
 
 

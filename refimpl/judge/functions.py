@@ -18,8 +18,8 @@ from rich.console import Console
 
 from refimpl.backend.functions import REAL, Numbers
 from refimpl.judge.bounds import BOTH, Tolerance, bounds
-from refimpl.judge.report import STATISTICAL, Report, Row
-from refimpl.judge.verdicts import judged, largest_element, refused
+from refimpl.judge.report import Report, Row
+from refimpl.judge.verdicts import judged, largest_element, refused, with_repeats
 from refimpl.network.arithmetic import Arithmetic
 from refimpl.truth.balls import Balls
 from refimpl.truth.programs import COTANGENT, Program, certify_program, differentiated, gradient_of
@@ -62,7 +62,7 @@ class FunctionJudge:
         self, program: Program, inputs: Mapping[str, Array], cotangents: Mapping[str, Array], wrt: Sequence[str],
         arithmetic: Arithmetic, bound: str = BOTH,
     ) -> None:  # fmt: skip
-        self.arithmetic, self.bound = arithmetic, bound
+        self.cotangents, self.arithmetic, self.bound = cotangents, arithmetic, bound
         self.found = differentiated(program, wrt)
         self.given = {**inputs, **{COTANGENT + name: array for name, array in cotangents.items()}}
         self.truth = certify_program(self.found, self.given, arithmetic.smallest_normal)
@@ -100,8 +100,7 @@ class FunctionJudge:
             largest = largest_element(truth.mid, of_its_kind)
             return judged(name, key, answer.values, truth, self.tolerance(repeated), answer.dtype, largest)
 
-        row = verdict(repeated=False)
-        return verdict(repeated=True) if row.by == STATISTICAL else row
+        return with_repeats(verdict)
 
 
 def _kind(key: str) -> bool:

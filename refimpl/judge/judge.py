@@ -23,10 +23,10 @@ from refimpl.backend.untrusted import FAILURES, contained, described, printable
 from refimpl.formats.errors import BackendError
 from refimpl.judge.bounds import BOTH, Tolerance
 from refimpl.judge.conventions import declared_conventions
-from refimpl.judge.report import STATISTICAL, Row
+from refimpl.judge.report import Row
 from refimpl.judge.submission import Submission, Unusable
 from refimpl.judge.tolerance import tolerance
-from refimpl.judge.verdicts import judged, largest_element, refused
+from refimpl.judge.verdicts import judged, largest_element, refused, with_repeats
 from refimpl.network.arithmetic import ARITHMETICS, Arithmetic
 from refimpl.network.batch import Batch
 from refimpl.network.spec import NetworkSpec
@@ -212,9 +212,8 @@ class Judge:
             bounds = part(self.tolerance(arithmetic, inputs=key == "x", repeated=repeated)).plus(slack)
             return judged(name, key, values, truth, bounds, self.batch.dtype, largest)
 
-        row = verdict(repeated=False)
-        # terms that repeat round alike: looked for before anything is called wrong, as it was for what is written
-        return verdict(repeated=True) if row.by == STATISTICAL and not self.written else row
+        # for what is written it was done
+        return verdict(repeated=False) if self.written else with_repeats(verdict)
 
     def _largest(self, truth: Balls, key: str) -> float:
         return largest_element(truth.mid, self.truth.grads if key in self.truth.grads else {})

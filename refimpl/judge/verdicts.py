@@ -11,14 +11,15 @@ Where the truth is 0 throughout, no bound is small beside it; a 0 is a PASS ther
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.judge.bounds import Tolerance
-from refimpl.judge.report import FAIL, PASS, UNDETERMINED, WORST_CASE, Row
+from refimpl.judge.report import FAIL, PASS, STATISTICAL, UNDETERMINED, WORST_CASE, Row
+from refimpl.network.arithmetic import PRESETS
 from refimpl.truth.balls import Balls
 
 Array = NDArray[Any]
@@ -84,8 +85,16 @@ def judged(name: str, key: str, values: Array, truth: Balls, bounds: Tolerance, 
     )
 
 
+def with_repeats(verdict: Callable[[bool], Row]) -> Row:
+    """The verdict by bounds for which terms that repeat, and so round alike, were looked for or not: they are before
+    anything is called wrong.
+    """
+    row = verdict(False)
+    return verdict(True) if row.by == STATISTICAL else row
+
+
 # of formats that NumPy lacks: the distance from 1 to the next number
-EPSILON = {"bfloat16": 2.0**-7}
+EPSILON = {"bfloat16": 2 * PRESETS["bfloat16"].unit_roundoff}
 
 
 def spacing(numbers: Array, dtype: str) -> Array:

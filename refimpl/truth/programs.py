@@ -1,6 +1,6 @@
 """Functions as programs on the graph: traced from a definition, certified at numbers.
 
-A *definition* is a function `(xp, *inputs, **keywords)` of :mod:`refimpl.truth.xp`. Its floating-point inputs are
+A *definition* is a function `(xp, *inputs)` of :mod:`refimpl.truth.xp`. Its floating-point inputs are
 differentiated; integers, booleans and whatever is no array are handed to it as they are. `trace` runs it once, on
 arrays of which only the shape is known.
 
@@ -57,13 +57,10 @@ class Differentiated:
 
 @dataclass(frozen=True)
 class FunctionCertificate:
-    """The certified outputs and gradients of a function, as balls by name. `undecided`: how many arguments lie so near
-    a kink that no precision tried could tell on which side.
-    """
+    """The certified outputs and gradients of a function, as balls by name."""
 
     ends: Mapping[str, Balls]
     precision: int
-    undecided: int
 
 
 def gradient_of(name: str) -> str:
@@ -88,14 +85,14 @@ def names_of(definition: Definition, inputs: Sequence[Any]) -> list[str]:
     return names[: len(inputs)]
 
 
-def trace(definition: Definition, inputs: Mapping[str, Any], keywords: Mapping[str, Any] | None = None) -> Program:
+def trace(definition: Definition, inputs: Mapping[str, Any]) -> Program:
     """The graph of a definition. `inputs` by name, in its order: floating-point arrays are traced, by their shapes
     alone; whatever else is given is handed over. Raises DataError where it does not return real arrays; what it raises
     itself is passed on.
     """
     nodes = {name: graph.given(name, value.shape) for name, value in inputs.items() if is_real(value)}
     handed = [xp.Traced(nodes[name]) if name in nodes else value for name, value in inputs.items()]
-    returned = definition(xp, *handed, **(keywords or {}))
+    returned = definition(xp, *handed)
     several = isinstance(returned, tuple | list)
     outputs = {
         f"{OUTPUT} {number}" if several else OUTPUT: _output(number, one)
@@ -143,7 +140,7 @@ def certify_program(found: Differentiated, numbers: Mapping[str, Array], smalles
 
     def made(values: Mapping[Node, Arbs], algebra: BallAlgebra, precision: int) -> FunctionCertificate:
         ends = {name: Balls.from_arbs(list(values[node].ravel()), node.shape) for name, node in found.ends.items()}
-        return FunctionCertificate(ends, precision, len(algebra.undecided))
+        return FunctionCertificate(ends, precision)
 
     return certified(found.total, [*outputs.values()], found.grads, numbers, smallest, _defined, made)
 

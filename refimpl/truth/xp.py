@@ -190,10 +190,10 @@ class Condition:
         return Condition(1 - self.node)
 
     def __and__(self, other: Any) -> Condition:
-        return Condition(self.node * _held(other))
+        return Condition(self.node * _node(other))
 
     def __or__(self, other: Any) -> Condition:
-        return ~(~self & Condition(_held(other)).__invert__())
+        return ~(~self & ~Condition(_node(other)))
 
     __rand__, __ror__ = __and__, __or__
 
@@ -201,25 +201,13 @@ class Condition:
         return Traced.__bool__(self)  # type: ignore[arg-type]
 
 
-Real = Traced | NDArray[Any] | float | int
-Truth = Condition | NDArray[np.bool_] | bool
-
-
 # --------------------------------------------------------------------------------------------------------------
 # What is traced, and what is not
 
 
-def _held(condition: Any) -> Node:
-    if isinstance(condition, Condition):
-        return condition.node
-    return graph.constant(np.asarray(condition, dtype=np.float64))
-
-
 def _node(value: Any) -> Node:
     """The node of what is traced; of plain numbers that every implementation has them, but for their rounding."""
-    if isinstance(value, Traced):
-        return value.node
-    if isinstance(value, Condition):
+    if isinstance(value, Traced | Condition):
         return value.node
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
@@ -321,13 +309,14 @@ def square(x: Any) -> Any:
     return multiply(x, x)
 
 
-def _function(name: str, function: Elementwise, text: str) -> Callable[[Any], Traced]:
-    def applied(x: Any) -> Traced:
-        return _elementwise(function, x)
+def _named(function: Any, name: str, text: str) -> Any:
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = text
+    return function
 
-    applied.__name__ = applied.__qualname__ = name
-    applied.__doc__ = text
-    return applied
+
+def _function(name: str, function: Elementwise, text: str) -> Callable[[Any], Traced]:
+    return _named(lambda x: _elementwise(function, x), name, text)
 
 
 exp = _function("exp", functions.EXP, "e^x.")
@@ -353,9 +342,7 @@ def _activation(name: str) -> Callable[..., Traced]:
         values = {key: float(parameters.get(key, one.default)) for key, one in entry.parameters.items()}
         return _elementwise(functions.activation(name, tuple(values.items())), x)
 
-    applied.__name__ = applied.__qualname__ = name
-    applied.__doc__ = f"{entry.definition_text}, as the catalogue has it."
-    return applied
+    return _named(applied, name, f"{entry.definition_text}, as the catalogue has it.")
 
 
 relu, leaky_relu, elu, selu = (_activation(name) for name in ("relu", "leaky_relu", "elu", "selu"))
@@ -492,9 +479,7 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """The mean over an axis, several or all."""
-    if not _traced(x):
-        return divide(sum(x, axis, keepdims), _count(np.shape(x), axis))
-    return divide(sum(x, axis, keepdims), _count(x.shape, axis))
+    return divide(sum(x, axis, keepdims), _count(np.shape(x), axis))
 
 
 def _count(shape: Shape, axis: Axis) -> int:
@@ -601,7 +586,7 @@ def vecdot(x1: Any, x2: Any, axis: int = -1) -> Any:
 
 def matrix_transpose(x: Any) -> Any:
     """The last two axes in the other order."""
-    ndim = np.ndim(x) if not _traced(x) else x.ndim
+    ndim = np.ndim(x)
     return permute_dims(x, (*range(ndim - 2), ndim - 1, ndim - 2))
 
 
@@ -662,7 +647,7 @@ def permute_dims(x: Any, axes: Sequence[int]) -> Any:
 
 def moveaxis(x: Any, source: int, destination: int) -> Any:
     """One axis to another place."""
-    ndim = x.ndim if _traced(x) else np.ndim(x)
+    ndim = np.ndim(x)
     order = [i for i in range(ndim) if i != source % ndim]
     order.insert(destination % ndim, source % ndim)
     return permute_dims(x, order)
@@ -682,9 +667,7 @@ def _moved(name: str, move: Callable[..., NDArray[Any]], text: str) -> Callable[
         places = move(np.arange(x.size).reshape(x.shape), *arguments, **keywords)
         return Traced(graph.gather(x.node, places))
 
-    moved.__name__ = moved.__qualname__ = name
-    moved.__doc__ = text
-    return moved
+    return _named(moved, name, text)
 
 
 flip = _moved("flip", np.flip, "In the other order along an axis, several or all.")
@@ -697,14 +680,14 @@ take_along_axis = _moved("take_along_axis", np.take_along_axis, "Elements by pla
 
 def expand_dims(x: Any, axis: int = 0) -> Any:
     """A new axis of length 1."""
-    shape = list(x.shape if _traced(x) else np.shape(x))
+    shape = list(np.shape(x))
     shape.insert(axis if axis >= 0 else len(shape) + 1 + axis, 1)
     return reshape(x, shape)
 
 
 def squeeze(x: Any, axis: int | Sequence[int]) -> Any:
     """Without axes of length 1."""
-    shape = x.shape if _traced(x) else np.shape(x)
+    shape = np.shape(x)
     gone = _axes(axis, len(shape))
     if [i for i in gone if shape[i] != 1]:
         raise ValueError(f"squeeze: axis {axis} of {shape} is not of length 1")
@@ -747,7 +730,7 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     """Side by side along a new axis."""
     if not _traced(*arrays):
         return np.stack(arrays, axis=axis)
-    return concat([expand_dims(_as_traced(one), axis) for one in arrays], axis=axis)
+    return concat([expand_dims(Traced(_node(one)), axis) for one in arrays], axis=axis)
 
 
 def unstack(x: Any, axis: int = 0) -> tuple[Any, ...]:
@@ -758,10 +741,6 @@ def unstack(x: Any, axis: int = 0) -> tuple[Any, ...]:
 
 # --------------------------------------------------------------------------------------------------------------
 # Numbers that are known
-
-
-def _as_traced(value: Any) -> Traced:
-    return Traced(_node(value))
 
 
 def asarray(value: Any, dtype: Any = None) -> Any:
